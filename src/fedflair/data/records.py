@@ -1,0 +1,51 @@
+"""One image as read from any source: the only type that passes from a source to ``prepare``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+PARTITIONS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One photograph of one user.
+
+    user_id: any non-empty text (Flickr NSIDs such as ``59769174@N00``).
+    image_id: up to 42.4e9 in FLAIR.
+    partition: ``train``, ``val`` or ``test``.
+    labels, fine_grained_labels: names, each at least one, no repeats promised.
+    image: the encoded bytes as stored by the source, untouched.
+    where: the file and the row or member that this came from, for messages.
+    """
+
+    user_id: str
+    image_id: int
+    partition: str
+    labels: tuple[str, ...]
+    fine_grained_labels: tuple[str, ...]
+    image: bytes
+    where: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset on disk in somebody's format.
+
+    name: ``huggingface``, ``apple``, ``pfl``, ...
+    path: the folder or file it was found at.
+    records: starts a fresh pass over all records, one at a time, in the source's own order.
+    fine_to_coarse: the label relation, fine name -> coarse name, or empty where the source has none.
+    num_records: how many records a pass yields where that is known beforehand (for progress), else None.
+    labels, fine_grained_labels: the label lists where the source declares them (their order is kept), else None.
+    """
+
+    name: str
+    path: Path
+    records: Callable[[], Iterator[Record]]
+    fine_to_coarse: dict[str, str]
+    num_records: int | None = None
+    labels: tuple[str, ...] | None = None
+    fine_grained_labels: tuple[str, ...] | None = None

@@ -1,0 +1,28 @@
+"""The package's exceptions. Each message is one line that names what is wrong, where, and what to do.
+
+FedflairError
+├── ConfigError      an option is unknown, impossible, or contradicts another one
+├── DataError        a file or a record is not what it should be
+├── PrivacyError     what was asked for cannot be promised
+└── Interrupted      the user stopped a run; a checkpoint was written
+"""
+
+
+class FedflairError(Exception):
+    """Base of every error a user can act on; the command line prints its message and exits with status 1."""
+
+
+class ConfigError(FedflairError):
+    """An option is unknown, impossible, or contradicts another option."""
+
+
+class DataError(FedflairError):
+    """A file or a record is not what it should be; the message names the file and the row."""
+
+
+class PrivacyError(FedflairError):
+    """A privacy guarantee that was asked for cannot be given."""
+
+
+class Interrupted(FedflairError):
+    """The user stopped a run; the message names the checkpoint to resume from."""
