@@ -1,0 +1,89 @@
+"""Streaming weighted sum of client updates, in a fixed order over fixed groups of clients.
+
+Floating-point addition is not associative, so the order is part of the result: a cohort is cut into groups by
+``cohort_groups``, each group is summed client by client, and the groups are summed along a fixed binary tree. Whoever
+computes the groups, and in whatever order they finish, the total is the same bit for bit; and while one slow group is
+awaited, what waits for it is a few partial sums (the logarithm of the number of groups), not one a group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from fedflair.client import ClientUpdate
+from fedflair.metrics import LocalMetrics
+from fedflair.privacy import ClipResult, CohortStats
+
+GROUP_SIZE = 4
+
+
+@dataclass(frozen=True)
+class UpdateSum:
+    """delta: float32 [P], sum of weight * delta; None before the first update. The rest are sums over the same clients."""
+
+    delta: torch.Tensor | None = None
+    weight: float = 0.0
+    cohort: CohortStats = CohortStats(0, 0, 0)
+    metrics: LocalMetrics = LocalMetrics()
+
+    def add_client(self, update: ClientUpdate, clip: ClipResult) -> UpdateSum:
+        """The sum with one more update. Takes over ``update.delta`` and works in place."""
+        if self.delta is None:
+            delta = update.delta.mul_(update.weight)
+        else:
+            delta = self.delta.add_(update.delta, alpha=update.weight)
+        cohort = CohortStats(1, int(clip.clipped), int(clip.rejected))
+        return UpdateSum(delta, self.weight + update.weight, _add(self.cohort, cohort), self.metrics + update.metrics)
+
+    def add_group(self, other: UpdateSum) -> UpdateSum:
+        """The sum of both; works in place on ``self.delta``."""
+        delta = other.delta if self.delta is None else self.delta
+        if self.delta is not None and other.delta is not None:
+            delta = self.delta.add_(other.delta)
+        return UpdateSum(
+            delta, self.weight + other.weight, _add(self.cohort, other.cohort), self.metrics + other.metrics
+        )
+
+
+class TreeSum:
+    """Sums of ``num_groups`` groups, handed in as they finish; ``total`` is there after the last one."""
+
+    def __init__(self, num_groups: int) -> None:
+        self.total = UpdateSum()
+        self._widths = [num_groups]
+        while self._widths[-1] > 1:
+            self._widths.append((self._widths[-1] + 1) // 2)
+        self._waiting: dict[tuple[int, int], UpdateSum] = {}
+
+    def add(self, group: int, partial: UpdateSum) -> None:
+        """Merges the group's sum with its neighbours' as far up the tree as they are known."""
+        index = group
+        for level, width in enumerate(self._widths):
+            if width == 1:
+                self.total = partial
+                return
+            sibling = index ^ 1
+            if sibling < width:
+                other = self._waiting.pop((level, sibling), None)
+                if other is None:
+                    self._waiting[level, index] = partial
+                    return
+                partial = partial.add_group(other) if index < sibling else other.add_group(partial)
+            index //= 2
+
+
+def cohort_groups(cohort: list[str], num_images: Callable[[str], int]) -> list[list[str]]:
+    """Cuts a cohort into groups of ``GROUP_SIZE``, clients with most images first (ties in the cohort's order)."""
+    ordered = sorted(cohort, key=num_images, reverse=True)
+    return [ordered[start : start + GROUP_SIZE] for start in range(0, len(ordered), GROUP_SIZE)]
+
+
+def _add(one: CohortStats, other: CohortStats) -> CohortStats:
+    return CohortStats(
+        one.num_clients + other.num_clients,
+        one.num_clipped + other.num_clipped,
+        one.num_rejected + other.num_rejected,
+    )

@@ -1,0 +1,105 @@
+"""Clients over a store: FLAIR's own users, or artificial IID users drawn from all images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from fedflair.data.store import Partition, Store
+from fedflair.errors import ConfigError
+from fedflair.sampling import stream
+
+SizeDistribution = Literal["constant", "poisson"]
+
+
+@dataclass(frozen=True)
+class ClientData:
+    """What one client trains on in one round.
+
+    images: encoded photographs, uint8 [bytes] each. labels: 0/1, uint8 [n, L].
+    """
+
+    client_id: str
+    images: list[npt.NDArray[np.uint8]]
+    labels: npt.NDArray[np.uint8]
+
+    @property
+    def num_examples(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True)
+class FederatedDataset:
+    """The clients of one partition. Holds indices only; images are views of the store's mapped file.
+
+    client_ids: in a fixed order. images_of: the image indices of the client at a position.
+    """
+
+    partition: Partition
+    num_labels: int
+    fine: bool
+    client_ids: list[str]
+    images_of: Callable[[int], npt.NDArray[np.int64]]
+    _positions: dict[str, int] = field(repr=False)
+
+    def num_images(self, client_id: str) -> int:
+        return len(self.images_of(self._positions[client_id]))
+
+    def load(self, client_id: str, max_num_images: int | None, generator: np.random.Generator) -> ClientData:
+        """The client's examples; of a client with more than ``max_num_images``, a random subset drawn here and now."""
+        images = self.images_of(self._positions[client_id])
+        if max_num_images is not None and len(images) > max_num_images:
+            images = np.sort(generator.choice(images, size=max_num_images, replace=False))
+        labels = self.partition.multi_hot(images, self.num_labels, fine=self.fine)
+        return ClientData(client_id, [self.partition.encoded(int(i)) for i in images], labels)
+
+
+def _dataset(
+    store: Store, partition: str, fine: bool, client_ids: list[str], images_of: Callable[[int], npt.NDArray[np.int64]]
+) -> FederatedDataset:
+    positions = {client_id: k for k, client_id in enumerate(client_ids)}
+    num_labels = len(store.label_names(fine=fine))
+    return FederatedDataset(store.partitions[partition], num_labels, fine, client_ids, images_of, positions)
+
+
+def natural_users(store: Store, partition: str, *, fine: bool) -> FederatedDataset:
+    """One client a FLAIR user."""
+    columns = store.partitions[partition].columns
+
+    def images_of(position: int) -> npt.NDArray[np.int64]:
+        return np.arange(columns.user_offsets[position], columns.user_offsets[position + 1])
+
+    return _dataset(store, partition, fine, columns.user_ids, images_of)
+
+
+def iid_users(
+    store: Store, partition: str, *, fine: bool, mean_num_images: int, distribution: SizeDistribution, seed: int
+) -> FederatedDataset:
+    """Artificial users: all images of the partition shuffled once by ``seed`` and cut into disjoint clients.
+
+    Every image belongs to exactly one client, so that "one client more or less" means something to the accountant.
+    Sizes are all ``mean_num_images`` (``constant``; the last client takes the rest) or Poisson of that mean, at least 1.
+    """
+    num_images = store.partitions[partition].num_images
+    if num_images < mean_num_images:
+        raise ConfigError(
+            f"mean_datapoints_per_user: {mean_num_images} is more than the {num_images} images of {partition!r}"
+        )
+    generator = stream(seed, "iid users")
+    order = generator.permutation(num_images)
+    if distribution == "constant":
+        cuts = np.arange(0, num_images - mean_num_images + 1, mean_num_images)
+    else:
+        sizes = np.maximum(generator.poisson(mean_num_images, size=2 * num_images // mean_num_images + 10), 1)
+        cuts = np.concatenate([[0], np.cumsum(sizes)])
+        cuts = cuts[cuts < num_images]
+    offsets = np.append(cuts, num_images)
+
+    def images_of(position: int) -> npt.NDArray[np.int64]:
+        return np.sort(order[offsets[position] : offsets[position + 1]])
+
+    return _dataset(store, partition, fine, [f"iid-{k}" for k in range(len(offsets) - 1)], images_of)

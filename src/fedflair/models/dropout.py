@@ -1,0 +1,43 @@
+"""Dropout and stochastic depth that draw from a generator handed to them, never from global state."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torchvision.ops import StochasticDepth
+
+from fedflair.models.normalization import replace_modules
+
+
+class SeededDropout(nn.Module):
+    """Zeroes elements (or whole rows, for stochastic depth) with probability ``p`` and rescales the rest, when training."""
+
+    generator: torch.Generator | None = None
+
+    def __init__(self, p: float, *, rowwise: bool, batchwise: bool = False) -> None:
+        super().__init__()
+        self.p, self.rowwise, self.batchwise = p, rowwise, batchwise
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        if not self.training or self.p == 0.0:
+            return inputs
+        shape = list(inputs.shape)
+        if self.rowwise:
+            shape = [1 if self.batchwise else shape[0]] + [1] * (inputs.ndim - 1)
+        kept = torch.rand(shape, generator=self.generator).to(inputs.device) >= self.p
+        return inputs * kept / (1.0 - self.p) if self.p < 1.0 else inputs * 0.0
+
+
+def seed_dropout(module: nn.Module, generator: torch.Generator) -> None:
+    """Makes every dropout in ``module`` draw from ``generator`` (CPU) from now on."""
+    for child in module.modules():
+        if isinstance(child, SeededDropout):
+            child.generator = generator
+
+
+def replace_dropout(module: nn.Module) -> None:
+    """Swaps ``nn.Dropout`` and torchvision's ``StochasticDepth`` for their seeded form, in place."""
+    replace_modules(module, nn.Dropout, lambda old: SeededDropout(old.p, rowwise=False))
+    replace_modules(
+        module, StochasticDepth, lambda old: SeededDropout(old.p, rowwise=True, batchwise=old.mode == "batch")
+    )

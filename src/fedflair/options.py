@@ -1,0 +1,138 @@
+"""From YAML and the command line to a ``TrainConfig``; the command line always wins."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+
+from fedflair.config import TrainConfig
+from fedflair.errors import ConfigError
+from fedflair.tracking import RunFolder, read_config
+
+NAMES = tuple(field.name for field in dataclasses.fields(TrainConfig))
+FREE_ON_RESUME = ("run", "resume", "num_threads", "device")
+
+
+def train_command(arguments: Sequence[str]) -> Path:
+    """``fedflair train``: parses, trains, and returns the run folder."""
+    config = parse_train_config(arguments)
+    from fedflair.train import train
+
+    return train(config)
+
+
+def evaluate_command(arguments: Sequence[str]) -> None:
+    """``fedflair evaluate``; the function itself lives beside the engine."""
+    from fedflair.cli import call
+    from fedflair.evaluate_run import evaluate
+
+    call(evaluate, "evaluate", list(arguments))
+
+
+def parse_train_config(arguments: Sequence[str]) -> TrainConfig:
+    """Reads ``--args_config FILE`` (a path or the name of a shipped configuration) and the options beside it.
+
+    Raises ConfigError, naming the option, where one is unknown, of the wrong type or impossible.
+    """
+    parser = _parser()
+    try:
+        given = parser.parse_args(_spell_switches(arguments), defaults=False).as_dict()
+    except ArgumentError as error:
+        raise ConfigError(_with_suggestion(str(error))) from error
+    source = given.pop("args_config", None)
+    if given.get("resume"):
+        return _resumed(parser, given)
+    options = read_options(Path(source)) if source else {}
+    return _build(parser, {**options, **given}, str(source or "command line"))
+
+
+def read_options(path: Path) -> dict[str, Any]:
+    """The options in a YAML file, checked for unknown names; ``baseline`` means the shipped ``baseline.yaml``."""
+    if not path.is_file():
+        shipped = Path(str(resources.files("fedflair") / "configs")) / f"{path.name.removesuffix('.yaml')}.yaml"
+        if path.parent != Path() or not shipped.is_file():
+            names = ", ".join(sorted(p.stem for p in shipped.parent.glob("*.yaml")))
+            raise ConfigError(f"args_config: {path}: no such file, nor a shipped configuration (there are: {names})")
+        path = shipped
+    try:
+        options = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"args_config: {path}: not YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(options, dict):
+        raise ConfigError(f"args_config: {path}: must be a mapping of option names to values")
+    for name in options:
+        if name not in NAMES:
+            raise ConfigError(f"{path}: {_unknown(str(name))}")
+    return options
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="fedflair train",
+        description="Train in simulated federated learning. Options come from --args_config and the command line, "
+        "which wins.",
+        exit_on_error=False,
+    )
+    parser.add_argument("--args_config", type=str, help="YAML file, or the name of a shipped configuration.")
+    parser.add_class_arguments(TrainConfig)
+    return parser
+
+
+def _build(parser: ArgumentParser, options: dict[str, Any], where: str) -> TrainConfig:
+    plain = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
+    try:
+        values = parser.parse_object(plain).as_dict()
+    except ArgumentError as error:
+        raise ConfigError(f"{where}: {' '.join(str(error).split())}") from error
+    return TrainConfig(**{name: values[name] for name in NAMES})
+
+
+def _resumed(parser: ArgumentParser, given: dict[str, Any]) -> TrainConfig:
+    if given.get("run") is None:
+        raise ConfigError("resume: name the run's folder with --run")
+    folder = RunFolder(Path(given["run"]))
+    options = {name: value for name, value in read_config(folder).items() if name in NAMES}
+    config = _build(parser, {**options, **given}, str(folder.config))
+    before = _build(parser, {**options, "run": given["run"], "resume": True}, str(folder.config))
+    for name in NAMES:
+        if name not in FREE_ON_RESUME and getattr(config, name) != getattr(before, name):
+            raise ConfigError(
+                f"{name}: {getattr(config, name)} differs from {getattr(before, name)} of the run in {folder.path}; "
+                "drop the option, or start a new run"
+            )
+    return config
+
+
+def _spell_switches(arguments: Sequence[str]) -> list[str]:
+    """Lets ``--resume`` and other yes/no options stand without a value."""
+    switches = {f"--{f.name}" for f in dataclasses.fields(TrainConfig) if f.type == "bool"}
+    spelled: list[str] = []
+    for position, argument in enumerate(arguments):
+        spelled.append(argument)
+        following = arguments[position + 1] if position + 1 < len(arguments) else "--"
+        if argument in switches and following.startswith("-"):
+            spelled.append("true")
+    return spelled
+
+
+def _with_suggestion(message: str) -> str:
+    message = " ".join(message.split())
+    for word in message.split():
+        name = word.strip("'\",.").split("=")[0]
+        if name.startswith("--") and name[2:] not in NAMES:
+            return f"{message}; {_unknown(name[2:])}"
+    return message
+
+
+def _unknown(name: str) -> str:
+    close = difflib.get_close_matches(name, NAMES, n=1)
+    return f"{name}: unknown option" + (f"; did you mean {close[0]}?" if close else "; see fedflair train --help")
+
+

@@ -1,0 +1,84 @@
+"""The server's side of a round: its state, its optimizers and their learning-rate schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from fedflair.config import TrainConfig
+from fedflair.privacy import MechanismState
+
+Tensors = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """Everything that a round changes; a checkpoint of it is a checkpoint of the run.
+
+    round: number of rounds done. parameters: float32 [P].
+    optimizer_state, algorithm_state, mechanism_state: tensors by name.
+    """
+
+    round: int
+    parameters: torch.Tensor
+    optimizer_state: Tensors
+    algorithm_state: Tensors
+    mechanism_state: MechanismState
+
+
+@dataclass(frozen=True)
+class ServerOptimizer:
+    """init: P -> state. apply: (parameters, gradient, state, learning_rate) -> (parameters, state); nothing in place."""
+
+    init: Callable[[torch.Tensor], Tensors]
+    apply: Callable[[torch.Tensor, torch.Tensor, Tensors, float], tuple[torch.Tensor, Tensors]]
+
+
+def sgd(config: TrainConfig) -> ServerOptimizer:
+    """Plain gradient descent: with learning rate 1 the server takes the mean update as it is (FedAvg)."""
+
+    def apply(
+        parameters: torch.Tensor, gradient: torch.Tensor, state: Tensors, learning_rate: float
+    ) -> tuple[torch.Tensor, Tensors]:
+        decayed = parameters * (1 - learning_rate * config.central_weight_decay)
+        return decayed.add_(gradient, alpha=-learning_rate), state
+
+    return ServerOptimizer(lambda parameters: {}, apply)
+
+
+def adam(config: TrainConfig) -> ServerOptimizer:
+    """AdamW with bias correction (Loshchilov and Hutter, 2019), as ``torch.optim.AdamW`` computes it."""
+    beta1, beta2, eps = config.adam_beta1, config.adam_beta2, config.adaptivity_degree
+
+    def init(parameters: torch.Tensor) -> Tensors:
+        zeros = torch.zeros_like(parameters)
+        return {"step": torch.zeros((), dtype=torch.int64), "mean": zeros, "square": zeros.clone()}
+
+    def apply(
+        parameters: torch.Tensor, gradient: torch.Tensor, state: Tensors, learning_rate: float
+    ) -> tuple[torch.Tensor, Tensors]:
+        step = int(state["step"]) + 1
+        mean = torch.lerp(state["mean"], gradient, 1 - beta1)
+        square = (state["square"] * beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        denominator = (square.sqrt() / (1 - beta2**step) ** 0.5).add_(eps)
+        decayed = parameters * (1 - learning_rate * config.central_weight_decay)
+        moved = decayed.addcdiv_(mean, denominator, value=-learning_rate / (1 - beta1**step))
+        return moved, {"step": torch.tensor(step), "mean": mean, "square": square}
+
+    return ServerOptimizer(init, apply)
+
+
+SERVER_OPTIMIZERS: dict[str, Callable[[TrainConfig], ServerOptimizer]] = {"sgd": sgd, "adam": adam}
+
+
+def server_learning_rate(config: TrainConfig, round_: int) -> float:
+    """Linear warm-up from 0 in round 0, then linear decay that reaches ``central_lr_end`` in the last round."""
+    warmup, last = config.central_lr_num_warmup_iterations, config.central_num_iterations - 1
+    if round_ < warmup:
+        return config.learning_rate * round_ / warmup
+    if last <= warmup:
+        return config.learning_rate
+    remaining = (last - round_) / (last - warmup)
+    return config.central_lr_end + (config.learning_rate - config.central_lr_end) * remaining
