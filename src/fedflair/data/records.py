@@ -5,8 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from fedflair.errors import DataError
 
 PARTITIONS = ("train", "val", "test")
+# What sources call the partitions; Apple's own documents say "dev" in places where its files say "val".
+PARTITION_NAMES = {
+    "train": "train",
+    "val": "val",
+    "test": "test",
+    "dev": "val",
+    "valid": "val",
+    "validation": "val",
+}
 
 
 @dataclass(frozen=True)
@@ -15,9 +27,9 @@ class Record:
 
     user_id: any non-empty text (Flickr NSIDs such as ``59769174@N00``).
     image_id: up to 42.4e9 in FLAIR.
-    partition: ``train``, ``val`` or ``test``.
+    partition: ``train``, ``val`` or ``test``, or another name of PARTITION_NAMES for one of them.
     labels, fine_grained_labels: names, each at least one, no repeats promised.
-    image: the encoded bytes as stored by the source, untouched.
+    image: the encoded bytes as stored by the source, untouched; of a source of bare pixels, a binary PPM file.
     where: the file and the row or member that this came from, for messages.
     """
 
@@ -40,6 +52,7 @@ class Source:
     fine_to_coarse: the label relation, fine name -> coarse name, or empty where the source has none.
     num_records: how many records a pass yields where that is known beforehand (for progress), else None.
     labels, fine_grained_labels: the label lists where the source declares them (their order is kept), else None.
+    keeps_png: PNG images of 256x256 RGB are stored as they are, since the source is itself a store.
     """
 
     name: str
@@ -49,3 +62,16 @@ class Source:
     num_records: int | None = None
     labels: tuple[str, ...] | None = None
     fine_grained_labels: tuple[str, ...] | None = None
+    keeps_png: bool = False
+
+
+def parse_image_id(value: Any, where: str) -> int:
+    """An image id given as an integer, or as its decimal digits in text.
+
+    Raises DataError for anything else, naming ``where``.
+    """
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
+        raise DataError(f"{where}: image_id is {value!r}, not a whole number from 0 to 2**63 - 1; correct the row")
+    return value
