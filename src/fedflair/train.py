@@ -23,6 +23,7 @@ from torch import nn
 
 from fedflair import __version__
 from fedflair.aggregate import TreeSum, UpdateSum, cohort_groups
+from fedflair.allocator import keep_freed_memory
 from fedflair.algorithms import ALGORITHMS, Algorithm
 from fedflair.backends import Backend, thread_backend
 from fedflair.checkpoint import load_state, load_tensors, save_state, save_tensors
@@ -102,6 +103,7 @@ def train(config: TrainConfig) -> Path:
 
     Raises Interrupted after writing a checkpoint when the process gets SIGINT or SIGTERM.
     """
+    keep_freed_memory()
     if config.resume:
         folder = _run_to_resume(config)
         facts = load_tensors(folder.last)[1]

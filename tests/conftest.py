@@ -1,0 +1,57 @@
+"""A tiny store of real JPEGs that every test can train on."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fedflair.data import store as packed
+from fedflair.data.store import PartitionColumns, StoreMetadata
+
+LABELS = ("animal", "food", "outdoor", "plant")
+FINE_LABELS = ("cat", "dog", "bread", "sky", "tree")
+USER_SIZES = {"train": (1, 2, 3, 5, 9, 4), "val": (3, 6), "test": (4, 5)}
+
+
+def jpeg(seed: int, side: int = 256) -> bytes:
+    """A colourful JPEG of ``side`` x ``side`` pixels."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
+
+
+def write_tiny_store(path: Path) -> Path:
+    """6, 2 and 2 users; every label occurs in every partition."""
+    with packed.create(path) as writer:
+        first_id = 0
+        for partition, sizes in USER_SIZES.items():
+            num_images = sum(sizes)
+            images = [jpeg(first_id + i) for i in range(num_images)]
+            labels = [sorted({i % 4, (i * i + 1) % 4}) for i in range(num_images)]
+            fine = [sorted({i % 5, (i + 2) % 5}) for i in range(num_images)]
+            columns = PartitionColumns(
+                user_ids=[f"{partition}-{k}@N0{k}" for k in range(len(sizes))],
+                user_offsets=np.cumsum([0, *sizes]),
+                image_ids=np.arange(first_id, first_id + num_images),
+                image_offsets=np.cumsum([0, *map(len, images)]),
+                label_offsets=np.cumsum([0, *map(len, labels)]),
+                label_indices=np.concatenate(labels).astype(np.uint16),
+                fine_label_offsets=np.cumsum([0, *map(len, fine)]),
+                fine_label_indices=np.concatenate(fine).astype(np.uint16),
+            )
+            writer.partition(partition, columns)[:] = np.frombuffer(b"".join(images), dtype=np.uint8)
+            first_id += num_images
+        relation = dict(zip(FINE_LABELS, ("animal", "animal", "food", "outdoor", "plant")))
+        writer.metadata(StoreMetadata(LABELS, FINE_LABELS, relation, {"source": "test"}))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_store(tmp_path_factory.mktemp("store") / "tiny.hdf5")
