@@ -1,16 +1,28 @@
-"""``fedflair describe``: the tables of a dataset, in the terminal or as JSON."""
+"""``fedflair describe``: the tables of a dataset, in the terminal, as JSON or as a page."""
 
 from __future__ import annotations
 
 import json as json_format
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from fedflair.data.comparison import (
+    DISTRIBUTIONS,
+    DIVERGENCES,
+    MOMENTS,
+    PUBLISHED,
+    as_plain,
+    distribution_rows,
+    label_rows,
+    most_frequent,
+    partition_rows,
+)
+from fedflair.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from fedflair.data.statistics import LabelStatistics, Statistics
+HEAD = 20  # fine labels that are shown; as many as are published
 
 
 def describe(store: Path, *, json: bool = False, output: Path | None = None) -> None:
@@ -19,81 +31,84 @@ def describe(store: Path, *, json: bool = False, output: Path | None = None) -> 
     Args:
         store: A packed store, as written by prepare or synthesize.
         json: Print one machine-readable JSON object instead of tables.
-        output: Also write plots and a browsable index.html into this folder.
+        output: Also write plots and a page with a browsable gallery, index.html, into this folder.
     """
     from fedflair.data.statistics import store_statistics
     from fedflair.data.store import open_store
 
     opened = open_store(store)
+    if output is not None and output.exists() and not output.is_dir():
+        raise ConfigError(f"output: {output} is a file; name a folder")
     by_partition = store_statistics(opened)
+    plain = as_plain(by_partition)
     if json:
-        print(json_format.dumps(as_json(by_partition), indent=2))
-        return
-    from rich.console import Console
+        print(json_format.dumps(_finite({"store": str(store), "partitions": plain, "published": PUBLISHED}), indent=2))
+    else:
+        from rich.console import Console
 
-    console = Console(markup=False, highlight=False)
-    for table in tables(by_partition):
-        console.print(table)
+        console = Console(markup=False, highlight=False)
+        for table in tables(plain):
+            console.print(table)
+    if output is not None:
+        from fedflair.data.describe_page import write_page
 
-
-def as_json(by_partition: dict[str, Statistics]) -> dict[str, Any]:
-    """Every number as plain types: partition -> statistics; labels as name -> count, in index order."""
-    return {name: _as_json(statistics) for name, statistics in by_partition.items()}
-
-
-def _as_json(statistics: Statistics) -> dict[str, Any]:
-    return {
-        "users": statistics.num_users,
-        "images": statistics.num_images,
-        "image_bytes": statistics.image_bytes,
-        "images_per_user": asdict(statistics.images_per_user),
-        "labels": _labels_as_json(statistics.coarse),
-        "fine_grained_labels": _labels_as_json(statistics.fine),
-    }
+        page = write_page(opened, by_partition, output)
+        if not json:
+            console.print(f"Plots and gallery: {page}", soft_wrap=True)
 
 
-def _labels_as_json(labels: LabelStatistics) -> dict[str, Any]:
-    return {
-        "images_per_label": dict(zip(labels.names, labels.images.tolist())),
-        "users_per_label": dict(zip(labels.names, labels.users.tolist())),
-        "labels_per_image": asdict(labels.per_image),
-        "distinct_labels_per_user": asdict(labels.per_user),
-        "divergence_from_population": asdict(labels.divergence),
-        "divergence_if_iid": asdict(labels.divergence_if_iid),
-    }
+def _finite(value: Any) -> Any:
+    """JSON has no nan: what has no value becomes null."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and value != value else value
 
 
-def tables(by_partition: dict[str, Statistics]) -> list[Table]:
-    """The terminal's tables, for the statistics of :func:`fedflair.data.statistics.store_statistics`."""
-    return [_partition_table(by_partition), _label_table(by_partition)]
+def tables(plain: dict[str, Any]) -> list[Table]:
+    """The terminal's tables, for what :func:`fedflair.data.comparison.as_plain` returns."""
+    everything = plain["all"]
+    partitions = list(plain)
+    coarse = most_frequent(everything, "labels", len(everything["labels"]["images_per_label"]))
+    fine = most_frequent(everything, "fine_grained_labels", HEAD)
+    in_use = everything["fine_grained_labels"]["in_use"]
+    return [
+        _table("Users and images", ["", "users", "in FLAIR", "images", "in FLAIR", "MB"], partition_rows(plain)),
+        _table(
+            "Distributions (labels per user: distinct ones)",
+            ["", *MOMENTS],
+            distribution_rows(everything, DISTRIBUTIONS),
+        ),
+        _table(
+            "Divergence of users from the population, Jensen-Shannon, 0 to 1 bit",
+            ["", *MOMENTS],
+            distribution_rows(everything, DIVERGENCES),
+        ),
+        _table(
+            "Images per coarse label",
+            ["", *partitions, "%", "in FLAIR", "%"],
+            label_rows(plain, "labels", coarse),
+        ),
+        _table(
+            f"Images per fine label: the {len(fine)} most frequent of {in_use:,} in use",
+            ["", *partitions, "%", "in FLAIR", "%"],
+            label_rows(plain, "fine_grained_labels", fine),
+        ),
+    ]
 
 
-def _partition_table(by_partition: dict[str, Statistics]) -> Table:
-    table = _table("Users and images", "partition", ["users", "images", "MB"])
-    for name, statistics in by_partition.items():
-        row = [statistics.num_users, statistics.num_images, round(statistics.image_bytes / 1e6)]
-        table.add_row(name, *[f"{value:,}" for value in row])
-    return table
-
-
-def _label_table(by_partition: dict[str, Statistics]) -> Table:
-    from fedflair.data.statistics import most_frequent
-
-    table = _table("Images per label", "label", list(by_partition))
-    for label in most_frequent(by_partition["all"].coarse, len(by_partition["all"].coarse.names)).tolist():
-        name = printable(by_partition["all"].coarse.names[label])
-        table.add_row(name, *[f"{statistics.coarse.images[label]:,}" for statistics in by_partition.values()])
-    return table
-
-
-def _table(title: str, first: str, numbers: list[str]) -> Table:
+def _table(title: str, header: list[str], rows: list[list[str]]) -> Table:
+    """The first column is text; published figures are dim."""
     from rich import box
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column(first)
-    for name in numbers:
-        table.add_column(name, justify="right")
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for position, name in enumerate(header):
+        published = "in FLAIR" in header[max(position - 1, 0) : position + 1] and name in ("in FLAIR", "%")
+        style = "dim" if published else ""
+        table.add_column(name, justify="right" if position else "left", style=style, overflow="fold")
+    for first, *others in rows:
+        reference = first == "in FLAIR"
+        table.add_row("  in FLAIR" if reference else printable(first), *others, style="dim" if reference else None)
     return table
 
 

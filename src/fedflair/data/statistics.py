@@ -88,15 +88,13 @@ def summarize(values: npt.NDArray[Any]) -> Distribution:
 
 def statistics(columns: PartitionColumns, coarse: tuple[str, ...], fine: tuple[str, ...]) -> Statistics:
     """Every statistic of one partition, or of several joined by :func:`join`; label names in index order."""
-    images_per_user = np.diff(columns.user_offsets)
-    owners = np.repeat(np.arange(columns.num_users), images_per_user)
     return Statistics(
         num_users=columns.num_users,
         num_images=columns.num_images,
         image_bytes=int(columns.image_offsets[-1]),
-        images_per_user=summarize(images_per_user),
-        coarse=_label_statistics(coarse, owners, columns.num_users, columns.label_offsets, columns.label_indices),
-        fine=_label_statistics(fine, owners, columns.num_users, columns.fine_label_offsets, columns.fine_label_indices),
+        images_per_user=summarize(np.diff(columns.user_offsets)),
+        coarse=label_statistics(columns, coarse, fine=False),
+        fine=label_statistics(columns, fine, fine=True),
     )
 
 
@@ -128,31 +126,39 @@ def _join_offsets(parts: list[IntArray]) -> IntArray:
     return np.concatenate([[0], np.cumsum(np.concatenate([*lengths, np.empty(0, np.int64)]))]).astype(np.int64)
 
 
-def _label_statistics(
-    names: tuple[str, ...], owners: IntArray, num_users: int, offsets: IntArray, indices: IndexArray
-) -> LabelStatistics:
-    per_image = np.diff(offsets)
-    users, labels, counts = user_label_counts(np.repeat(owners, per_image), indices, len(names))
-    dealt = stream(0, "divergence if iid").permutation(owners)
-    dealt_counts = user_label_counts(np.repeat(dealt, per_image), indices, len(names))
+def label_statistics(columns: PartitionColumns, names: tuple[str, ...], *, fine: bool) -> LabelStatistics:
+    """What :class:`LabelStatistics` says of the coarse or fine labels, whose names are given in index order."""
+    num_users = columns.num_users
+    users, labels, counts = counts_by_user(columns, len(names), fine=fine)
+    dealt = counts_by_user(columns, len(names), fine=fine, dealt_at_random=True)
+    offsets = columns.fine_label_offsets if fine else columns.label_offsets
+    indices = columns.fine_label_indices if fine else columns.label_indices
     return LabelStatistics(
         names=names,
         images=np.bincount(indices, minlength=len(names)).astype(np.int64),
         users=np.bincount(labels, minlength=len(names)).astype(np.int64),
-        per_image=summarize(per_image),
+        per_image=summarize(np.diff(offsets)),
         per_user=summarize(np.bincount(users, minlength=num_users)),
         divergence=summarize(divergence_from_population(users, labels, counts, num_users, len(names))),
-        divergence_if_iid=summarize(divergence_from_population(*dealt_counts, num_users, len(names))),
+        divergence_if_iid=summarize(divergence_from_population(*dealt, num_users, len(names))),
     )
 
 
-def user_label_counts(owners: IntArray, indices: IndexArray, num_labels: int) -> tuple[IntArray, IntArray, IntArray]:
+def counts_by_user(
+    columns: PartitionColumns, num_labels: int, *, fine: bool, dealt_at_random: bool = False
+) -> tuple[IntArray, IntArray, IntArray]:
     """The users x labels table of image counts, without its zeros.
 
-    owners: int64 [k], the user of each label occurrence. indices: uint16 [k], its label.
+    dealt_at_random: as if the images were shuffled among the users, each keeping his number of images; always the
+    same shuffle.
     Returns (user, label, count), each int64 [number of pairs that occur], by user, then by label.
     """
-    pairs, counts = np.unique(owners * num_labels + indices.astype(np.int64), return_counts=True)
+    offsets = columns.fine_label_offsets if fine else columns.label_offsets
+    indices = columns.fine_label_indices if fine else columns.label_indices
+    owners = np.repeat(np.arange(columns.num_users), np.diff(columns.user_offsets))
+    if dealt_at_random:
+        owners = stream(0, "divergence if iid").permutation(owners)
+    pairs, counts = np.unique(np.repeat(owners, np.diff(offsets)) * num_labels + indices, return_counts=True)
     users, labels = np.divmod(pairs, max(num_labels, 1))
     return users, labels, counts.astype(np.int64)
 
@@ -164,7 +170,7 @@ def divergence_from_population(
 
     0: the user's images carry the labels in the population's proportions; 1: no label in common. Users with few
     images diverge even when images are dealt at random, so compare with ``divergence_if_iid``. The arguments are
-    what :func:`user_label_counts` returns. Lin, "Divergence measures based on the Shannon entropy", 1991.
+    what :func:`counts_by_user` returns. Lin, "Divergence measures based on the Shannon entropy", 1991.
     """
     totals = np.bincount(users, weights=counts, minlength=num_users)
     population = np.bincount(labels, weights=counts, minlength=num_labels)
