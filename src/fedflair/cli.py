@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fedflair import __version__
-from fedflair.errors import FedflairError
+from fedflair.errors import FedflairError, Interrupted
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "download": ("fedflair.data.download:download", "fetch the real dataset, resumable and verified"),
@@ -38,14 +38,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if arguments[0] not in COMMANDS:
         return _fail(f"unknown command {arguments[0]!r}; one of: {', '.join(COMMANDS)}", 2)
+    return guarded(lambda: run(arguments))
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Runs one command, letting its errors pass. Raises FedflairError."""
+    function = _load(COMMANDS[arguments[0]][0])
+    if "arguments" in inspect.signature(function).parameters:
+        function(list(arguments[1:]))
+    else:
+        call(function, arguments[0], list(arguments[1:]))
+
+
+def guarded(action: Callable[[], object]) -> int:
+    """The exit status of ``action``: an error of the package becomes one line on stderr, never a traceback."""
     try:
-        function = _load(COMMANDS[arguments[0]][0])
-        if "arguments" in inspect.signature(function).parameters:
-            function(arguments[1:])
-        else:
-            call(function, arguments[0], arguments[1:])
+        action()
+    except UsageError as error:
+        return _fail(str(error), 2)
+    except Interrupted as error:
+        return _fail(str(error), 130)
     except FedflairError as error:
-        return _fail(" ".join(str(error).split()), 130 if type(error).__name__ == "Interrupted" else 1)
+        return _fail(str(error), 1)
     except KeyboardInterrupt:
         return _fail("stopped", 130)
     except BrokenPipeError:
@@ -72,8 +86,7 @@ def call(function: Callable[..., object], name: str, arguments: list[str]) -> No
         names[shown] = parameter.name
         options: dict[str, Any] = {"type": parameter.annotation, "help": helps.get(parameter.name)}
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-            options = {"type": list[parameter.annotation], "help": helps.get(parameter.name), "nargs": "+"}  # type: ignore[name-defined]
-            options["type"] = parameter.annotation
+            options["nargs"] = "+"
             parser.add_argument(shown, **options)
         elif parameter.kind is inspect.Parameter.KEYWORD_ONLY:
             required = parameter.default is inspect.Parameter.empty
@@ -127,7 +140,7 @@ def _usage() -> str:
 
 
 def _fail(message: str, status: int) -> int:
-    print(f"fedflair: {message}", file=sys.stderr)
+    print(f"fedflair: {' '.join(message.split())}", file=sys.stderr)
     return status
 
 

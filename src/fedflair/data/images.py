@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torchvision.io import ImageReadMode, decode_image
+from PIL import Image
 from torchvision.transforms.v2 import functional as transforms
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -17,9 +18,13 @@ CROP_LOG_RATIO = (np.log(3 / 4), np.log(4 / 3))
 
 
 def decode(encoded: Sequence[npt.NDArray[np.uint8]]) -> list[torch.Tensor]:
-    """Pixels of each image: uint8 [3, H, W]."""
-    # A copy of the bytes, since torch does not accept the read-only memory of a mapped store.
-    return [decode_image(torch.from_numpy(np.array(image)), mode=ImageReadMode.RGB) for image in encoded]
+    """Pixels of each image (JPEG, or PNG where a store was made from decoded pixels): uint8 [3, H, W]."""
+    return [_pixels(image) for image in encoded]
+
+
+def _pixels(encoded: npt.NDArray[np.uint8]) -> torch.Tensor:
+    with Image.open(io.BytesIO(encoded)) as image:
+        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
 def train_inputs(images: Sequence[torch.Tensor], size: int, generator: np.random.Generator) -> torch.Tensor:

@@ -1,0 +1,1 @@
+"""The training command of the dataset's documentation; run it from the folder benchmarks."""

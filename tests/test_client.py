@@ -1,0 +1,75 @@
+"""Local training against torch.optim.SGD, and its randomness."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from fedflair.client import LocalTraining, sgd_step, train_locally
+from fedflair.data.federated import natural_users
+from fedflair.data.store import open_store
+from fedflair.models.flat import flatten
+from fedflair.sampling import stream
+
+OPTIONS = LocalTraining(learning_rate=0.1, num_epochs=2, batch_size=4, max_grad_norm=0.05, image_size=16)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 4))
+
+
+def test_a_step_by_hand() -> None:
+    # logit = w x with w = 0, x = 2, y = 1: gradient = (sigmoid(0) - 1) * 2 = -1, clipped to norm 0.05.
+    model = flatten(nn.Linear(1, 1, bias=False), torch.device("cpu"))
+    model.parameters.zero_()
+    loss = sgd_step(model, torch.tensor([[2.0]]), torch.tensor([[1.0]]), OPTIONS)
+    assert abs(float(loss) - np.log(2)) < 1e-6
+    assert abs(float(model.parameters) - 0.1 * 0.05) < 1e-6
+
+
+def test_steps_equal_torch_sgd_with_clipped_gradients() -> None:
+    reference = network()
+    model = flatten(network(), torch.device("cpu"))
+    optimizer = torch.optim.SGD(reference.parameters(), lr=0.1)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(5):
+        inputs = torch.randn(4, 3, 16, 16, generator=generator)
+        targets = (torch.rand(4, 4, generator=generator) < 0.5).float()
+        optimizer.zero_grad()
+        nn.functional.binary_cross_entropy_with_logits(reference(inputs), targets).backward()
+        nn.utils.clip_grad_norm_(reference.parameters(), 0.05)
+        optimizer.step()
+        sgd_step(model, inputs, targets, OPTIONS)
+    for ours, theirs in zip(model.module.parameters(), reference.parameters()):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_an_update_depends_on_its_stream_alone(tiny_store: Path) -> None:
+    users = natural_users(open_store(tiny_store), "train", fine=False)
+    model = flatten(network(), torch.device("cpu"))
+    server = model.parameters.clone()
+    deltas = []
+    for round_ in (0, 0, 1):
+        torch.manual_seed(len(deltas))
+        client = users.load(users.client_ids[4], None, stream(0, "load"))
+        delta, metrics = train_locally(model, server, client, OPTIONS, stream(0, "client", round_, client.client_id))
+        deltas.append(delta)
+    assert torch.equal(deltas[0], deltas[1])
+    assert not torch.equal(deltas[0], deltas[2])
+    assert (metrics.num_examples, metrics.num_steps) == (18, 6)
+    assert metrics.loss > 0
+
+
+def test_the_gradient_can_be_adjusted() -> None:
+    model = flatten(nn.Linear(1, 1, bias=False), torch.device("cpu"))
+    model.parameters.fill_(1.0)
+
+    def pull(parameters: torch.Tensor, gradients: torch.Tensor) -> None:
+        gradients.copy_(parameters * 0.01)
+
+    sgd_step(model, torch.tensor([[2.0]]), torch.tensor([[1.0]]), OPTIONS, pull)
+    assert abs(float(model.parameters) - (1.0 - 0.1 * 0.01)) < 1e-6
