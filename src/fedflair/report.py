@@ -127,6 +127,7 @@ def page(runs: Sequence[Run]) -> str:
     figures = "".join(
         f"<figure>{_curve(runs, name, title)}<figcaption>{html.escape(title)} by round</figcaption></figure>"
         for name, title in CURVES.items()
+        if any(row.get(name) is not None for run in runs for row in run.rows)
     )
     remarks = "".join(f"<li>{html.escape(note)}</li>" for note in notes(runs))
     details = "".join(
@@ -140,6 +141,7 @@ def page(runs: Sequence[Run]) -> str:
 
 def _curve(runs: Sequence[Run], name: str, title: str) -> str:
     """One plot as inline SVG: a line a run."""
+    from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
@@ -161,7 +163,9 @@ def _curve(runs: Sequence[Run], name: str, title: str) -> str:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize="small")
     buffer = io.StringIO()
-    FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
+    # A fixed salt: otherwise the ids inside the SVG differ each time the same runs are drawn.
+    with rc_context({"svg.hashsalt": "fedflair"}):
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]
 

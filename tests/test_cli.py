@@ -1,0 +1,61 @@
+"""The command line as a process: exit statuses, one-line errors, no traceback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fedflair.cli import COMMANDS
+
+
+def fedflair(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "fedflair.cli", *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def test_help_names_every_command_and_imports_nothing_heavy() -> None:
+    shown = fedflair("--help")
+    assert shown.returncode == 0
+    assert all(name in shown.stdout for name in COMMANDS)
+    probe = "import sys; from fedflair.cli import main; main(['--help']); print('torch' in sys.modules, 'h5py' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "False False"
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_explains_itself(name: str) -> None:
+    shown = fedflair(name, "--help")
+    assert shown.returncode == 0, shown.stderr
+    assert "usage" in shown.stdout.lower()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["frobnicate"], 2, "unknown command 'frobnicate'"),
+        (["describe"], 2, "store"),
+        (["describe", "absent.hdf5"], 1, "absent.hdf5: no such store"),
+        (["train", "--cohort_sise", "3"], 1, "did you mean cohort_size"),
+        (["train", "--data_path", "absent.hdf5", "--pretrained", "false"], 1, "absent.hdf5: no such store"),
+        (["report", "absent"], 1, "absent: no such run folder"),
+        (["evaluate", "--run", "absent"], 1, "not a run folder"),
+        (["prepare", "--source", "absent", "--output", "x.hdf5"], 1, "absent: no such file or folder"),
+    ],
+)
+def test_errors_are_one_line(arguments: list[str], status: int, message: str) -> None:
+    result = fedflair(*arguments)
+    assert result.returncode == status
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert "Traceback" not in result.stderr
+
+
+def test_a_random_file_is_no_store(tmp_path: Path) -> None:
+    (tmp_path / "photo.hdf5").write_bytes(b"not an HDF5 file")
+    result = fedflair("describe", str(tmp_path / "photo.hdf5"))
+    assert result.returncode == 1
+    assert "photo.hdf5" in result.stderr

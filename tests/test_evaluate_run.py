@@ -1,0 +1,36 @@
+"""``fedflair evaluate`` gives the numbers that the run itself wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision import models
+
+from fedflair.cli import run as run_command
+from fedflair.errors import DataError
+from fedflair.tracking import RunFolder, read_summary
+from fedflair.train import train
+from tests.test_train import small_config
+
+
+def test_evaluate_repeats_the_summary(tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = tmp_path / "resnet18.pth"
+    published = models.resnet18()
+    published.bn1.running_mean.fill_(0.5)
+    torch.save(published.state_dict(), weights)
+    options = {"model_type": "resnet18", "pretrained": True, "pretrained_weights": weights}
+    folder = train(small_config(tiny_store, run=tmp_path / "run", central_num_iterations=2, **options))
+    weights.unlink()
+    run_command(["evaluate", "--run", str(folder), "--partition", "test", "--json"])
+    shown = json.loads(capsys.readouterr().out)
+    test = read_summary(RunFolder(folder))["test"]
+    assert {name: shown[name] for name in test} == test
+    assert set(shown["label_ap"]) == {"animal", "food", "outdoor", "plant"}
+
+
+def test_evaluate_needs_a_run(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not a run folder"):
+        run_command(["evaluate", "--run", str(tmp_path)])
