@@ -27,8 +27,10 @@ from fedflair.data.records import PARTITION_NAMES, Record, Source, parse_image_i
 from fedflair.data.store import FORMAT, open_store
 from fedflair.errors import DataError
 
-# Images read from a user at a time: 12 MB of pixels, however many the user has.
-_IMAGES_AT_ONCE = 64
+# Not part of the other tools' layouts, whose readers pass it over: the label relation, so that it is not lost.
+RELATION = "fine_to_coarse"
+# Images of a user that are read or written at a time: 12 MB of pixels, however many the user has.
+IMAGES_AT_ONCE = 64
 _ESCAPED = re.compile(r"%(?:2F|2E|25|00)", re.IGNORECASE)
 
 
@@ -57,10 +59,14 @@ def open_hdf5(path: Path) -> Source:
         "ml-flair": _ml_flair_records,
         "ml-flair-central": _central_records,
     }
-    labels = fine = None
-    if layout == "pfl":
-        with _open(path) as file:
+    labels: tuple[str, ...] | None
+    fine: tuple[str, ...] | None
+    with _open(path) as file:
+        if layout == "pfl":
             labels, fine = (_mapping(path, file, name) for name in ("label_mapping", "fine_grained_label_mapping"))
+        else:
+            labels, fine = (_counter(path, file, name) for name in ("label_counter", "fine_grained_label_counter"))
+        relation = _json(path, file, RELATION) if f"metadata/{RELATION}" in file else {}
 
     def records() -> Iterator[Record]:
         with _open(path) as file:
@@ -69,7 +75,7 @@ def open_hdf5(path: Path) -> Source:
             except (OSError, KeyError, RuntimeError) as error:
                 raise DataError(f"{path}: damaged ({_one_line(error)}); make it again") from error
 
-    return Source(layout, path, records, {}, labels=labels, fine_grained_labels=fine)
+    return Source(layout, path, records, relation, None, labels, fine, prepared=bool(relation))
 
 
 def recognise_layout(path: Path) -> str:
@@ -102,18 +108,30 @@ def _open(path: Path) -> h5py.File:
         raise DataError(f"{path}: cut short or not an HDF5 file ({_one_line(error)}); make it again") from error
 
 
-def _mapping(path: Path, file: h5py.File, name: str) -> tuple[str, ...]:
-    """The label names of pfl's mapping in the order of their indices, which must be 0, 1, 2, ..."""
+def _json(path: Path, file: h5py.File, name: str) -> dict[str, Any]:
     try:
-        mapping: Any = json.loads(file["metadata"][name][()])
-        names = sorted(mapping, key=mapping.__getitem__)
-        if [mapping[key] for key in names] == list(range(len(names))):
-            return tuple(names)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        value = json.loads(file["metadata"][name][()])
+    except (KeyError, ValueError, TypeError, OSError) as error:
         raise DataError(
             f"{path}: /metadata/{name} is missing or damaged ({_one_line(error)}); make it again"
         ) from error
-    raise DataError(f"{path}: /metadata/{name} does not number its labels 0, 1, 2, ...; make the file again")
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: /metadata/{name} is not a JSON object; make the file again")
+    return value
+
+
+def _mapping(path: Path, file: h5py.File, name: str) -> tuple[str, ...]:
+    """The label names of pfl's mapping in the order of their indices, which must be 0, 1, 2, ..."""
+    mapping = _json(path, file, name)
+    by_index = {index: label for label, index in mapping.items()}
+    if set(by_index) != set(range(len(mapping))):
+        raise DataError(f"{path}: /metadata/{name} does not number its labels 0, 1, 2, ...; make the file again")
+    return tuple(by_index[index] for index in range(len(mapping)))
+
+
+def _counter(path: Path, file: h5py.File, name: str) -> tuple[str, ...] | None:
+    """The label names that ml-flair counted, sorted; None where the file, as those of its successor, has no counts."""
+    return tuple(sorted(_json(path, file, name))) if f"metadata/{name}" in file else None
 
 
 def _pfl_records(path: Path, file: h5py.File) -> Iterator[Record]:
@@ -177,8 +195,8 @@ def _user_images(user: h5py.Group, where: str) -> Iterator[tuple[int, int, bytes
     images, image_ids = user["images"], user["image_ids"][()].tolist()
     if len(image_ids) != len(images):
         raise DataError(f"{where}: {len(image_ids)} image ids for {len(images)} images; make the file again")
-    for first in range(0, len(images), _IMAGES_AT_ONCE):
-        for k, pixels in enumerate(images[first : first + _IMAGES_AT_ONCE], start=first):
+    for first in range(0, len(images), IMAGES_AT_ONCE):
+        for k, pixels in enumerate(images[first : first + IMAGES_AT_ONCE], start=first):
             image_id = image_ids[k].decode() if isinstance(image_ids[k], bytes) else image_ids[k]
             yield k, parse_image_id(image_id, f"{where}: image {k}"), _as_image(pixels, f"{where}: image {k}")
 
@@ -227,7 +245,7 @@ def _open_packed(path: Path) -> Source:
         num_images,
         metadata.labels,
         metadata.fine_grained_labels,
-        keeps_png=True,
+        prepared=True,
     )
 
 

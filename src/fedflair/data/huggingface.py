@@ -24,7 +24,7 @@ _READ_AHEAD_BYTES = 1 << 20
 
 
 def find_parquet(path: Path) -> list[Path]:
-    """The parquet files of a dataset: ``path`` itself, or those in ``data/``, in it, or up to two folders down; sorted."""
+    """The parquet files of a dataset, sorted: ``path`` itself, or those in ``data/``, in it, or two folders down."""
     if path.is_file():
         return [path]
     for pattern in ("data/*.parquet", "*.parquet", "[!.]*/*.parquet", "[!.]*/[!.]*/*.parquet"):
@@ -124,39 +124,40 @@ def _records(file: Path) -> Iterator[Record]:
 
 
 def _batch_records(file: Path, first_row: int, batch: pa.RecordBatch, named: str) -> Iterator[Record]:
-    images = _image_bytes(file, batch.column("image"))
-    partitions = batch.column("partition").to_pylist() if not named else [named] * batch.num_rows
-    rows = zip(
-        batch.column("user_id").to_pylist(),
-        batch.column("image_id").to_pylist(),
-        partitions,
-        batch.column("labels").to_pylist(),
-        batch.column("fine_grained_labels").to_pylist(),
-    )
-    for k, (user_id, image_id, partition, labels, fine) in enumerate(rows):
-        where = f"{file}: row {first_row + k + 1}"
-        if not isinstance(user_id, str):
-            raise DataError(f"{where}: user_id is {user_id!r}, not text; correct the row or remove it")
-        if not isinstance(partition, str):
-            raise DataError(f"{where}: partition is {partition!r}, not text; correct the row or remove it")
-        image = images[k].as_py()
-        if image is None:
-            raise DataError(f"{where}: no image bytes (a path alone is not followed); embed the image in the file")
-        yield Record(
-            user_id=user_id,
-            image_id=parse_image_id(image_id, where),
-            partition=partition,
-            labels=_names(labels, "labels", where),
-            fine_grained_labels=_names(fine, "fine_grained_labels", where),
-            image=image,
-            where=where,
-        )
+    columns = {name: batch.column(name) for name in batch.schema.names}
+    columns["image"] = _image_bytes(file, columns["image"])
+    values = {name: column.to_pylist() for name, column in columns.items()}
+    if named:
+        values["partition"] = [named] * batch.num_rows
+    # Whole columns are checked by their types; rows are looked at one by one only where that finds something.
+    if not all(_is_clean(name, column) for name, column in columns.items()):
+        for row in range(batch.num_rows):
+            _check_row({name: values[name][row] for name in values}, f"{file}: row {first_row + row + 1}")
+    rows = zip(*(values[name] for name in (*COLUMNS, "partition")))
+    for number, (user_id, image_id, labels, fine, image, partition) in enumerate(rows, start=first_row + 1):
+        where = f"{file}: row {number}"
+        yield Record(user_id, parse_image_id(image_id, where), partition, tuple(labels), tuple(fine), image, where)
 
 
-def _names(value: Any, field: str, where: str) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise DataError(f"{where}: {field} is {value!r}, not a list of names; correct the row or remove it")
-    return tuple(value)
+def _is_clean(name: str, column: pa.Array) -> bool:
+    if name in ("labels", "fine_grained_labels"):
+        if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)) or column.null_count:
+            return False
+        column = column.flatten()
+    if name not in ("image_id", "image") and not pa.types.is_string(column.type):
+        return False
+    return int(column.null_count) == 0
+
+
+def _check_row(row: dict[str, Any], where: str) -> None:
+    for name in ("user_id", "partition"):
+        if not isinstance(row[name], str):
+            raise DataError(f"{where}: {name} is {row[name]!r}, not text; correct the row or remove it")
+    for name in ("labels", "fine_grained_labels"):
+        if not isinstance(row[name], list) or not all(isinstance(label, str) for label in row[name]):
+            raise DataError(f"{where}: {name} is {row[name]!r}, not a list of names; correct the row or remove it")
+    if row["image"] is None:
+        raise DataError(f"{where}: no image bytes (a path alone is not followed); embed the image in the file")
 
 
 def _image_bytes(file: Path, column: pa.Array) -> pa.Array:

@@ -35,7 +35,7 @@ _SIGNATURES = {
     b"II*\x00": "TIFF",
     b"MM\x00*": "TIFF",
 }
-_FORMATS = ("JPEG", "MPO", "PNG", "GIF", "PPM", "BMP", "TIFF", "WEBP")
+_FORMATS = ("JPEG", "PNG", "GIF", "PPM", "BMP", "TIFF", "WEBP")
 # All that Pillow's decoders of these formats raise on damaged input.
 _DECODE_ERRORS = (
     OSError,
@@ -77,27 +77,24 @@ def _inspect_jpeg(data: bytes) -> str | None:
     has_scan = False
     position = 2
     try:
-        while True:
+        while (marker := data[position + 1]) != 0xD9 or data[position] != 0xFF:
             if data[position] != 0xFF:
                 raise DataError(f"malformed JPEG: no marker at byte {position}")
-            marker = data[position + 1]
             if marker == 0xFF:  # a fill byte
                 position += 1
                 continue
-            if marker == 0xD9:
-                break
-            (length,) = struct.unpack_from(">H", data, position + 2)
-            if marker in _FRAME_HEADERS:
-                frame = (marker, *struct.unpack_from(">BHHB", data, position + 4))
-            elif marker == 0xE1 and data[position + 4 : position + 10] == b"Exif\x00\x00":
-                orientation = _exif_orientation(data[position + 10 : position + 2 + length])
-            position += 2 + length
+            body = position + 4
+            position += 2 + (data[position + 2] << 8 | data[position + 3])
             if marker == 0xDA:
                 has_scan = True
                 end = _NEXT_MARKER.search(data, position)
                 if end is None:
                     raise DataError("truncated JPEG: its data has no end-of-image marker")
                 position = end.start()
+            elif marker in _FRAME_HEADERS:
+                frame = (marker, *struct.unpack_from(">BHHB", data, body))
+            elif marker == 0xE1 and data[body : body + 6] == b"Exif\x00\x00":
+                orientation = _exif_orientation(data[body + 6 : position])
     except (IndexError, struct.error) as error:
         raise DataError(f"truncated JPEG: it ends after {len(data)} bytes, inside a header") from error
     if frame is None or not has_scan:
@@ -152,6 +149,7 @@ def reencode(data: bytes, encoding: ImageEncoding) -> bytes:
 
     Raises DataError where the data cannot be decoded, a decoder's own message included.
     """
+    Image.init()
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             # Lets the JPEG decoder leave out what the resize throws away, which bounds the memory of huge images.

@@ -52,7 +52,7 @@ class Source:
     fine_to_coarse: the label relation, fine name -> coarse name, or empty where the source has none.
     num_records: how many records a pass yields where that is known beforehand (for progress), else None.
     labels, fine_grained_labels: the label lists where the source declares them (their order is kept), else None.
-    keeps_png: PNG images of 256x256 RGB are stored as they are, since the source is itself a store.
+    prepared: this project wrote it from a store, so its label relation has been checked and its PNG images are meant.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Source:
     num_records: int | None = None
     labels: tuple[str, ...] | None = None
     fine_grained_labels: tuple[str, ...] | None = None
-    keeps_png: bool = False
+    prepared: bool = False
 
 
 def parse_image_id(value: Any, where: str) -> int:

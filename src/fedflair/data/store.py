@@ -18,8 +18,11 @@ provenance). A store is written under a temporary name, fsynced and renamed: wha
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -159,14 +162,46 @@ class StoreWriter:
         # Space is set aside at once and not filled with zeros first, so the byte column is written exactly once.
         plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        plist.set_obj_track_times(False)
         h5py.h5d.create(group.id, b"images", h5py.h5t.NATIVE_UINT8, h5py.h5s.create_simple((num_bytes,)), plist)
         return group["images"]
+
+    def write_images(self, images: h5py.Dataset, position: int, encoded: list[bytes]) -> int:
+        """Puts up to 1,024 images at byte ``position`` of an ``images`` dataset of this store, past HDF5.
+
+        Returns the position after them. Raises DataError where they do not fit.
+        """
+        end = position + sum(map(len, encoded))
+        if end > images.shape[0]:
+            raise DataError(f"{self.path}: image bytes up to {end} do not fit into {images.shape[0]}")
+        with self.path.open("r+b", buffering=0) as file:
+            file.seek((images.id.get_offset() or 0) + position)
+            write_all(file.fileno(), encoded)
+        return end
 
     def metadata(self, metadata: StoreMetadata) -> None:
         self.file.attrs["format"] = FORMAT
         self.file.attrs["schema_version"] = SCHEMA_VERSION
         # A dataset, not an attribute: the relation of 1,639 lines passes HDF5's 64 KB limit on attributes.
         self.file.create_dataset("metadata", data=np.frombuffer(json.dumps(asdict(metadata)).encode(), dtype=np.uint8))
+
+
+def check_space(output: Path, needed: int) -> None:
+    """Raises DataError where the disk of ``output`` has not ``needed`` bytes left."""
+    free = shutil.disk_usage(output.parent).free
+    if free < needed:
+        raise DataError(f"{output}: needs {needed / 1e6:,.0f} MB, the disk has {free / 1e6:,.0f} MB; free some space")
+
+
+def write_all(descriptor: int, pieces: list[bytes]) -> None:
+    """Writes up to 1,024 pieces at the file's current place with one system call, or more where it stops short."""
+    if not pieces:
+        return
+    written = os.writev(descriptor, pieces)
+    if written < sum(map(len, pieces)):
+        rest = memoryview(b"".join(pieces))[written:]
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
 
 
 _INT_COLUMNS = ("user_offsets", "image_ids", "image_offsets", "label_offsets", "fine_label_offsets")
@@ -176,19 +211,73 @@ _INDEX_COLUMNS = ("label_indices", "fine_label_indices")
 @contextmanager
 def create(path: Path) -> Iterator[StoreWriter]:
     """A new store at ``path``: complete under that name when the block ends well, absent when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The process id keeps two writers of one store apart; the last to finish wins whole.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # HDF5's own lock would run into the one that is already held on the temporary file.
+    with replacing(path) as temporary, h5py.File(temporary, "w", libver="latest", locking=False) as file:
+        yield StoreWriter(file, temporary)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """An empty temporary file beside ``path``, locked: it takes that name when the block ends well, else it is removed.
+
+    What a killed process left there is reused. Raises DataError where another process is writing to ``path`` (on a
+    file system without locks this goes unnoticed), or where the block's own writing fails, say on a full disk.
+    """
+    temporary = path.with_name(f".{path.name}.partial")
     try:
-        with h5py.File(temporary, "w", libver="latest") as file:
-            yield StoreWriter(file, temporary)
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = _locked(temporary)
+    except BlockingIOError as error:
+        raise DataError(f"{path}: another process is writing it; wait for it or choose another name") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+    try:
+        yield temporary
+        os.fsync(lock)
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         with suppress(FileNotFoundError):
             temporary.unlink()
+        # After a failed write HDF5 fails once more on closing, with an error that says less.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if isinstance(error, (OSError, RuntimeError)) and isinstance(cause, OSError):
+            raise DataError(f"{path}: cannot be written ({_one_line(cause)[:120]}); {_remedy(cause)}") from error
         raise
+    finally:
+        os.close(lock)
+
+
+def _locked(temporary: Path) -> int:
+    """A descriptor of the file, emptied and exclusively locked. Raises BlockingIOError where somebody else holds it."""
+    while True:
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise
+        except OSError:  # the file system has no locks
+            pass
+        # Between the opening and the lock the former holder may have renamed the file to its final name.
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), temporary.stat()):
+                os.ftruncate(descriptor, 0)
+                return descriptor
+        os.close(descriptor)
+
+
+def _remedy(error: OSError) -> str:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return "the disk is full: free some space" if full else "check the folder's permissions and space"
+
+
+def is_store(path: Path) -> bool:
+    """Whether the file at ``path`` says that it is a packed store; False where it is no HDF5 file or is not there."""
+    try:
+        with h5py.File(path, "r") as file:
+            return bool(file.attrs.get("format") == FORMAT)
+    except OSError:
+        return False
 
 
 def open_store(path: str | Path) -> Store:
@@ -208,7 +297,7 @@ def open_store(path: str | Path) -> Store:
                 raise DataError(f"{path}: schema version {version} is newer than this fedflair reads; upgrade fedflair")
             metadata = _read_metadata(file)
             partitions = {name: _read_partition(path, file, name) for name in PARTITIONS if name in file}
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise DataError(f"{path}: damaged or not a fedflair store ({_one_line(error)}); prepare it again") from error
     return Store(path, metadata, partitions)
 
@@ -229,6 +318,7 @@ def _read_partition(path: Path, file: h5py.File, name: str) -> Partition:
         user_ids=[user_id.decode() for user_id in group["user_ids"][()].tolist()],
         **{field: group[field][()] for field in _INT_COLUMNS + _INDEX_COLUMNS},
     )
+    _check_columns(path, name, columns)
     num_bytes = int(columns.image_offsets[-1])
     dataset = group["images"]
     if dataset.shape != (num_bytes,):
@@ -239,6 +329,20 @@ def _read_partition(path: Path, file: h5py.File, name: str) -> Partition:
     if offset is None or offset + num_bytes > path.stat().st_size:
         raise DataError(f"{path}: cut short inside the images of partition {name!r}; prepare it again")
     return Partition(name, columns, np.memmap(path, dtype=np.uint8, mode="r", offset=offset, shape=(num_bytes,)))
+
+
+def _check_columns(path: Path, name: str, columns: PartitionColumns) -> None:
+    """Raises DataError where the columns do not fit together, so that no reader runs past an end later."""
+    for field, entries, end in (
+        ("user_offsets", columns.num_users, columns.num_images),
+        ("image_offsets", columns.num_images, None),
+        ("label_offsets", columns.num_images, len(columns.label_indices)),
+        ("fine_label_offsets", columns.num_images, len(columns.fine_label_indices)),
+    ):
+        offsets = getattr(columns, field)
+        whole = offsets.shape == (entries + 1,) and offsets[0] == 0 and bool((np.diff(offsets) >= 0).all())
+        if not whole or (end is not None and offsets[-1] != end):
+            raise DataError(f"{path}: damaged: {field} of partition {name!r} does not fit; prepare it again")
 
 
 def _one_line(error: BaseException) -> str:
