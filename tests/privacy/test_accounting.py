@@ -76,7 +76,7 @@ def test_fixed_cohorts_are_accounted_as_replacement_with_twice_the_distance() ->
 
 
 def test_laplace_alone_composes_to_at_most_the_sum() -> None:
-    assert epsilon(PrivacyEvent("laplace", 1 / 0.7, 1), 1e-9) == pytest.approx(0.7, abs=2e-3)
+    assert epsilon(PrivacyEvent("laplace", 1 / 0.7, 1), 1e-9) == pytest.approx(0.7, rel=2e-4)
     assert epsilon(PrivacyEvent("laplace", 1 / 0.7, 10), 1e-9) <= 7.0 + 1e-6
     amplified = math.log1p(0.01 * math.expm1(0.7))
     assert epsilon(PrivacyEvent("laplace", 1 / 0.7, 10, "poisson", 0.01), 1e-12) <= 10 * amplified + 1e-3
@@ -95,12 +95,12 @@ def test_no_noise_is_infinite_and_no_round_is_nothing() -> None:
 
 
 def test_rounds_are_not_epochs() -> None:
-    # A run of T rounds at rate q is T compositions; taking q * T epochs for T would understate the noise eightfold here.
+    # A run of T rounds at rate q is T compositions; taking q * T epochs for T understates the noise.
     rounds = PrivacyEvent("gaussian", 0.0, 1000, "poisson", 0.01)
     epochs = PrivacyEvent("gaussian", 0.0, 10, "poisson", 0.01)
     assert calibrate(rounds, 1.0, 1e-5) > 1.5 * calibrate(epochs, 1.0, 1e-5)
     multiplier = calibrate(epochs, 1.0, 1e-5)
-    assert epsilon(replace(rounds, noise_multiplier=multiplier), 1e-5) > 5.0
+    assert epsilon(replace(rounds, noise_multiplier=multiplier), 1e-5) > 3.0
 
 
 @pytest.mark.parametrize(

@@ -94,5 +94,5 @@ def test_norm_clipping_only_in_any_order_promises_nothing() -> None:
     assert update.tolist() == pytest.approx([0.25, -2.0], rel=1e-6)
     assert mechanism.description["epsilon"] is None
     assert "not private" in mechanism.description["words"]
-    with pytest.raises(ConfigError, match="central_order: 0.5"):
+    with pytest.raises(ConfigError, match=r"central_order: 0\.5"):
         make_mechanism(PrivacyOptions("norm_clipping_only", order=0.5), SAMPLER, 3, noise_seed=1)

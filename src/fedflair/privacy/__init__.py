@@ -2,60 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from fedflair.errors import ConfigError
+from fedflair.privacy.accounting import PrivacyEvent
+from fedflair.privacy.clipping import none, norm_clipping_only
+from fedflair.privacy.contract import (
+    ClipResult,
+    CohortStats,
+    MakeMechanism,
+    Mechanism,
+    MechanismState,
+    PrivacyOptions,
+)
+from fedflair.privacy.gaussian import gaussian, gaussian_moments_accountant
+from fedflair.privacy.laplace import laplace
+from fedflair.sampling import SamplerDescription
 
-import torch
+MECHANISMS: dict[str, MakeMechanism] = {
+    "none": none,
+    "norm_clipping_only": norm_clipping_only,
+    "gaussian": gaussian,
+    "gaussian_moments_accountant": gaussian_moments_accountant,
+    "laplace": laplace,
+}
 
-MechanismState = Mapping[str, torch.Tensor]
 
+def make_mechanism(options: PrivacyOptions, sampler: SamplerDescription, num_rounds: int, noise_seed: int) -> Mechanism:
+    """The central mechanism named in ``options``, for a run of ``num_rounds`` rounds over cohorts as ``sampler`` draws.
 
-@dataclass(frozen=True)
-class ClipResult:
-    """What clipping saw of one update.
-
-    norm: the update's norm before clipping (inf or nan where it was not finite).
-    clipped: the update was longer than the bound.
-    rejected: the update was not finite and counts as zero.
+    noise_seed: 128 bits from the operating system, or the run's seed in a simulation. Calibration may take seconds.
+    Raises ConfigError for impossible options and PrivacyError for a promise that cannot be kept.
     """
-
-    norm: float
-    clipped: bool
-    rejected: bool
-
-
-@dataclass(frozen=True)
-class CohortStats:
-    """What the mechanism may know of the cohort whose sum it makes private.
-
-    num_clients: realised cohort size. num_clipped, num_rejected: how many updates were clipped or rejected.
-    """
-
-    num_clients: int
-    num_clipped: int
-    num_rejected: int
+    if options.mechanism not in MECHANISMS:
+        known = ", ".join(MECHANISMS)
+        raise ConfigError(f"central_privacy_mechanism: {options.mechanism!r} is unknown; choose one of {known}")
+    return MECHANISMS[options.mechanism](options, sampler, num_rounds, noise_seed)
 
 
-@dataclass(frozen=True)
-class Mechanism:
-    """How one round's sum of client updates is made private; pure functions, state passed in and out.
-
-    name: the published option name.
-    init: the state before round 0, for updates of length P. Tensors only, so that a checkpoint can hold it.
-    clipping_bound: the bound in force, from the state (adaptive clipping moves it); inf where nothing is clipped.
-    clip: clips one update (float32 [P]) in place to a given bound.
-    add_noise: (sum float32 [P], cohort, round, state) -> (noisy sum, next state). May work in place.
-    event: the dp_accounting event of all rounds up to and including a number of rounds; None where no epsilon holds.
-    noise_std: standard deviation of the noise on the sum, given the state; 0 where none is added.
-    description: what a summary says of the mechanism: epsilon, delta, noise_multiplier, sampler, ... ; empty for none.
-    """
-
-    name: str
-    init: Callable[[int], MechanismState]
-    clipping_bound: Callable[[MechanismState], float]
-    clip: Callable[[torch.Tensor, float], ClipResult]
-    add_noise: Callable[[torch.Tensor, CohortStats, int, MechanismState], tuple[torch.Tensor, MechanismState]]
-    event: Callable[[int], Any]
-    noise_std: Callable[[MechanismState], float]
-    description: Mapping[str, Any]
+__all__ = [
+    "MECHANISMS",
+    "ClipResult",
+    "CohortStats",
+    "Mechanism",
+    "MechanismState",
+    "PrivacyEvent",
+    "PrivacyOptions",
+    "make_mechanism",
+]

@@ -1,0 +1,100 @@
+"""Clipping of whole updates, and the two mechanisms that add no noise: ``none`` and ``norm_clipping_only``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from fedflair.errors import ConfigError
+from fedflair.privacy.contract import ClipResult, CohortStats, Mechanism, MechanismState, PrivacyOptions
+from fedflair.sampling import SamplerDescription
+
+# Float64 copies of blocks this long stay in the processor's cache: 8 times faster than one copy of 11.2 M values.
+_BLOCK = 1 << 16
+
+# Two float32 roundings, of the factor and of each product, can lengthen an update by 2**-23: scale to a little less.
+_ROUNDING = 1 - 2**-22
+
+
+def vector_norm(vector: torch.Tensor, order: float) -> float:
+    """The ``order``-norm (>= 1 or inf) of a float32 vector, accumulated in float64; not finite where it is not."""
+    if vector.numel() == 0:
+        return 0.0
+    if vector.is_cuda:
+        return float(torch.linalg.vector_norm(vector, order, dtype=torch.float64))
+    if order == 2:
+        squares = 0.0
+        for block in torch.split(vector, _BLOCK):
+            double = block.double()
+            squares += float(torch.dot(double, double))
+        return math.sqrt(squares)
+    if order == 1:
+        return math.fsum(float(block.double().abs().sum()) for block in torch.split(vector, _BLOCK))
+    largest = float(vector.abs().max())
+    if math.isinf(order) or largest == 0 or not math.isfinite(largest):
+        return largest
+    # Relative to the largest entry no power overflows, and what underflows does not count.
+    powers = math.fsum(
+        float((block.double().abs() / largest).pow(order).sum()) for block in torch.split(vector, _BLOCK)
+    )
+    return float(largest * powers ** (1 / order))
+
+
+def clip_update(update: torch.Tensor, bound: float, order: float = 2.0) -> ClipResult:
+    """Scales ``update`` (float32 [P]) in place to ``order``-norm <= bound, exactly; a non-finite update becomes zero.
+
+    ``bound`` inf only rejects what is not finite.
+    """
+    norm = vector_norm(update, order)
+    if not math.isfinite(norm):
+        update.zero_()
+        return ClipResult(norm, clipped=False, rejected=True)
+    if norm <= bound:
+        return ClipResult(norm, clipped=False, rejected=False)
+    update.mul_(bound / norm * _ROUNDING)
+    return ClipResult(norm, clipped=True, rejected=False)
+
+
+def none(options: PrivacyOptions, sampler: SamplerDescription, num_rounds: int, noise_seed: int) -> Mechanism:
+    """Neither clipping nor noise; a non-finite update still counts as zero."""
+    return _noiseless("none", math.inf, 2.0, {})
+
+
+def norm_clipping_only(
+    options: PrivacyOptions, sampler: SamplerDescription, num_rounds: int, noise_seed: int
+) -> Mechanism:
+    """Clipping in any order's norm, no noise; no epsilon holds."""
+    order = 2.0 if options.order is None else options.order
+    if not order >= 1:
+        raise ConfigError(f"central_order: {order} is not the order of a norm; it must be at least 1, or inf")
+    description = {
+        "mechanism": "norm_clipping_only",
+        "epsilon": None,
+        "delta": None,
+        "clipping_bound": options.clipping_bound,
+        "order": order if math.isfinite(order) else "inf",
+        "words": f"updates are clipped to {order:g}-norm {options.clipping_bound:g} and no noise is added: not private",
+    }
+    return _noiseless("norm_clipping_only", options.clipping_bound, order, description)
+
+
+def _noiseless(name: str, bound: float, order: float, description: Mapping[str, Any]) -> Mechanism:
+    def add_noise(
+        total: torch.Tensor, cohort: CohortStats, round_: int, state: MechanismState
+    ) -> tuple[torch.Tensor, MechanismState]:
+        return total, state
+
+    return Mechanism(
+        name=name,
+        init=lambda num_parameters: {},
+        clipping_bound=lambda state: bound,
+        clip=lambda update, bound: clip_update(update, bound, order),
+        add_noise=add_noise,
+        event=lambda num_rounds: None,
+        noise_std=lambda state: 0.0,
+        description=description,
+        run_event=lambda num_rounds: None,
+    )

@@ -1,0 +1,108 @@
+"""What a mechanism is: the types that the engine, the mechanisms and the ledger share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fedflair.privacy.accounting import Accountant, PrivacyEvent
+from fedflair.sampling import SamplerDescription
+
+MechanismState = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class ClipResult:
+    """What clipping saw of one update.
+
+    norm: the update's norm before clipping (inf or nan where it was not finite).
+    clipped: the update was longer than the bound.
+    rejected: the update was not finite and counts as zero.
+    """
+
+    norm: float
+    clipped: bool
+    rejected: bool
+
+
+@dataclass(frozen=True)
+class CohortStats:
+    """What the mechanism may know of the cohort whose sum it makes private.
+
+    num_clients: realised cohort size. num_clipped, num_rejected: how many updates were clipped or rejected.
+    """
+
+    num_clients: int
+    num_clipped: int
+    num_rejected: int
+
+
+@dataclass(frozen=True)
+class Mechanism:
+    """How one round's sum of client updates is made private; pure functions, state passed in and out.
+
+    name: the published option name.
+    init: the state before round 0, for updates of length P. Tensors only, so that a checkpoint can hold it.
+    clipping_bound: the bound in force, from the state (adaptive clipping moves it); inf where nothing is clipped.
+    clip: clips one update (float32 [P]) in place to a given bound; safe to call from several threads.
+    add_noise: (sum float32 [P], cohort, round, state) -> (noisy sum, next state). Works in place.
+    event: what all rounds up to and including a number of rounds release, in the deployment that the noise was scaled
+        for; None where no epsilon holds.
+    noise_std: standard deviation of the noise on the sum, given the state; 0 where none is added.
+    description: what a summary says of the mechanism: epsilon, delta, noise_multiplier, sampler, ... ; empty for none.
+    run_event: as ``event``, of this run itself: other than ``event`` only where a larger deployment is simulated.
+    """
+
+    name: str
+    init: Callable[[int], MechanismState]
+    clipping_bound: Callable[[MechanismState], float]
+    clip: Callable[[torch.Tensor, float], ClipResult]
+    add_noise: Callable[[torch.Tensor, CohortStats, int, MechanismState], tuple[torch.Tensor, MechanismState]]
+    event: Callable[[int], PrivacyEvent | None]
+    noise_std: Callable[[MechanismState], float]
+    description: Mapping[str, Any]
+    run_event: Callable[[int], PrivacyEvent | None]
+
+
+@dataclass(frozen=True)
+class PrivacyOptions:
+    """Options of a central mechanism; ``config.py`` has them as ``central_*`` or under the same name.
+
+    epsilon, delta: the budget; of the whole run for ``gaussian_moments_accountant`` and
+        ``banded_matrix_factorization``, of one release for ``gaussian`` and ``laplace``.
+    clipping_bound: bound on the norm of one update; where it starts with ``adaptive_clipping``.
+    order: order of that norm, >= 1 or inf; None is the mechanism's own (gaussian 2, laplace 1, others 2).
+    population: users that cohorts are drawn from in the deployment; None is the number of training clients.
+    noise_cohort_size: cohort of the deployment; the noise is scaled down to the run's own. None is the run's own.
+    min_separation: rounds between two participations of one user (``banded_matrix_factorization``); None chooses it.
+    allow_large_delta: accept delta >= 1/population, as published settings with a population of 1e7 have it.
+    noise_from_seed: the noise seed is not secret; the description then says that nothing is private.
+    artificial_users: clients are random groups of images (IID), not people; the description then says so.
+    adaptive_clipping: move the bound towards a quantile of the updates' norms (gaussian_moments_accountant only).
+    adaptive_clipping_quantile: share of updates that the bound should leave whole, in [0, 1].
+    adaptive_clipping_learning_rate: step of the bound's logarithm in a round, > 0.
+    adaptive_clipping_noise_std: noise on the count of whole updates, in clients; None is 1/20 of noise_cohort_size.
+    """
+
+    mechanism: str = "none"
+    epsilon: float = 2.0
+    delta: float = 1e-5
+    clipping_bound: float = 0.1
+    order: float | None = None
+    population: int | None = None
+    noise_cohort_size: int | None = None
+    min_separation: int | None = None
+    accountant: Accountant = "pld"
+    allow_large_delta: bool = False
+    noise_from_seed: bool = False
+    artificial_users: bool = False
+    adaptive_clipping: bool = False
+    adaptive_clipping_quantile: float = 0.5
+    adaptive_clipping_learning_rate: float = 0.2
+    adaptive_clipping_noise_std: float | None = None
+
+
+MakeMechanism = Callable[[PrivacyOptions, SamplerDescription, int, int], Mechanism]

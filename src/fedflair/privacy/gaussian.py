@@ -1,0 +1,35 @@
+"""The Gaussian mechanism, calibrated for one release (``gaussian``) or all rounds (``gaussian_moments_accountant``).
+
+Each client's update is clipped to L2 norm <= clipping bound, and N(0, std^2) noise with std = noise multiplier *
+clipping bound is added once to each coordinate of a cohort's sum.
+"""
+
+from __future__ import annotations
+
+from fedflair.privacy.accounting import calibrate, single_release
+from fedflair.privacy.additive import additive_mechanism, no_adaptive_clipping
+from fedflair.privacy.contract import Mechanism, PrivacyOptions
+from fedflair.privacy.deployment import make_deployment
+from fedflair.sampling import SamplerDescription
+
+
+def gaussian(options: PrivacyOptions, sampler: SamplerDescription, num_rounds: int, noise_seed: int) -> Mechanism:
+    """Each single round is (epsilon, delta)-private with everybody in it; what all rounds compose to is described.
+
+    The analytic calibration of Balle and Wang (2018, arXiv:1805.06530).
+    """
+    no_adaptive_clipping(options)
+    deployment = make_deployment(options, sampler, num_rounds)
+    multiplier = single_release("gaussian", options.epsilon, options.delta, deployment.neighbouring)
+    return additive_mechanism("gaussian", deployment, "gaussian", multiplier, noise_seed, budget="round")
+
+
+def gaussian_moments_accountant(
+    options: PrivacyOptions, sampler: SamplerDescription, num_rounds: int, noise_seed: int
+) -> Mechanism:
+    """All rounds together are (epsilon, delta)-private."""
+    deployment = make_deployment(options, sampler, num_rounds)
+    event = deployment.event("gaussian", 0.0, num_rounds)
+    multiplier = calibrate(event, options.epsilon, options.delta, options.accountant)
+    name = "gaussian_moments_accountant"
+    return additive_mechanism(name, deployment, "gaussian", multiplier, noise_seed, budget="run")
