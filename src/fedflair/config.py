@@ -56,9 +56,10 @@ class TrainConfig:
         central_epsilon: Privacy budget of the whole run.
         central_delta: Failure probability of the guarantee, below 1/population.
         central_privacy_clipping_bound: Bound on the norm of a client's update.
-        central_order: Order of that norm (norm_clipping_only takes any; gaussian is 2, laplace 1).
+        central_order: Order of that norm; the mechanism's own if not given (norm_clipping_only takes any).
         population: Users that the accountant assumes; the number of training clients if not given.
         noise_cohort_size: Cohort whose noise is simulated, scaled down to cohort_size; cohort_size if not given.
+        allow_large_delta: Accept central_delta at or above 1/population, as in the published private runs.
         accountant: Composition by privacy loss distributions or by Renyi divergence.
         seed: Seed of every random choice but private noise.
         noise_from_seed: Draw the privacy noise from seed as well: repeatable, for tests only, never private.
@@ -103,9 +104,10 @@ class TrainConfig:
     central_epsilon: float = 2.0
     central_delta: float = 1e-5
     central_privacy_clipping_bound: float = 0.1
-    central_order: float = 2.0
+    central_order: float | None = None
     population: int | None = None
     noise_cohort_size: int | None = None
+    allow_large_delta: bool = False
     accountant: Literal["pld", "rdp"] = "pld"
     seed: int = 0
     noise_from_seed: bool = False
@@ -126,7 +128,8 @@ class TrainConfig:
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
         _require(self.image_size >= 16, "image_size", self.image_size, "at least 16")
         _require(0 < self.central_delta < 1, "central_delta", self.central_delta, "in (0, 1)")
-        _require(self.central_order >= 1, "central_order", self.central_order, "at least 1")
+        order = self.central_order
+        _require(order is None or order >= 1, "central_order", order, "at least 1")
         for name in ("population", "noise_cohort_size"):
             value = getattr(self, name)
             _require(value is None or value >= 1, name, value, "at least 1")

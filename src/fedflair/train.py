@@ -190,6 +190,9 @@ def privacy_options(config: TrainConfig) -> PrivacyOptions:
         population=config.population,
         noise_cohort_size=config.noise_cohort_size,
         accountant=config.accountant,
+        allow_large_delta=config.allow_large_delta,
+        noise_from_seed=config.noise_from_seed,
+        artificial_users=config.dataset == "flair_iid",
     )
 
 
