@@ -20,7 +20,9 @@ def test_the_shipped_baseline_has_the_published_values() -> None:
     assert config.pretrained is True
 
 
-@pytest.mark.parametrize("order", [["--cohort_size=50", "--args_config", "{}"], ["--args_config", "{}", "--cohort_size", "50"]])
+@pytest.mark.parametrize(
+    "order", [["--cohort_size=50", "--args_config", "{}"], ["--args_config", "{}", "--cohort_size", "50"]]
+)
 def test_the_command_line_wins_wherever_it_stands(tmp_path: Path, order: list[str]) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("cohort_size: 10\nlearning_rate: 0.5\n")

@@ -14,7 +14,9 @@ from fedflair.report import cells, page, read_run, report
 def write_run(folder: Path, macro_ap: float, privacy: dict[str, object] | None = None) -> Path:
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text("cohort_size: 3\nrun_note: <b>bold</b>\n")
-    rows = [{"round": r, "train/loss": 1 / r, "val/macro_ap": macro_ap * r / 2, "val/mean_prevalence": 0.2} for r in (1, 2)]
+    rows = [
+        {"round": r, "train/loss": 1 / r, "val/macro_ap": macro_ap * r / 2, "val/mean_prevalence": 0.2} for r in (1, 2)
+    ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     test = {"macro_ap": macro_ap, "micro_ap": 0.5, "macro_f1": 0.4, "loss": 0.3, "mean_prevalence": 0.2}
     summary = {"setting": "flair", "rounds": 2, "seconds": 90.0, "val": test, "test": test, "privacy": privacy}

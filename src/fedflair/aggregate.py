@@ -9,7 +9,7 @@ awaited, what waits for it is a few partial sums (the logarithm of the number of
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -22,12 +22,15 @@ GROUP_SIZE = 4
 
 @dataclass(frozen=True)
 class UpdateSum:
-    """delta: float32 [P], sum of weight * delta; None before the first update. The rest are sums over the same clients."""
+    """delta: float32 [P], sum of weight * delta; None before the first update.
+
+    weight, cohort, metrics: sums over the same clients.
+    """
 
     delta: torch.Tensor | None = None
     weight: float = 0.0
-    cohort: CohortStats = CohortStats(0, 0, 0)
-    metrics: LocalMetrics = LocalMetrics()
+    cohort: CohortStats = field(default_factory=lambda: CohortStats(0, 0, 0))
+    metrics: LocalMetrics = field(default_factory=LocalMetrics)
 
     def add_client(self, update: ClientUpdate, clip: ClipResult) -> UpdateSum:
         """The sum with one more update. Takes over ``update.delta`` and works in place."""

@@ -50,7 +50,7 @@ def train_locally(
     generator: np.random.Generator,
     adjust_gradient: GradientAdjustment | None = None,
 ) -> tuple[torch.Tensor, LocalMetrics]:
-    """Runs local SGD and returns (delta float32 [P], metrics). ``model`` is scratch space: its parameters are overwritten.
+    """Runs local SGD on ``model``, whose parameters are overwritten, and returns (delta float32 [P], metrics).
 
     adjust_gradient: called with (parameters, gradients) before clipping, to change the gradients in place.
     generator: the only source of randomness (order of examples, crops, flips, dropout).

@@ -141,7 +141,9 @@ class TrainConfig:
             if self.noise_cohort_size is not None and self.noise_cohort_size < self.cohort_size:
                 raise ConfigError("noise_cohort_size: must be at least cohort_size")
         elif self.weighting != "uniform":
-            raise ConfigError("weighting: a central privacy mechanism needs uniform, so that one user has one bounded say")
+            raise ConfigError(
+                "weighting: a central privacy mechanism needs uniform, so that one user has one bounded say"
+            )
 
     @property
     def setting(self) -> str:

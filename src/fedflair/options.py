@@ -134,5 +134,3 @@ def _with_suggestion(message: str) -> str:
 def _unknown(name: str) -> str:
     close = difflib.get_close_matches(name, NAMES, n=1)
     return f"{name}: unknown option" + (f"; did you mean {close[0]}?" if close else "; see fedflair train --help")
-
-

@@ -62,7 +62,9 @@ def report(*runs: Path, output: Path = Path("report.html"), json: bool = False) 
     console = Console()
     table = Table(title="Test partition, best model on val", title_justify="left")
     for heading in HEADINGS:
-        table.add_column(heading, justify="left" if heading in ("run", "setting") else "right", no_wrap=heading == "run")
+        table.add_column(
+            heading, justify="left" if heading in ("run", "setting") else "right", no_wrap=heading == "run"
+        )
     for run in loaded:
         table.add_row(*cells(run))
     console.print(table)
@@ -142,7 +144,6 @@ def page(runs: Sequence[Run]) -> str:
 def _curve(runs: Sequence[Run], name: str, title: str) -> str:
     """One plot as inline SVG: a line a run."""
     from matplotlib import rc_context
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
@@ -152,7 +153,9 @@ def _curve(runs: Sequence[Run], name: str, title: str) -> str:
         if points:
             rounds, values = zip(*points)
             marker = "o" if len(points) < 40 else None
-            axes.plot(rounds, values, marker=marker, markersize=3, color=COLOURS[position % len(COLOURS)], label=run.name)
+            axes.plot(
+                rounds, values, marker=marker, markersize=3, color=COLOURS[position % len(COLOURS)], label=run.name
+            )
     if name == "val/macro_ap":
         prevalence = [row["val/mean_prevalence"] for row in runs[0].rows if "val/mean_prevalence" in row]
         if prevalence:
@@ -165,7 +168,7 @@ def _curve(runs: Sequence[Run], name: str, title: str) -> str:
     buffer = io.StringIO()
     # A fixed salt: otherwise the ids inside the SVG differ each time the same runs are drawn.
     with rc_context({"svg.hashsalt": "fedflair"}):
-        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]
 

@@ -30,7 +30,10 @@ class ServerState:
 
 @dataclass(frozen=True)
 class ServerOptimizer:
-    """init: P -> state. apply: (parameters, gradient, state, learning_rate) -> (parameters, state); nothing in place."""
+    """init: parameters -> state. Nothing is changed in place by
+
+    apply: (parameters, gradient, state, learning_rate) -> (parameters, state).
+    """
 
     init: Callable[[torch.Tensor], Tensors]
     apply: Callable[[torch.Tensor, torch.Tensor, Tensors, float], tuple[torch.Tensor, Tensors]]

@@ -142,14 +142,11 @@ class Tracker:
             if name != "round" and value is not None:
                 self.events.add_scalar(name, value, step)
         self.latest |= {name: f"{value:.4g}" for name, value in row.items() if value is not None}
-        shown = {
-            "loss": self.latest.get("train/loss", "-"),
-            "macro_ap": self.latest.get("val/macro_ap", "-"),
-            "rate": self.latest.get("train/images_per_second", "-"),
-        }
-        self.progress.update(self.task, completed=step, **shown)
+        loss, macro_ap = self.latest.get("train/loss", "-"), self.latest.get("val/macro_ap", "-")
+        rate = self.latest.get("train/images_per_second", "-")
+        self.progress.update(self.task, completed=step, loss=loss, macro_ap=macro_ap, rate=rate)
         if self.quiet_terminal and "val/macro_ap" in row:
-            self.console.print(f"round {step}: loss {shown['loss']}, val macro AP {shown['macro_ap']}", highlight=False)
+            self.console.print(f"round {step}: loss {loss}, val macro AP {macro_ap}", highlight=False)
 
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)
@@ -170,11 +167,10 @@ def tracker(folder: RunFolder, *, num_rounds: int, start_round: int) -> Iterator
         TextColumn("loss {task.fields[loss]}  macro AP {task.fields[macro_ap]}  {task.fields[rate]} images/s"),
         TimeRemainingColumn(),
     )
-    events = SummaryWriter(str(folder.path / "tensorboard"), purge_step=start_round + 1 if start_round else None)  # type: ignore[no-untyped-call]
+    events = SummaryWriter(str(folder.path / "tensorboard"), purge_step=start_round + 1 if start_round else None)
     try:
         with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as progress:
-            fields = {"loss": "-", "macro_ap": "-", "rate": "-"}
-            task = progress.add_task("train", total=num_rounds, completed=start_round, **fields)  # type: ignore[arg-type]
+            task = progress.add_task("train", total=num_rounds, completed=start_round, loss="-", macro_ap="-", rate="-")
             yield Tracker(folder, progress, task, console, events, quiet_terminal=not sys.stderr.isatty())
     finally:
         events.close()

@@ -23,8 +23,8 @@ from torch import nn
 
 from fedflair import __version__
 from fedflair.aggregate import TreeSum, UpdateSum, cohort_groups
-from fedflair.allocator import keep_freed_memory
 from fedflair.algorithms import ALGORITHMS, Algorithm
+from fedflair.allocator import keep_freed_memory
 from fedflair.backends import Backend, thread_backend
 from fedflair.checkpoint import load_state, load_tensors, save_state, save_tensors
 from fedflair.config import TrainConfig
@@ -38,7 +38,7 @@ from fedflair.models.multi_label_cnn import imagenet_weights
 from fedflair.privacy import Mechanism, PrivacyOptions, make_mechanism
 from fedflair.sampling import SAMPLERS, CohortSampler, stream
 from fedflair.server import SERVER_OPTIMIZERS, ServerState
-from fedflair.tracking import RunFolder, Tracker, create_run, tracker, write_atomically
+from fedflair.tracking import RunFolder, create_run, tracker, write_atomically
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,9 @@ def train(config: TrainConfig) -> Path:
             if "val/loss" in row:
                 save_state(folder.last, state, facts)
         summary = _summarise(setup, folder, facts, backend)
-        log.say(f"test macro AP {summary['test']['macro_ap']:.4f} (best val round {facts['best_round']}); {folder.path}")
+        log.say(
+            f"test macro AP {summary['test']['macro_ap']:.4f} (best val round {facts['best_round']}); {folder.path}"
+        )
     return folder.path
 
 
@@ -168,9 +170,7 @@ def make_setup(config: TrainConfig, noise_seed: int) -> Setup:
             f"{store.path}; lower it"
         )
     sampler = SAMPLERS[config.sampling](dataset.client_ids, config.cohort_size, config.seed)
-    mechanism = make_mechanism(
-        privacy_options(config), sampler.description, config.central_num_iterations, noise_seed
-    )
+    mechanism = make_mechanism(privacy_options(config), sampler.description, config.central_num_iterations, noise_seed)
     weights = imagenet_weights(config.model_type, config.pretrained_weights) if config.pretrained else None
     module = MODELS[config.model](
         config.model_type, dataset.num_labels, pretrained=config.pretrained, weights=weights, seed=config.seed

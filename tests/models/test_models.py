@@ -85,12 +85,20 @@ def test_bad_weights_are_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"junk\.pth"):
         imagenet_weights("resnet18", tmp_path / "junk.pth")
     with pytest.raises(DataError, match="do not fit resnet18"):
-        build("resnet18", 17, pretrained=True, weights=models.resnet34().state_dict() | {"conv1.weight": torch.ones(1)}, seed=0)
+        build(
+            "resnet18",
+            17,
+            pretrained=True,
+            weights=models.resnet34().state_dict() | {"conv1.weight": torch.ones(1)},
+            seed=0,
+        )
     with pytest.raises(ConfigError, match="resnet19"):
         build("resnet19", 17, pretrained=False, weights=None, seed=0)
 
 
-def test_without_network_the_error_says_which_file_to_put_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_network_the_error_says_which_file_to_put_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     # A proxy on a closed port of this machine: the download really fails, whatever network there is.
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")

@@ -1,7 +1,7 @@
 """Federated averaging (McMahan et al., 2017) with an adaptive server (Reddi et al., 2021).
 
-    each client k:   w_k <- local SGD from w
-    server:          g = -sum_k weight_k (w_k - w) / sum_k weight_k;   w <- optimizer(w, g, lr of the round)
+each client k:   w_k <- local SGD from w
+server:          g = -sum_k weight_k (w_k - w) / sum_k weight_k;   w <- optimizer(w, g, lr of the round)
 """
 
 from __future__ import annotations

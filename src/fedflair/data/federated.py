@@ -82,7 +82,7 @@ def iid_users(
     """Artificial users: all images of the partition shuffled once by ``seed`` and cut into disjoint clients.
 
     Every image belongs to exactly one client, so that "one client more or less" means something to the accountant.
-    Sizes are all ``mean_num_images`` (``constant``; the last client takes the rest) or Poisson of that mean, at least 1.
+    Sizes all equal ``mean_num_images`` (``constant``; the last client takes the rest) or are Poisson, at least 1.
     """
     num_images = store.partitions[partition].num_images
     if num_images < mean_num_images:

@@ -23,7 +23,7 @@ def decode(encoded: Sequence[npt.NDArray[np.uint8]]) -> list[torch.Tensor]:
 
 
 def _pixels(encoded: npt.NDArray[np.uint8]) -> torch.Tensor:
-    with Image.open(io.BytesIO(encoded)) as image:
+    with Image.open(io.BytesIO(encoded.tobytes())) as image:
         return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 

@@ -10,7 +10,7 @@ from fedflair.models.normalization import replace_modules
 
 
 class SeededDropout(nn.Module):
-    """Zeroes elements (or whole rows, for stochastic depth) with probability ``p`` and rescales the rest, when training."""
+    """When training, zeroes elements (whole rows for stochastic depth) with probability ``p`` and rescales the rest."""
 
     generator: torch.Generator | None = None
 

@@ -34,7 +34,9 @@ def build(
     ``seed`` alone. Raises ConfigError where the backbone is unknown, DataError where the weights do not fit.
     """
     if model_type not in backbones():
-        raise ConfigError(f"model_type: no torchvision classification model {model_type!r}; e.g. resnet18, mobilenet_v2")
+        raise ConfigError(
+            f"model_type: no torchvision classification model {model_type!r}; e.g. resnet18, mobilenet_v2"
+        )
     module = _initialised(model_type, num_labels, seed)
     if weights is not None:
         _load(module, weights, model_type)
@@ -88,9 +90,13 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         # weights_only: published weights come as .pth, and this reader admits nothing but tensors.
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, ValueError, EOFError, OSError, KeyError) as error:
-        raise DataError(f"pretrained_weights: {path}: not a weights file ({type(error).__name__}); download it again") from error
-    except Exception as error:  # noqa: BLE001 - torch's restricted reader raises its own pickle error type
-        raise DataError(f"pretrained_weights: {path}: refused ({type(error).__name__}); only tensors are read") from error
+        raise DataError(
+            f"pretrained_weights: {path}: not a weights file ({type(error).__name__}); download it again"
+        ) from error
+    except Exception as error:
+        raise DataError(
+            f"pretrained_weights: {path}: refused ({type(error).__name__}); only tensors are read"
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise DataError(f"pretrained_weights: {path}: not a plain mapping of names to tensors")
     return state
