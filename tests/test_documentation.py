@@ -1,0 +1,121 @@
+"""What the pages say is true: their commands run, their links lead somewhere, every shipped configuration trains."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fedflair.options import parse_train_config
+from fedflair.tracking import RunFolder, read_summary
+from fedflair.train import train
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+CONFIGS = sorted((ROOT / "src" / "fedflair" / "configs").glob("*.yaml"))
+SMALL = (
+    "--pretrained false --model_type squeezenet1_1 --image_size 32 --central_num_iterations 2 --evaluation_frequency 1 "
+    "--cohort_size 4 --mean_datapoints_per_user 4 --device cpu"
+)
+
+
+def blocks(page: Path) -> list[str]:
+    """The bash blocks of a page."""
+    return re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    words = shlex.split(command)
+    program = [sys.executable, "-m", "fedflair.cli"] if words[0] == "fedflair" else [sys.executable]
+    return subprocess.run([*program, *words[1:]], cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_the_first_run_of_the_readme_runs_as_it_stands(tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text()
+    block = re.search(r"<!-- run by tests/test_documentation.py -->\n```bash\n(.*?)```", text, re.DOTALL)
+    assert block is not None
+    for command in block.group(1).splitlines():
+        result = shell(command, tmp_path)
+        assert result.returncode == 0, f"{command}\n{result.stderr}"
+        assert "Traceback" not in result.stderr
+    page = (tmp_path / "report.html").read_text()
+    assert all(name in page for name in ("natural", "iid", "private"))
+    private = json.loads((tmp_path / "runs" / "private" / "summary.json").read_text())
+    assert private["privacy"]["epsilon"] == pytest.approx(2.0, rel=1e-3)
+    assert private["setting"] == "flair + gaussian_moments_accountant"
+
+
+def test_the_commands_of_the_datasets_documentation_run_from_benchmarks(tmp_path: Path) -> None:
+    folder = shutil.copytree(
+        ROOT / "benchmarks", tmp_path / "benchmarks", ignore=shutil.ignore_patterns("data", "runs")
+    )
+    commands = next(block for block in blocks(ROOT / "README.md") if "flair.download_preprocess" in block).splitlines()
+    assert len(commands) == 5
+    for position, command in enumerate(commands):
+        # As they stand they need the network and a GPU for days: the same words, and smaller values after them.
+        small = (
+            "--source synthetic --num_users 40"
+            if position == 0
+            else f"{SMALL} --run runs/{position} --population 10000000"
+        )
+        small += " --central_delta 5e-8" if "privacy" in command else ""
+        result = shell(f"{command} {small}", folder)
+        assert result.returncode == 0, f"{command}\n{result.stderr}"
+    settings = [read_summary(RunFolder(folder / "runs" / str(k)))["setting"] for k in (1, 2, 3, 4)]
+    mechanism = "gaussian_moments_accountant"
+    assert settings == ["flair_iid", "flair", f"flair_iid + {mechanism}", f"flair + {mechanism}"]
+
+
+def test_data_can_be_written_one_group_an_image(tmp_path: Path) -> None:
+    import h5py
+
+    command = "python -m dataset.flair.download_preprocess --not_group_data_by_user --source synthetic --num_users 20"
+    result = shell(f"{command} --output_file {tmp_path}/central.hdf5", ROOT / "benchmarks")
+    assert result.returncode == 0, result.stderr
+    with h5py.File(tmp_path / "central.hdf5") as file:
+        image = next(iter(file["train"].values()))
+        assert image["image"].shape == (256, 256, 3)
+        assert image["user_id"][()]
+    assert [path.name for path in tmp_path.iterdir()] == ["central.hdf5"]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_configuration_trains(path: Path, tiny_store: Path, tmp_path: Path) -> None:
+    small = [*shlex.split(SMALL), "--data_path", str(tiny_store), "--cohort_size", "3", "--run", str(tmp_path / "run")]
+    options = yaml.safe_load(path.read_text())
+    if options.get("central_privacy_mechanism", "none") != "none":
+        small += ["--population", "10000000", "--central_delta", "5e-8"]
+    folder = train(parse_train_config(["--args_config", path.stem, *small]))
+    assert read_summary(RunFolder(folder))["rounds"] == 2
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_on_a_page_name_real_options(page: Path) -> None:
+    for command in "\n".join(blocks(page)).replace("\\\n", " ").splitlines():
+        if command.strip().startswith("fedflair train"):
+            words = shlex.split(command, comments=True)[2:]
+            if "--resume" not in words:
+                parse_train_config(words)
+
+
+def test_the_makefile_has_the_promised_targets() -> None:
+    listed = subprocess.run(
+        ["make", "-n", "-C", str(ROOT), "setup", "demo", "test", "lint", "bench", "docs"],
+        capture_output=True,
+        check=False,
+    )
+    assert listed.returncode == 0, listed.stderr
