@@ -243,6 +243,8 @@ def _entries(path: Path) -> Iterator[Any]:
                 first = False
                 yield value
                 position = stop
+    except RecursionError as error:
+        raise DataError(f"{path}: not JSON of images (lists within lists); download it again") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text; download it again") from error
     except OSError as error:
