@@ -22,7 +22,7 @@ RELATION = {"cat": "animal", "dog": "animal", "bread": "food", "sky": "outdoor",
 FINE = ("cat", "dog", "bread", "sky", "tree")
 # partition -> user -> image ids; users and ids are neither sorted nor adjacent once interleaved.
 USERS = {
-    "train": {"b@N01": (30, 7, 42_400_000_000), "a@N00": (9,), "c/d@N02": (3, 11)},
+    "train": {"b@N01": (30, 7, 42_400_000_000), "a@N01": (9,), "c/d@N02": (3, 11)},
     "val": {"ü@N03": (5, 4)},
     "test": {"z@N04": (8, 6)},
 }

@@ -22,6 +22,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -238,10 +239,11 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException as error:
         with suppress(FileNotFoundError):
             temporary.unlink()
-        # After a failed write HDF5 fails once more on closing, with an error that says less.
-        cause = error if isinstance(error, OSError) else error.__context__
-        if isinstance(error, (OSError, RuntimeError)) and isinstance(cause, OSError):
-            raise DataError(f"{path}: cannot be written ({_one_line(cause)[:120]}); {_remedy(cause)}") from error
+        number = _errno(error)
+        if number is not None:
+            full = number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            remedy = "the disk is full: free some space" if full else "check the folder's permissions and space"
+            raise DataError(f"{path}: cannot be written ({os.strerror(number)}); {remedy}") from error
         raise
     finally:
         os.close(lock)
@@ -266,9 +268,12 @@ def _locked(temporary: Path) -> int:
         os.close(descriptor)
 
 
-def _remedy(error: OSError) -> str:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    return "the disk is full: free some space" if full else "check the folder's permissions and space"
+def _errno(error: BaseException) -> int | None:
+    """The operating system's number of a failed write; HDF5 hands it on in the message, sometimes of a RuntimeError."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    match = re.search(r"errno = ([0-9]+)", str(error)) if isinstance(error, (OSError, RuntimeError)) else None
+    return int(match[1]) if match else None
 
 
 def is_store(path: Path) -> bool:
