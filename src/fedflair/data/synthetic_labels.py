@@ -1,0 +1,377 @@
+"""Who has how many photographs of what: the synthetic twin's users and labels, made to FLAIR's published statistics.
+
+Counts that FLAIR publishes are built exactly; what lies between them is drawn. Each partition is made by itself:
+
+1. images per user from a quantile function through the published quartiles and maximum, then dealt to the partitions;
+2. labels per image from a discrete distribution with the published mean and deviation;
+3. which labels: an image takes the labels with the highest score, score = how common the label is + how much its user
+   likes it + chance, so users differ; then single labels are exchanged until each label's total is exact.
+
+At 51,414 users this is FLAIR; at fewer, every count is scaled and the tail of large users is cut where it would begin.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import optimize
+
+from fedflair.data.flair_statistics import (
+    COARSE_COUNTS,
+    COARSE_LABELS_PER_IMAGE,
+    FINE_HEAD_COUNTS,
+    FINE_LABELS_PER_IMAGE,
+    IMAGES_PER_USER,
+    NUM_IMAGES,
+    NUM_USERS,
+    PARTITION_SIZES,
+)
+from fedflair.data.records import PARTITIONS
+from fedflair.data.synthetic_vocabulary import COARSE_LABELS, FINE_LABELS
+from fedflair.sampling import stream
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+FINE_NAMES: tuple[str, ...] = tuple(sorted(fine for names in FINE_LABELS.values() for fine in names))
+
+# Spread of a user's tastes, in natural-log units of preference; fitted to the published distinct labels per user.
+_COARSE_TASTE = 1.2
+_FINE_TASTE = 2.0
+# Mean fine-grained labels per image that carries the coarse label; fitted to the published head and mean.
+_FINE_PER_COARSE = {
+    "structure": 1.85,
+    "equipment": 1.55,
+    "material": 1.35,
+    "outdoor": 1.65,
+    "plant": 1.80,
+    "food": 1.75,
+    "animal": 1.70,
+    "liquid": 1.40,
+}
+_FINE_PER_RARE_COARSE = 1.25
+# The tail of a coarse label's fine labels falls like rank ** -this.
+_TAIL_EXPONENT = 1.0
+# (share of users below, images): knots of the quantile function, log-linear in between; the last knots are fitted.
+_SIZE_KNOTS = ((0.0, 1), (0.405, 1), (0.5, 2), (0.62, 3), (0.75, 5), (0.87, 11), (0.95, 27), (0.99, 100), (0.999, 470))
+# In a small dataset no user has more than this share of the images, lest one user be the dataset.
+_LARGEST_USER_SHARE = 0.05
+_LARGEST_IMAGE_ID = 42_400_000_000
+
+
+@dataclass(frozen=True)
+class PartitionLabels:
+    """One partition's users and labels; users in sorted order of their ids, images adjacent.
+
+    user_offsets: int64 [users + 1].  image_ids: int64 [n].
+    coarse: bool [n, 17] in the order of COARSE_LABELS.
+    fine_offsets: int64 [n + 1], fine_indices: uint16, ascending within an image, into FINE_NAMES.
+    """
+
+    user_ids: list[str]
+    user_offsets: IntArray
+    image_ids: IntArray
+    coarse: BoolArray
+    fine_offsets: IntArray
+    fine_indices: npt.NDArray[np.uint16]
+
+    @property
+    def num_images(self) -> int:
+        return len(self.image_ids)
+
+
+def make_labels(num_users: int, seed: int, *, min_label_share: float = 0.0) -> dict[str, PartitionLabels]:
+    """Users, image ids and labels of all partitions.
+
+    num_users: 10 to 51,414.  min_label_share: no coarse label is on fewer than this share of a partition's images.
+    """
+    sizes = _sizes_by_partition(num_users, seed)
+    user_ids, image_ids = _identifiers(num_users, sum(int(part.sum()) for part in sizes.values()), seed)
+    vocabulary = _vocabulary(num_users)
+    labelled, first_user, first_image = {}, 0, 0
+    for name in PARTITIONS:
+        part = sizes[name]
+        ids = sorted(user_ids[first_user : first_user + len(part)])
+        offsets = np.concatenate([[0], np.cumsum(part)])
+        images = image_ids[first_image : first_image + offsets[-1]].copy()
+        for start, stop in zip(offsets[:-1], offsets[1:]):
+            images[start:stop].sort()
+        user_of_image = np.repeat(np.arange(len(part)), part)
+        coarse = _coarse_labels(user_of_image, name, seed, min_label_share)
+        fine_offsets, fine_indices = _fine_labels(user_of_image, coarse, vocabulary, name, seed)
+        labelled[name] = PartitionLabels(ids, offsets, images, coarse, fine_offsets, fine_indices)
+        first_user, first_image = first_user + len(part), first_image + int(offsets[-1])
+    return labelled
+
+
+def apportion(weights: npt.ArrayLike, total: int) -> IntArray:
+    """Integers in proportion to ``weights`` (non-negative, [k]) that sum to ``total``, by largest remainder: int64 [k]."""
+    shares = np.asarray(weights, dtype=np.float64)
+    exact = shares * (total / shares.sum())
+    counts = np.floor(exact).astype(np.int64)
+    short = total - int(counts.sum())
+    counts[np.argsort(counts - exact, kind="stable")[:short]] += 1
+    return counts
+
+
+def count_distribution(n: int, total: int, std: float, highest: int) -> IntArray:
+    """How many of ``n`` images have 1, 2, ... ``highest`` labels, ``total`` labels altogether: int64 [highest].
+
+    The distribution of this mean and deviation that says nothing else (maximum entropy), rounded; where n is at least
+    1,000 some image has ``highest`` labels.
+    """
+    values = np.arange(1, highest + 1)
+    mean = total / n
+
+    def probabilities(parameters: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        logits = parameters[0] * values + parameters[1] * values**2
+        p = np.exp(logits - logits.max())
+        return np.asarray(p / p.sum())
+
+    def misfit(parameters: npt.NDArray[np.float64]) -> list[float]:
+        p = probabilities(parameters)
+        return [float(p @ values - mean), float(p @ (values - mean) ** 2 - std**2)]
+
+    counts = apportion(probabilities(optimize.fsolve(misfit, (mean / std**2, -0.5 / std**2))), n)
+    if counts[-1] == 0 and n >= 1000:
+        counts[-1] += 1
+        counts[np.argmax(counts)] -= 1
+    gap = total - int(counts @ values)
+    giver = int(np.argmax(counts))
+    counts[giver] -= abs(gap)
+    counts[giver + (1 if gap > 0 else -1)] += abs(gap)
+    return counts
+
+
+def _sizes_by_partition(num_users: int, seed: int) -> dict[str, IntArray]:
+    """Images of each user, in random order within a partition."""
+    users = apportion([PARTITION_SIZES[name].users for name in PARTITIONS], num_users)
+    total = round(NUM_IMAGES * num_users / NUM_USERS)
+    images = apportion([PARTITION_SIZES[name].images for name in PARTITIONS], total)
+    sizes = _sizes(num_users, total)
+    # Dealt like cards from the largest down, so that each partition gets its share of large users; train the largest.
+    turns = np.concatenate([(np.arange(count) + 0.5 * (k > 0)) / count for k, count in enumerate(users)])
+    owner = np.repeat(np.arange(len(PARTITIONS)), users)[np.argsort(turns, kind="stable")]
+    hands = [np.sort(sizes[owner == k]) for k in range(len(PARTITIONS))]
+    for k in (1, 2):
+        _trade(hands[k], hands[0], int(images[k]))
+    return {
+        name: stream(seed, "synthetic user sizes", client=name).permutation(hand)
+        for name, hand in zip(PARTITIONS, hands)
+    }
+
+
+def _sizes(num_users: int, total: int) -> IntArray:
+    """Images per user, descending, ``total`` altogether: the quantile function at evenly spaced points."""
+    knots = np.array([*_SIZE_KNOTS, (1.0, IMAGES_PER_USER.maximum)])
+    points = 1 - (np.arange(num_users) + 0.5) / num_users
+    curve = np.exp(np.interp(points, knots[:, 0], np.log(knots[:, 1])))
+    third_quartile = IMAGES_PER_USER.quartiles[2]
+    largest = min(IMAGES_PER_USER.maximum, max(third_quartile + 1, round(_LARGEST_USER_SHARE * total)))
+
+    def stretched(power: float) -> IntArray:
+        tail = third_quartile * np.maximum(curve / third_quartile, 1.0) ** power
+        sizes = np.minimum(np.rint(np.where(curve > third_quartile, tail, curve)), largest).astype(np.int64)
+        if num_users == NUM_USERS:
+            sizes[0] = largest
+        return sizes
+
+    low, high = 0.3, 3.0
+    for _ in range(50):
+        power = (low + high) / 2
+        low, high = (power, high) if stretched(power).sum() <= total else (low, power)
+    sizes = stretched(low)
+    # What rounding left over goes to middling users, one image each; none of them is near a quartile or the maximum.
+    above = np.flatnonzero((sizes > third_quartile) & (sizes < sizes[0]))
+    rest = np.resize(above if len(above) else np.array([0]), total - int(sizes.sum()))
+    np.add.at(sizes, rest, 1)
+    return sizes
+
+
+def _trade(hand: IntArray, other: IntArray, target: int) -> None:
+    """Exchanges users between two partitions, in place, until ``hand`` holds ``target`` images."""
+    while gap := target - int(hand.sum()):
+        best = None
+        for mine in np.unique(hand):
+            # The partner that closes most of the gap without passing it.
+            wanted = int(mine) + gap
+            reachable = other[(other - mine) * np.sign(gap) > 0]
+            reachable = reachable[(wanted - reachable) * np.sign(gap) >= 0]
+            if len(reachable):
+                partner = int(reachable[np.argmin(np.abs(wanted - reachable))])
+                if best is None or abs(wanted - partner) < best[0]:
+                    best = (abs(wanted - partner), int(mine), partner)
+        if best is None:
+            return
+        _, mine, partner = best
+        hand[np.argmax(hand == mine)], other[np.argmax(other == partner)] = partner, mine
+
+
+def _identifiers(num_users: int, num_images: int, seed: int) -> tuple[list[str], IntArray]:
+    """Distinct user ids in the form of Flickr's, and distinct image ids, both in random order."""
+    rng = stream(seed, "synthetic user ids")
+    numbers = rng.permutation(np.unique(rng.integers(10_000, 200_000_000, 2 * num_users + 100)))[:num_users]
+    offices = rng.integers(0, 9, num_users)
+    rng = stream(seed, "synthetic image ids")
+    drawn = np.unique(rng.integers(1_000_000, _LARGEST_IMAGE_ID, num_images + num_images // 50 + 100))
+    image_ids = rng.permutation(drawn)[:num_images]
+    return [f"{number}@N{office:02d}" for number, office in zip(numbers.tolist(), offices.tolist())], image_ids
+
+
+def _coarse_labels(user_of_image: IntArray, partition: str, seed: int, min_label_share: float) -> BoolArray:
+    """Coarse labels of a partition's images: bool [n, 17], each label's total exactly its share of the published one."""
+    n = len(user_of_image)
+    published = np.array([COARSE_COUNTS[label] for label in COARSE_LABELS])
+    totals = np.maximum(_share_of_partition(published, partition, n), int(np.ceil(min_label_share * n)))
+    histogram = count_distribution(
+        n, int(totals.sum()), COARSE_LABELS_PER_IMAGE.std or 1.0, COARSE_LABELS_PER_IMAGE.maximum
+    )
+    rng = stream(seed, "synthetic coarse labels", client=partition)
+    per_image = rng.permutation(np.repeat(np.arange(1, len(histogram) + 1), histogram))
+    taste = rng.standard_normal((int(user_of_image[-1]) + 1, len(COARSE_LABELS)), dtype=np.float32) * _COARSE_TASTE
+    scores = taste[user_of_image] + _gumbel(rng, (n, len(COARSE_LABELS)))
+    return _choose(scores, per_image, totals, rng)
+
+
+def _share_of_partition(published: IntArray, partition: str, n: int) -> IntArray:
+    """A partition's part of published totals; over the three partitions of the full dataset they sum to them exactly."""
+    images = [PARTITION_SIZES[name].images for name in PARTITIONS]
+    parts = np.stack([apportion(images, int(total)) for total in published])
+    own = parts[:, PARTITIONS.index(partition)]
+    full = PARTITION_SIZES[partition].images
+    return own if n == full else np.maximum(1, np.rint(own * (n / full)).astype(np.int64))
+
+
+def _gumbel(rng: np.random.Generator, shape: tuple[int, ...]) -> FloatArray:
+    """Standard Gumbel noise: the k highest of score + noise are k draws without replacement in proportion to e^score."""
+    noise = rng.standard_exponential(shape, dtype=np.float32)
+    np.log(np.maximum(noise, np.float32(1e-30), out=noise), out=noise)
+    return np.negative(noise, out=noise)
+
+
+def _choose(scores: FloatArray, per_row: IntArray, totals: IntArray, rng: np.random.Generator) -> BoolArray:
+    """For each row its ``per_row`` best columns, columns biased until each is chosen ``totals`` times: bool [n, k]."""
+    n = len(scores)
+    sample = np.sort(rng.permutation(n)[:20_000])
+    wanted = np.maximum(totals, 0.5) * (len(sample) / n)
+    bias = np.log(wanted) - np.log(wanted).mean()
+    for _ in range(12):
+        got = _best(scores[sample] + bias.astype(np.float32), per_row[sample]).sum(axis=0)
+        bias = bias + 0.8 * np.log(wanted / np.maximum(got, 0.3))
+    chosen = _best(scores + bias.astype(np.float32), per_row)
+    exchange(chosen, totals, rng)
+    return chosen
+
+
+def _best(scores: FloatArray, per_row: IntArray) -> BoolArray:
+    """The ``per_row[i]`` highest columns of row i: bool [n, k]."""
+    chosen = np.zeros(scores.shape, dtype=np.bool_)
+    for count in np.unique(per_row):
+        rows = np.flatnonzero(per_row == count)
+        if count >= scores.shape[1]:
+            chosen[rows] = True
+        elif count == 1:
+            chosen[rows, scores[rows].argmax(axis=1)] = True
+        elif count > 1:
+            columns = np.argpartition(scores[rows], -int(count), axis=1)[:, -int(count) :]
+            chosen[rows[:, None], columns] = True
+    return chosen
+
+
+def exchange(chosen: BoolArray, totals: IntArray, rng: np.random.Generator) -> None:
+    """Moves choices between columns within rows, in place, until column sums are ``totals``; row sums stay.
+
+    A label in surplus is replaced by one in deficit on random rows that have only the first.
+    """
+    gaps = totals - chosen.sum(axis=0)
+    blocked: set[tuple[int, int]] = set()
+    while (gaps > 0).any() and (gaps < 0).any():
+        pairs = [
+            (int(a), int(b))
+            for a in np.argsort(gaps)
+            if gaps[a] < 0
+            for b in np.argsort(-gaps)
+            if gaps[b] > 0 and (int(a), int(b)) not in blocked
+        ]
+        if not pairs:
+            return
+        a, b = pairs[0]
+        rows = np.flatnonzero(chosen[:, a] & ~chosen[:, b])
+        count = min(-int(gaps[a]), int(gaps[b]), len(rows))
+        picked = rng.permutation(rows)[:count]
+        chosen[picked, a], chosen[picked, b] = False, True
+        gaps[a] += count
+        gaps[b] -= count
+        if count == len(rows):
+            blocked.add((a, b))
+
+
+def _vocabulary(num_users: int) -> dict[str, tuple[str, ...]]:
+    """The fine-grained labels in use: all of them at full scale, fewer as the square root of the users below it."""
+    share = (num_users / NUM_USERS) ** 0.5
+    return {coarse: names[: max(2, round(len(names) * share))] for coarse, names in FINE_LABELS.items()}
+
+
+def _fine_labels(
+    user_of_image: IntArray, coarse: BoolArray, vocabulary: dict[str, tuple[str, ...]], partition: str, seed: int
+) -> tuple[IntArray, npt.NDArray[np.uint16]]:
+    """Fine-grained labels of a partition's images, as CSR over FINE_NAMES; each coarse label of an image has one."""
+    per_coarse = _fine_counts(coarse, vocabulary, stream(seed, "synthetic fine counts", client=partition))
+    name_index = {name: k for k, name in enumerate(FINE_NAMES)}
+    all_rows, all_labels = [], []
+    for k, label in enumerate(COARSE_LABELS):
+        rng = stream(seed, "synthetic fine labels", client=f"{partition}/{label}")
+        names = vocabulary[label]
+        rows = np.flatnonzero(coarse[:, k])
+        picks = per_coarse[rows, k]
+        totals = _fine_totals(names, int(picks.sum()), partition, len(coarse))
+        users, user_row = np.unique(user_of_image[rows], return_inverse=True)
+        taste = rng.standard_normal((len(users), len(names)), dtype=np.float32) * np.float32(_FINE_TASTE)
+        scores = _gumbel(rng, (len(rows), len(names)))
+        for start in range(0, len(rows), 8192):
+            scores[start : start + 8192] += taste[user_row[start : start + 8192]]
+        local_row, local_label = np.nonzero(_choose(scores, picks, totals, rng))
+        all_rows.append(rows[local_row])
+        all_labels.append(np.array([name_index[name] for name in names])[local_label])
+    image, fine = np.concatenate(all_rows), np.concatenate(all_labels)
+    order = np.lexsort((fine, image))
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(image, minlength=len(coarse)))]).astype(np.int64)
+    return offsets, fine[order].astype(np.uint16)
+
+
+def _fine_counts(coarse: BoolArray, vocabulary: dict[str, tuple[str, ...]], rng: np.random.Generator) -> IntArray:
+    """Number of fine-grained labels per image and coarse label: int64 [n, 17], at least one where the label is."""
+    n = len(coarse)
+    capacity = np.array([len(vocabulary[label]) for label in COARSE_LABELS])
+    weights = np.array([_FINE_PER_COARSE.get(label, _FINE_PER_RARE_COARSE) - 1 for label in COARSE_LABELS])
+    present = coarse.sum(axis=1)
+    mean = FINE_LABELS_PER_IMAGE.mean - COARSE_LABELS_PER_IMAGE.mean
+    variance = (FINE_LABELS_PER_IMAGE.std or 1.0) ** 2 - (COARSE_LABELS_PER_IMAGE.std or 1.0) ** 2
+    shape = mean**2 / (variance - mean)
+    # Labels beyond the first of each coarse label: Poisson with a gamma-distributed mean, for the long tail.
+    extra = rng.poisson(rng.gamma(shape, mean / shape, n))
+    extra = np.minimum(extra, FINE_LABELS_PER_IMAGE.maximum - present)
+    if n >= 1000:
+        room = (coarse * capacity).sum(axis=1)
+        extra[np.argmax(room)] = FINE_LABELS_PER_IMAGE.maximum - present[np.argmax(room)]
+    rows = np.repeat(np.arange(n), extra)
+    edges = np.cumsum(coarse * weights, axis=1)
+    point = rng.random(len(rows)) * edges[rows, -1]
+    column = (edges[rows] <= point[:, None]).sum(axis=1)
+    counts = coarse.astype(np.int64)
+    np.add.at(counts, (rows, column), 1)
+    return np.minimum(counts, capacity)
+
+
+def _fine_totals(names: tuple[str, ...], total: int, partition: str, n: int) -> IntArray:
+    """Images per fine-grained label of one coarse label: the published head, then a falling tail: int64 [k]."""
+    head = np.array([FINE_HEAD_COUNTS.get(name, 0) for name in names])
+    totals = np.where(head > 0, _share_of_partition(head, partition, n), 0)
+    tail = np.flatnonzero(head == 0)
+    if totals.sum() > total or not len(tail):
+        return apportion(np.maximum(head, 1), total)
+    totals[tail] = apportion((np.arange(len(tail)) + 3.0) ** -_TAIL_EXPONENT, total - int(totals.sum()))
+    return totals
