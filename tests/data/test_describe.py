@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from test_statistics import SMALL, write_store
 
 from fedflair.data import comparison, flair_statistics
 from fedflair.data.describe import describe, printable
 from fedflair.errors import ConfigError, DataError
+from tests.data.test_statistics import SMALL, write_store
 
 
 def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

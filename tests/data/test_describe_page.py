@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_statistics import SMALL, Images, write_store
 
 from fedflair.data import describe_gallery
 from fedflair.data.describe import describe
@@ -21,6 +20,7 @@ from fedflair.data.describe_plots import PLOTS, plain_text
 from fedflair.data.statistics import join, store_statistics
 from fedflair.data.store import open_store
 from fedflair.errors import DataError
+from tests.data.test_statistics import SMALL, Images, write_store
 
 HOSTILE = "<script>document.title='owned'</script>"
 HOSTILE_LABELS = ("</script><img src=x onerror=\"document.title='owned'\">", "$\\frac{1}$ & <b>", "木\x1b[2J")

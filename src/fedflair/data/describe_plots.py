@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,7 +21,7 @@ from fedflair.data.statistics import (
     divergence_from_population,
     most_frequent,
 )
-from fedflair.data.store import PartitionColumns
+from fedflair.data.store import IntArray, PartitionColumns
 
 MAX_BARS = 30  # labels of a bar chart or a heat map; FLAIR has 17 coarse ones
 INK, MUTED, ACCENT, SECOND, THIRD = "#1f2933", "#7b8794", "#2a6fb0", "#d9822b", "#3c8d5a"
@@ -79,7 +80,7 @@ def labels_per_user(columns: PartitionColumns, num_coarse: int, num_fine: int) -
         distinct = np.bincount(users, minlength=columns.num_users)
         most = int(distinct.max(initial=1))
         bins = np.arange(0.5, most + 1) if most <= 40 else np.unique(np.round(np.geomspace(1, most + 1, 31))) - 0.5
-        axes.hist(distinct, bins=bins, color=ACCENT, edgecolor="white", linewidth=0.5)
+        axes.hist(distinct, bins=bins.tolist(), color=ACCENT, edgecolor="white", linewidth=0.5)
         if len(distinct):
             median = float(np.median(distinct))
             axes.axvline(median, color=INK, linewidth=1, linestyle="--", label=f"median {median:g}")
@@ -119,14 +120,15 @@ def co_occurring_labels(columns: PartitionColumns, coarse: LabelStatistics) -> F
 def divergence(columns: PartitionColumns, num_coarse: int, num_fine: int) -> Figure:
     """Histogram over users of the divergence from the population, and of what IID users would show."""
     figure, both = _figure(10.5, 3.8, 1, 2)
-    edges = np.linspace(0, 1, 41)
+    edges = np.linspace(0, 1, 41).tolist()
     for axes, (kind, num_labels) in zip(both, (("coarse", num_coarse), ("fine", num_fine))):
         natural = counts_by_user(columns, num_labels, fine=kind == "fine")
         dealt = counts_by_user(columns, num_labels, fine=kind == "fine", dealt_at_random=True)
-        for label, pairs, style in (
+        styles: tuple[tuple[str, tuple[IntArray, IntArray, IntArray], dict[str, Any]], ...] = (
             ("natural users", natural, {"color": ACCENT, "alpha": 0.75}),
             ("the same images dealt at random", dealt, {"color": SECOND, "histtype": "step", "linewidth": 1.8}),
-        ):
+        )
+        for label, pairs, style in styles:
             values = divergence_from_population(*pairs, columns.num_users, num_labels)
             axes.hist(values, bins=edges, label=label, **style)
         axes.set(xlabel=f"divergence from the population, {kind} labels (bits)", ylabel="users", xlim=(0, 1))
@@ -193,11 +195,11 @@ def _published_fine() -> list[str]:
     return list(PUBLISHED["all"]["fine_grained_labels"]["images_per_label"])
 
 
-def _percent(value: float, _: int | None) -> str:
+def _percent(value: float, _: float) -> str:
     return f"{100 * value:.4g}%"
 
 
-def _thousands(value: float, _: int | None) -> str:
+def _thousands(value: float, _: float) -> str:
     return f"{value:,.0f}"
 
 
