@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import tarfile
@@ -33,10 +34,13 @@ def record(user_id: str, image_id: int, partition: str, fine: Sequence[str], ima
     return Record(user_id, image_id, partition, labels, tuple(fine), image, "")
 
 
+_jpeg = functools.cache(jpeg)
+
+
 def records() -> list[Record]:
     """10 images of 5 users, users interleaved within their partition."""
     made = [
-        record(user, image_id, partition, [FINE[image_id % 5], FINE[(image_id + 2) % 5]], jpeg(image_id % 1000))
+        record(user, image_id, partition, [FINE[image_id % 5], FINE[(image_id + 2) % 5]], _jpeg(image_id % 1000))
         for partition, users in USERS.items()
         for user, ids in users.items()
         for image_id in ids

@@ -253,6 +253,8 @@ def test_a_killed_prepare_leaves_no_store_and_does_not_block_the_next(tmp_path: 
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "half\n"
         assert not output.exists()
+        with pytest.raises(DataError, match=r"s\.hdf5: another process is writing it"):
+            prepare(source=source, output=output)
         process.send_signal(number)
         assert process.wait(timeout=30) != 0
     assert not output.exists()

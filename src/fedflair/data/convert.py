@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -65,11 +64,13 @@ def convert(source: Path, output: Path, *, layout: Layout) -> None:
 
 def write_through_store(output: Path, layout: Layout, pack: Callable[[Path], PrepareSummary]) -> PrepareSummary:
     """Writes ``output`` from a store that ``pack`` makes at the path it is given, and that is then removed."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
-        path = Path(folder) / "store.hdf5"
-        summary = pack(path)
-        write_layout(open_store(path), output, layout)
+    path = output.with_name(f".{output.name}.store")
+    with replacing(output) as temporary:
+        try:
+            summary = pack(path)
+            _write(open_store(path), output, temporary, layout)
+        finally:
+            path.unlink(missing_ok=True)
     return replace(summary, output=output, num_bytes=output.stat().st_size)
 
 
@@ -79,18 +80,22 @@ def write_layout(store: Store, output: Path, layout: Layout) -> None:
     Memory does not grow with the store. Raises DataError where the layout cannot hold what the store holds, or the
     disk cannot hold the pixels (196,608 bytes an image).
     """
+    with replacing(output) as temporary:
+        _write(store, output, temporary, layout)
+
+
+def _write(store: Store, output: Path, temporary: Path, layout: Layout) -> None:
     writers: dict[str, Callable[[h5py.File, Store, ThreadPoolExecutor], None]] = {
         "pfl": _write_pfl,
         "ml-flair": _write_ml_flair,
         "ml-flair-central": _write_central,
     }
     _CHECKS[layout](store)
-    with replacing(output) as temporary:
-        check_space(output, _IMAGE_BYTES * sum(partition.num_images for partition in store.partitions.values()))
-        with h5py.File(temporary, "w", locking=False) as file, ThreadPoolExecutor(os.cpu_count()) as pool:
-            writers[layout](file, store, pool)
-            if store.metadata.fine_to_coarse:
-                file[f"metadata/{RELATION}"] = json.dumps(store.metadata.fine_to_coarse)
+    check_space(output, _IMAGE_BYTES * sum(partition.num_images for partition in store.partitions.values()))
+    with h5py.File(temporary, "w", locking=False) as file, ThreadPoolExecutor(os.cpu_count()) as pool:
+        writers[layout](file, store, pool)
+        if store.metadata.fine_to_coarse:
+            file[f"metadata/{RELATION}"] = json.dumps(store.metadata.fine_to_coarse)
 
 
 def _check_pfl(store: Store) -> None:
