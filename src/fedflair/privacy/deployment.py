@@ -88,6 +88,7 @@ def describe(
     event: PrivacyEvent,
     run_event: PrivacyEvent,
     budget: Literal["run", "round"] = "run",
+    min_separation: int = 1,
 ) -> dict[str, Any]:
     """The description of a noisy mechanism; the events are those of the whole run.
 
@@ -118,6 +119,8 @@ def describe(
         "run_epsilon": _finite(true),
         "run_noise_multiplier": noise_multiplier * deployment.noise_scale,
         "run_sampling_rate": run_event.sampling_rate,
+        "min_separation": min_separation,
+        "adaptive_clipping": options.adaptive_clipping,
         "noise_from_seed": options.noise_from_seed,
     }
     return {**facts, "words": " ".join(_sentences(deployment, facts))}
