@@ -142,6 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128  # of the five by default, many connections at once would each wait a second
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that was killed in mid-answer is what is being tested, not an error."""

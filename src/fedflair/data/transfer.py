@@ -315,7 +315,8 @@ def _append(
 ) -> None:
     try:
         with partial.open("ab", buffering=0) as handle:
-            while piece := response.read(CHUNK):
+            # read1 hands over what has come; read would hold up to a chunk back from a process that is killed.
+            while piece := response.read1(CHUNK):
                 if size is not None and have + len(piece) > size:
                     raise TryAgain(f"more than the {size:,} bytes that were promised")
                 handle.write(piece)
