@@ -135,7 +135,7 @@ def write_huggingface(folder: Path, fine_to_coarse: dict[str, str], num_images: 
 
 @contextmanager
 def write_apple(folder: Path, fine_to_coarse: dict[str, str], num_images: int) -> Iterator[Sink]:
-    """Apple's form: ``labels/labels_and_metadata.json``, the relation, ``images/small/small_images-00.tar.gz`` to -42."""
+    """Apple's form: the labels JSON, the relation, and ``images/small/small_images-00.tar.gz`` to ``-42.tar.gz``."""
     labels, images = folder / "labels", folder / "images" / "small"
     labels.mkdir(parents=True)
     images.mkdir(parents=True)
@@ -182,7 +182,7 @@ def write_apple(folder: Path, fine_to_coarse: dict[str, str], num_images: int) -
 
 @contextmanager
 def _archive(path: Path) -> Iterator[tarfile.TarFile]:
-    """A gzipped tar to add to. JPEGs hardly shrink, so the quickest level; no time in the header, so it is repeatable."""
+    """A gzipped tar to add to, at the quickest level since JPEGs hardly shrink, and with no time in its header."""
     with (
         path.open("wb") as raw,
         gzip.GzipFile("", "wb", 1, raw, mtime=0) as packed,

@@ -1,7 +1,8 @@
 """Rendering of the synthetic twin: a user's camera and taste, and a photograph in which each label can be seen.
 
 A photograph is a scene (sky and land, a room, or the user's own backdrop), in it several drawings of each of its labels
-(every fine-grained label at least once), and over it the user's look: tint, exposure, contrast, vignette, blur and grain.
+(every fine-grained label at least once), and over it the user's look: tint, exposure, contrast, vignette, blur and
+grain.
 Everything is drawn from named streams, so a photograph depends on the seed, its user and its place among the user's
 photographs, and on nothing else.
 """
@@ -11,8 +12,10 @@ from __future__ import annotations
 import colorsys
 import io
 import math
+from bisect import bisect
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +27,13 @@ from fedflair.sampling import stream
 
 SIZE = 256
 _SPRITE_SIZES = (40, 52, 66, 82, 100, 124)
+_SIZE_LIMITS = tuple((small + large) / 2 for small, large in pairwise(_SPRITE_SIZES))
 _SPRITE_VARIANTS = 4
-_NUM_SCENES = 12
+# Scenes are wider than a photograph, which takes a part of them.
+WIDTH = 320
+_NUM_SCENES = 16
+_NUM_BACKDROPS = 4
+_NUM_HUES = 16
 _NUM_GRAINS = 4
 
 
@@ -63,7 +71,7 @@ def camera(seed: int, user_id: str) -> Camera:
         grain=int(rng.integers(0, _NUM_GRAINS)),
         backdrop=float(rng.random()),
         crowding=float(rng.uniform(0.75, 1.15)),
-        quality=int(rng.integers(78, 93)),
+        quality=int(rng.integers(66, 86)),
     )
 
 
@@ -79,13 +87,20 @@ def _photograph(seed: int, fine_labels: tuple[str, ...], user: Camera, rng: np.r
     kind = "room" if "interior_room" in coarse else "land" if "outdoor" in coarse else "backdrop"
     if {"interior_room", "outdoor"} <= coarse:
         kind = "view"
-    picture = _scene(seed, kind, int(rng.integers(_NUM_SCENES)), round(user.backdrop * 24)).copy()
+    if kind == "backdrop":
+        scene = _scene(seed, kind, int(rng.integers(_NUM_BACKDROPS)), round(user.backdrop * _NUM_HUES))
+    else:
+        scene = _scene(seed, kind, int(rng.integers(_NUM_SCENES)))
+    left = int(rng.integers(WIDTH - SIZE + 1))
+    picture = scene.crop((left, 0, left + SIZE, SIZE))
+    if rng.random() < 0.5:
+        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     _arrange(seed, picture, fine_labels, user, rng)
     picture = picture.point(user.table)
     if user.vignette:
         picture = ImageChops.multiply(picture, _vignette(user.vignette))
     if user.blur:
-        picture = picture.filter(ImageFilter.GaussianBlur(user.blur))
+        picture = picture.filter(ImageFilter.BoxBlur(user.blur))
     if user.grain:
         left, top = (int(v) for v in rng.integers(0, SIZE, 2))
         grain = _grain(seed, user.grain).crop((left, top, left + SIZE, top + SIZE))
@@ -107,19 +122,19 @@ def _arrange(
     side = math.ceil(math.sqrt(len(shown)))
     cells = np.sort(rng.permutation(side * side)[: len(shown)])
     step = SIZE / side
-    order = rng.permutation(len(shown))
-    for cell, which in zip(cells.tolist(), order.tolist()):
+    order = rng.permutation(len(shown)).tolist()
+    chance = rng.random((len(shown), 5)).tolist()
+    for cell, which, (stretch, variant, flip, right, down) in zip(cells.tolist(), order, chance):
         row, column = divmod(cell, side)
         fine = shown[which]
         depth = 0.8 + 0.45 * row / max(1, side - 1)
-        target = step * 1.05 * user.crowding * depth * math.sqrt(look(fine).scale) * float(rng.uniform(0.8, 1.2))
-        size = min(_SPRITE_SIZES, key=lambda s: abs(s - target))
-        drawing = _drawing(seed, fine, int(rng.integers(_SPRITE_VARIANTS)), size)
-        if rng.random() < 0.5:
+        target = step * 1.05 * user.crowding * depth * look(fine).scale ** 0.5 * (0.8 + 0.4 * stretch)
+        size = _SPRITE_SIZES[bisect(_SIZE_LIMITS, target)]
+        drawing = _drawing(seed, fine, int(variant * _SPRITE_VARIANTS), size)
+        if flip < 0.5:
             drawing = drawing.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        jitter = rng.uniform(-0.2, 0.2, 2) * step
-        x = round(column * step + step / 2 + jitter[0] - size / 2)
-        y = round(row * step + step / 2 + jitter[1] - size / 2)
+        x = round((column + 0.3 + 0.4 * right) * step - size / 2)
+        y = round((row + 0.3 + 0.4 * down) * step - size / 2)
         picture.paste(drawing, (x, y), drawing)
 
 
@@ -132,18 +147,18 @@ def _encode(picture: Image.Image, user: Camera) -> bytes:
 @lru_cache(maxsize=6000)
 def _drawing(seed: int, fine: str, variant: int, size: int) -> Image.Image:
     """RGBA [size, size]."""
-    return _full_drawing(seed, fine, variant).resize((size, size), Image.Resampling.BOX, reducing_gap=None)
+    return _full_drawing(seed, fine, variant).resize((size, size), Image.Resampling.BOX)
 
 
-@lru_cache(maxsize=400)
+@lru_cache(maxsize=1000)
 def _full_drawing(seed: int, fine: str, variant: int) -> Image.Image:
     rng = stream(seed, "synthetic drawing", variant, fine)
     return sprite(FINE_TO_COARSE[fine], look(fine), rng)
 
 
 @lru_cache(maxsize=400)
-def _scene(seed: int, kind: str, number: int, hue: int) -> Image.Image:
-    """The surroundings: RGB [256, 256]."""
+def _scene(seed: int, kind: str, number: int, hue: int = 0) -> Image.Image:
+    """The surroundings: RGB [256, 320]. ``hue`` is in parts of _NUM_HUES, for backdrops."""
     rng = stream(seed, "synthetic scene", number, f"{kind}/{hue}")
     if kind == "land":
         return _blend(_sky(rng), _land(rng), 256 * rng.uniform(0.4, 0.65), 14 * rng.random())
@@ -153,7 +168,7 @@ def _scene(seed: int, kind: str, number: int, hue: int) -> Image.Image:
         out = _blend(_sky(rng), _land(rng), 256 * rng.uniform(0.5, 0.7), 8)
         room = _blend(_wallpaper(rng), _floor(rng), 256 * rng.uniform(0.7, 0.8), 0)
         return Image.composite(out, room, _window(rng))
-    return _studio(rng, hue / 24)
+    return _studio(rng, hue / _NUM_HUES)
 
 
 def _rgb(hue: float, saturation: float, value: float) -> npt.NDArray[np.float32]:
@@ -161,19 +176,19 @@ def _rgb(hue: float, saturation: float, value: float) -> npt.NDArray[np.float32]
 
 
 def _clouds(rng: np.random.Generator, octaves: int = 4) -> npt.NDArray[np.float32]:
-    """Smooth noise in [0, 1]: float32 [256, 256]."""
-    total = np.zeros((SIZE, SIZE), dtype=np.float32)
+    """Smooth noise in [0, 1]: float32 [256, 320]."""
+    total = np.zeros((SIZE, WIDTH), dtype=np.float32)
     for octave in range(octaves):
         cells = 3 * 2**octave
         noise = Image.fromarray((rng.random((cells, cells)) * 255).astype(np.uint8))
-        total += np.asarray(noise.resize((SIZE, SIZE), Image.Resampling.BICUBIC), dtype=np.float32) / 2**octave
+        total += np.asarray(noise.resize((WIDTH, SIZE), Image.Resampling.BICUBIC), dtype=np.float32) / 2**octave
     total -= total.min()
-    return total / total.max()
+    return np.asarray(total / total.max(), dtype=np.float32)
 
 
 def _gradient(top: npt.NDArray[np.float32], bottom: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     share = np.linspace(0, 1, SIZE, dtype=np.float32)[:, None, None]
-    return np.broadcast_to(top * (1 - share) + bottom * share, (SIZE, SIZE, 3))
+    return np.broadcast_to(top * (1 - share) + bottom * share, (SIZE, WIDTH, 3))
 
 
 def _image(pixels: npt.NDArray[np.float32]) -> Image.Image:
@@ -196,12 +211,12 @@ def _land(rng: np.random.Generator) -> Image.Image:
 def _wallpaper(rng: np.random.Generator) -> Image.Image:
     hue = rng.uniform(0.96, 1.0)
     period = int(rng.integers(18, 30))
-    stripe = (np.arange(SIZE) % period < period // 2)[None, :, None]
-    return _image(np.broadcast_to(np.where(stripe, _rgb(hue, 0.18, 0.95), _rgb(hue, 0.34, 0.86)), (SIZE, SIZE, 3)))
+    stripe = (np.arange(WIDTH) % period < period // 2)[None, :, None]
+    return _image(np.broadcast_to(np.where(stripe, _rgb(hue, 0.18, 0.95), _rgb(hue, 0.34, 0.86)), (SIZE, WIDTH, 3)))
 
 
 def _floor(rng: np.random.Generator) -> Image.Image:
-    y, x = np.mgrid[0:SIZE, 0:SIZE]
+    y, x = np.mgrid[0:SIZE, 0:WIDTH]
     tile = int(rng.integers(24, 36))
     odd = ((x // tile + y // (tile // 2)) % 2 == 0)[:, :, None]
     return _image(np.where(odd, _rgb(0.04, 0.3, 0.5), _rgb(0.03, 0.35, 0.38)))
@@ -217,18 +232,18 @@ def _studio(rng: np.random.Generator, hue: float) -> Image.Image:
 
 def _blend(upper: Image.Image, lower: Image.Image, horizon: float, roughness: float) -> Image.Image:
     """``upper`` above a horizon (in pixels, rolling by ``roughness`` pixels), ``lower`` below."""
-    x = np.arange(SIZE)
+    x = np.arange(WIDTH)
     edge = horizon + roughness * (np.sin(x / 37.0) + 0.5 * np.sin(x / 13.0 + 1))
     mask = (np.arange(SIZE)[:, None] < edge[None, :]).astype(np.uint8) * 255
     return Image.composite(upper, lower, Image.fromarray(mask))
 
 
 def _window(rng: np.random.Generator) -> Image.Image:
-    """Two tall panes: L [256, 256]."""
-    mask = np.zeros((SIZE, SIZE), dtype=np.uint8)
+    """Tall panes: L [256, 320]."""
+    mask = np.zeros((SIZE, WIDTH), dtype=np.uint8)
     top = int(rng.integers(10, 40))
-    mask[top : top + 130, 20:120] = 255
-    mask[top : top + 130, 136:236] = 255
+    for left in (10, 118, 226):
+        mask[top : top + 130, left : left + 90] = 255
     return Image.fromarray(mask)
 
 

@@ -13,6 +13,7 @@ At 51,414 users this is FLAIR; at fewer, every count is scaled and the tail of l
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -39,8 +40,10 @@ BoolArray = npt.NDArray[np.bool_]
 FINE_NAMES: tuple[str, ...] = tuple(sorted(fine for names in FINE_LABELS.values() for fine in names))
 
 # Spread of a user's tastes, in natural-log units of preference; fitted to the published distinct labels per user.
-_COARSE_TASTE = 1.2
-_FINE_TASTE = 2.0
+_COARSE_TASTE = 1.6
+# The taste for fine-grained labels narrows in users of few images: _FINE_TASTE * images ** -_FINE_TASTE_FALL.
+_FINE_TASTE = 4.0
+_FINE_TASTE_FALL = 0.2
 # Mean fine-grained labels per image that carries the coarse label; fitted to the published head and mean.
 _FINE_PER_COARSE = {
     "structure": 1.85,
@@ -97,7 +100,7 @@ def make_labels(num_users: int, seed: int, *, min_label_share: float = 0.0) -> d
         ids = sorted(user_ids[first_user : first_user + len(part)])
         offsets = np.concatenate([[0], np.cumsum(part)])
         images = image_ids[first_image : first_image + offsets[-1]].copy()
-        for start, stop in zip(offsets[:-1], offsets[1:]):
+        for start, stop in pairwise(offsets.tolist()):
             images[start:stop].sort()
         user_of_image = np.repeat(np.arange(len(part)), part)
         coarse = _coarse_labels(user_of_image, name, seed, min_label_share)
@@ -108,13 +111,13 @@ def make_labels(num_users: int, seed: int, *, min_label_share: float = 0.0) -> d
 
 
 def apportion(weights: npt.ArrayLike, total: int) -> IntArray:
-    """Integers in proportion to ``weights`` (non-negative, [k]) that sum to ``total``, by largest remainder: int64 [k]."""
+    """Integers in proportion to non-negative ``weights`` [k] that sum to ``total``, by largest remainder: int64 [k]."""
     shares = np.asarray(weights, dtype=np.float64)
     exact = shares * (total / shares.sum())
     counts = np.floor(exact).astype(np.int64)
     short = total - int(counts.sum())
     counts[np.argsort(counts - exact, kind="stable")[:short]] += 1
-    return counts
+    return np.asarray(counts)
 
 
 def count_distribution(n: int, total: int, std: float, highest: int) -> IntArray:
@@ -177,7 +180,7 @@ def _sizes(num_users: int, total: int) -> IntArray:
         sizes = np.minimum(np.rint(np.where(curve > third_quartile, tail, curve)), largest).astype(np.int64)
         if num_users == NUM_USERS:
             sizes[0] = largest
-        return sizes
+        return np.asarray(sizes)
 
     low, high = 0.3, 3.0
     for _ in range(50):
@@ -222,7 +225,7 @@ def _identifiers(num_users: int, num_images: int, seed: int) -> tuple[list[str],
 
 
 def _coarse_labels(user_of_image: IntArray, partition: str, seed: int, min_label_share: float) -> BoolArray:
-    """Coarse labels of a partition's images: bool [n, 17], each label's total exactly its share of the published one."""
+    """Coarse labels of a partition's images: bool [n, 17]; each label's total is its share of the published one."""
     n = len(user_of_image)
     published = np.array([COARSE_COUNTS[label] for label in COARSE_LABELS])
     totals = np.maximum(_share_of_partition(published, partition, n), int(np.ceil(min_label_share * n)))
@@ -237,7 +240,7 @@ def _coarse_labels(user_of_image: IntArray, partition: str, seed: int, min_label
 
 
 def _share_of_partition(published: IntArray, partition: str, n: int) -> IntArray:
-    """A partition's part of published totals; over the three partitions of the full dataset they sum to them exactly."""
+    """A partition's part of published totals; over the full dataset's partitions they sum to exactly those."""
     images = [PARTITION_SIZES[name].images for name in PARTITIONS]
     parts = np.stack([apportion(images, int(total)) for total in published])
     own = parts[:, PARTITIONS.index(partition)]
@@ -246,7 +249,7 @@ def _share_of_partition(published: IntArray, partition: str, n: int) -> IntArray
 
 
 def _gumbel(rng: np.random.Generator, shape: tuple[int, ...]) -> FloatArray:
-    """Standard Gumbel noise: the k highest of score + noise are k draws without replacement in proportion to e^score."""
+    """Gumbel noise: the k highest of score + noise are k draws without replacement in proportion to e^score."""
     noise = rng.standard_exponential(shape, dtype=np.float32)
     np.log(np.maximum(noise, np.float32(1e-30), out=noise), out=noise)
     return np.negative(noise, out=noise)
@@ -320,6 +323,7 @@ def _fine_labels(
 ) -> tuple[IntArray, npt.NDArray[np.uint16]]:
     """Fine-grained labels of a partition's images, as CSR over FINE_NAMES; each coarse label of an image has one."""
     per_coarse = _fine_counts(coarse, vocabulary, stream(seed, "synthetic fine counts", client=partition))
+    spread = (_FINE_TASTE * np.bincount(user_of_image) ** -_FINE_TASTE_FALL).astype(np.float32)
     name_index = {name: k for k, name in enumerate(FINE_NAMES)}
     all_rows, all_labels = [], []
     for k, label in enumerate(COARSE_LABELS):
@@ -329,7 +333,7 @@ def _fine_labels(
         picks = per_coarse[rows, k]
         totals = _fine_totals(names, int(picks.sum()), partition, len(coarse))
         users, user_row = np.unique(user_of_image[rows], return_inverse=True)
-        taste = rng.standard_normal((len(users), len(names)), dtype=np.float32) * np.float32(_FINE_TASTE)
+        taste = rng.standard_normal((len(users), len(names)), dtype=np.float32) * spread[users, None]
         scores = _gumbel(rng, (len(rows), len(names)))
         for start in range(0, len(rows), 8192):
             scores[start : start + 8192] += taste[user_row[start : start + 8192]]
@@ -363,7 +367,7 @@ def _fine_counts(coarse: BoolArray, vocabulary: dict[str, tuple[str, ...]], rng:
     column = (edges[rows] <= point[:, None]).sum(axis=1)
     counts = coarse.astype(np.int64)
     np.add.at(counts, (rows, column), 1)
-    return np.minimum(counts, capacity)
+    return np.asarray(np.minimum(counts, capacity))
 
 
 def _fine_totals(names: tuple[str, ...], total: int, partition: str, n: int) -> IntArray:

@@ -1,7 +1,7 @@
 """The synthetic twin's things: one drawn motif per coarse label, varied by fine-grained label.
 
-Each motif has a colour, an outline and an inner pattern that no other has, so that it is recognisable at 32 pixels, from
-a part of it, and mirrored. Motifs are drawn once with Pillow and kept; a photograph is composed from them.
+Each motif has a colour, an outline and an inner pattern that no other has, so that it is recognisable at 32 pixels,
+from a part of it, and mirrored. Motifs are drawn once with Pillow and kept; a photograph is composed from them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from fedflair.data.synthetic_vocabulary import Look
 
@@ -319,43 +319,39 @@ def sprite(coarse: str, look: Look, rng: np.random.Generator) -> Image.Image:
 
 def _mark(canvas: Image.Image, look: Look, rng: np.random.Generator) -> None:
     """Darkens stripes or spots within the outline."""
-    pattern = Image.new("L", canvas.size, 255)
+    pattern = Image.new("RGB", canvas.size, (255, 255, 255))
     draw = ImageDraw.Draw(pattern)
     if look.marks == "striped":
         for x in range(-CANVAS, CANVAS, 24):
-            draw.line((x, 0, x + CANVAS, CANVAS), fill=165, width=8)
+            draw.line((x, 0, x + CANVAS, CANVAS), fill=_MARK, width=8)
     else:
         for x, y in rng.uniform(0, CANVAS, (26, 2)):
-            draw.ellipse((x - 6, y - 6, x + 6, y + 6), fill=150)
-    red, green, blue, alpha = canvas.split()
-    dark = [
-        Image.composite(band, band.point(lambda v: v * 0.55), pattern.point(lambda v: 255 if v > 200 else 60))
-        for band in (red, green, blue)
-    ]
-    canvas.paste(Image.merge("RGBA", (*dark, alpha)))
+            draw.ellipse((x - 6, y - 6, x + 6, y + 6), fill=_MARK)
+    marked = ImageChops.multiply(canvas.convert("RGB"), pattern)
+    marked.putalpha(canvas.getchannel("A"))
+    canvas.paste(marked)
 
 
 def _shade(canvas: Image.Image) -> Image.Image:
     """Lights the thing from the upper left and gives it a soft shadow, so that it sits in the picture."""
-    red, green, blue, alpha = canvas.split()
-    light = _LIGHT
-    shaded = Image.merge(
-        "RGB", [Image.composite(band, band.point(lambda v: v * 0.68), light) for band in (red, green, blue)]
-    )
+    alpha = canvas.getchannel("A")
+    shaded = ImageChops.multiply(canvas.convert("RGB"), _LIGHT)
     shadow = Image.new("L", canvas.size, 0)
-    shadow.paste(alpha.point(lambda v: v * 0.45), (6, 8))
-    shadow = shadow.filter(ImageFilter.GaussianBlur(5))
+    shadow.paste(alpha.point(_SHADOW), (6, 8))
     result = Image.new("RGBA", canvas.size, (0, 0, 0, 0))
-    result.putalpha(shadow)
+    result.putalpha(shadow.filter(ImageFilter.BoxBlur(5)))
     shaded.putalpha(alpha)
     result.alpha_composite(shaded)
     return result
 
 
 def _light_map() -> Image.Image:
-    """Brightness from 255 at the upper left to 90 at the lower right: L [192, 192]."""
+    """Brightness from 255 at the upper left to 185 at the lower right: RGB [192, 192]."""
     y, x = np.mgrid[0:CANVAS, 0:CANVAS] / CANVAS
-    return Image.fromarray((255 - 165 * np.clip((0.35 * x + 0.65 * y) ** 1.5, 0, 1)).astype(np.uint8))
+    light = (255 - 70 * np.clip((0.35 * x + 0.65 * y) ** 1.5, 0, 1)).astype(np.uint8)
+    return Image.fromarray(np.repeat(light[:, :, None], 3, axis=2))
 
 
 _LIGHT = _light_map()
+_MARK = (150, 150, 150)
+_SHADOW = [round(0.45 * value) for value in range(256)]

@@ -1,8 +1,8 @@
 """The names of the synthetic twin: 1,639 fine-grained labels, their coarse labels, and how each one is to look.
 
-Only the 20 head names and the 17 coarse names are FLAIR's; the rest are everyday nouns and adjectives, because FLAIR's own
-list is under a non-commercial licence. As many names are made as FLAIR has; the last few are never used, as in FLAIR,
-whose relation has 1,639 lines for 1,628 labels in use.
+Only the 20 head names and the 17 coarse names are FLAIR's; the rest are everyday nouns and adjectives, because FLAIR's
+own list is under a non-commercial licence. As many names are made as FLAIR has; the last few are never used, as in FLAIR,
+whose relation has 1,639 lines for 1,628 labels in use. Under which coarse label a head name belongs is our choice.
 """
 
 from __future__ import annotations
@@ -101,13 +101,12 @@ FINE_LABELS: dict[str, tuple[str, ...]] = {coarse: tuple(_names(coarse, _NOUNS[c
 
 _UNUSED = _names("equipment", _NOUNS["equipment"][0] + NUM_RELATION_LINES - NUM_FINE_LABELS)[_NOUNS["equipment"][0] :]
 
-FINE_TO_COARSE: dict[str, str] = {
-    fine: coarse
-    for fine, coarse in sorted(
+FINE_TO_COARSE: dict[str, str] = dict(
+    sorted(
         [(fine, coarse) for coarse, names in FINE_LABELS.items() for fine in names]
         + [(fine, "equipment") for fine in _UNUSED]
     )
-}
+)
 """The relation as FLAIR ships one: 1,639 lines, fine -> coarse."""
 
 
