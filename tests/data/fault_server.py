@@ -54,6 +54,7 @@ class Files:
     sent: int = 0
     routes: Callable[[str, str], tuple[int, dict[str, str], bytes] | None] = lambda method, path: None
     url: str = ""
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def gets(self, path: str) -> list[str]:
         """The Range headers of the GETs of a path, in order."""
@@ -124,8 +125,10 @@ class _Handler(BaseHTTPRequestHandler):
         for first in range(0, min(len(body), end), 1 << 14):
             time.sleep(self.files.seconds_per_chunk)
             piece = body[first : min(first + (1 << 14), end)]
+            # Before the write, so that a client that has everything never sees a count that lags behind.
+            with self.files.lock:
+                self.files.sent += len(piece)
             self.wfile.write(piece)
-            self.files.sent += len(piece)
         if fault.drop_after is not None or size != len(body):
             self.close_connection = True
             # Half of the drops are resets rather than ends, as a pulled cable is.
