@@ -261,6 +261,20 @@ def test_a_stopped_download_goes_on_where_it_stopped(server: Files, tmp_path: Pa
     assert not list(tmp_path.rglob("*.partial*"))
 
 
+def test_a_disk_that_fills_on_the_way(server: Files, tmp_path: Path) -> None:
+    """A limit on the size of a file fails as a full disk does: in the middle of a write."""
+    limited = ["bash", "-c", 'ulimit -f 64; exec "$@"', "bash", *command(server, tmp_path)]
+    failed = subprocess.run(limited, capture_output=True, text=True, timeout=60)
+    assert failed.returncode == 1
+    assert failed.stderr.count("\n") == 1
+    assert ".tar.gz.partial: cannot be written (File too large); free some space and run again" in failed.stderr
+    assert not list(tmp_path.rglob("*.tar.gz"))
+    server.log.clear()
+    download(output=tmp_path, from_="apple", base_url=server.url)
+    assert images_of(tmp_path) == {r.image_id: r.image for r in records()}
+    assert f"bytes={64 * 1024}-" in [asked for _, _, asked, _ in server.log]
+
+
 def test_a_person_who_says_no_gets_nothing(server: Files, tmp_path: Path) -> None:
     master, slave = os.openpty()
     process = subprocess.Popen(command(server, tmp_path), stdin=slave, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

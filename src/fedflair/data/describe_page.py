@@ -137,7 +137,7 @@ _STYLE = """
 :root { --ink: #1f2933; --muted: #5f6c7b; --line: #e4e7eb; --accent: #2a6fb0; }
 * { box-sizing: border-box; }
 body { margin: 0; font: 15px/1.5 system-ui, "DejaVu Sans", sans-serif; color: var(--ink); background: #fff; }
-header, main { max-width: 1100px; margin: 0 auto; padding: 0 20px; }
+header, main { max-width: 1240px; margin: 0 auto; padding: 0 20px; }
 header { padding-top: 28px; }
 h1 { font-size: 26px; margin: 0; overflow-wrap: anywhere; }
 h2 { font-size: 18px; margin: 32px 0 6px; }

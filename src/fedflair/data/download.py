@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from fedflair.data.download_plan import Item, Manifest, Plan, Request, Tools
 from fedflair.data.transfer import Patience, RemoteFile, Report, fetch, partial_path
@@ -18,11 +18,12 @@ from fedflair.errors import ConfigError, DataError, Interrupted
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
 LICENCE = """\
 FLAIR: a federated-learning dataset of labelled photographs (Song et al., NeurIPS 2022).
 Licence: the annotations are CC-BY-NC 4.0; each image has its owner's own licence, named in ATTRIBUTION.txt."""
+_TOTAL = cast("TaskID", 0)  # the bar of all files, the first to be made
 _MARGIN = 1 << 28  # bytes that stay free on the disk
 
 
@@ -65,7 +66,7 @@ def download(
     console = Console(markup=False, highlight=False, soft_wrap=True)
     with _locked(output), _progress(console) as progress:
         manifest = Manifest(output)
-        patience = Patience()
+        patience = Patience(tell=console.print)
 
         def fetch_all(items: list[Item]) -> None:
             _fetch_all(items, output, manifest, patience, stop, num_connections, progress, console)
@@ -89,6 +90,7 @@ def download(
                 _ask(progress, console)
             selection = {"source": from_, "raw": raw, "num_users": num_users, "seed": seed if num_users else None}
             manifest.settle(selection, plan.where)
+            progress.update(_TOTAL, total=plan.size, visible=plan.size is not None)
             progress.start()
             plan.run()
         except KeyboardInterrupt as error:
@@ -225,14 +227,16 @@ def _fetch_one(
     console: Console,
 ) -> None:
     path = output / item.name
+    report = _reporter(progress, item.name, item.size)
     entry = manifest.entry(item.name)
     if entry is not None and (item.size is None or entry["size"] == item.size):
-        if item.finish is not None and "unpacked" in entry:
+        unchanged = item.finish is None and path.is_file() and path.stat().st_size == entry["size"]
+        if unchanged or "unpacked" in entry:
+            report(entry["size"])
             return
-        if path.is_file() and path.stat().st_size == entry["size"] and item.finish is None:
-            return
-    report = _reporter(progress, item.name, item.size)
-    if not _adopt(item, path):
+    if _adopt(item, path):
+        report(path.stat().st_size)
+    else:
         fetch(RemoteFile(item.url, path, item.size, item.check, item.headers), patience, stop, report)
     size = path.stat().st_size
     finished = item.finish(path) if item.finish is not None else {}
@@ -277,6 +281,7 @@ def _progress(console: Console) -> Iterator[Progress]:
         TimeRemainingColumn(),
     )
     progress = Progress(*columns, console=console, disable=not console.is_terminal)
+    progress.add_task("all files", total=None, visible=False)
     try:
         yield progress
     finally:
@@ -284,9 +289,14 @@ def _progress(console: Console) -> Iterator[Progress]:
 
 
 def _reporter(progress: Progress, name: str, size: int | None) -> Report:
-    task = progress.add_task(name, total=size)
+    """A bar for one file, which is seen while the file is under way; the bar of all files moves with it."""
+    task = progress.add_task(name, total=size, visible=False)
+    last = 0
 
     def report(there: int) -> None:
+        nonlocal last
         progress.update(task, completed=there, visible=size is None or there < size)
+        progress.advance(_TOTAL, there - last)
+        last = there
 
     return report

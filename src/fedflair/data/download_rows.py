@@ -72,14 +72,15 @@ def fetch_users(shards: list[Item], request: Request, tools: Tools) -> None:
 def _open_remote(shard: Item, request: Request, tools: Tools) -> Iterator[tuple[pq.ParquetFile, Callable[[], None]]]:
     """A remote shard, and what to call to show how much of it has come."""
     stem = request.output / WORK_FOLDER / Path(shard.name).name
-    show = tools.report(shard.name, None)
     size = shard.size or 0
+    show = tools.report(shard.name, size)
     with RangeFile(
         shard.url, size, stem, headers=dict(shard.headers), patience=tools.patience, stop=tools.stop
     ) as remote:
         try:
             parquet = pq.ParquetFile(remote, pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True)
             yield parquet, lambda: show(remote.fetched)
+            show(size)
         except pa.ArrowException as error:
             raise DataError(f"{shard.url}: not a sound parquet file ({' '.join(str(error).split())[:200]})") from error
 

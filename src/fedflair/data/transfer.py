@@ -40,12 +40,14 @@ class Patience:
     attempts: tries in a row that bring nothing new before giving up.
     first_wait, longest_wait: seconds between tries; doubled each time, at most ``longest_wait``.
     timeout: seconds without a byte after which a connection counts as dead.
+    tell: called with a line for people before each wait.
     """
 
     attempts: int = 6
     first_wait: float = 1.0
     longest_wait: float = 30.0
     timeout: float = 30.0
+    tell: Callable[[str], None] = lambda line: None
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,9 @@ def persist(
                     "run the same command again to go on from here"
                 ) from again
             wait = min(patience.first_wait * 2 ** (failures - 1), patience.longest_wait)
-            if stop.wait(max(wait, min(again.wait or 0.0, 4 * patience.longest_wait))):
+            wait = max(wait, min(again.wait or 0.0, 4 * patience.longest_wait))
+            patience.tell(f"{url}: {again}; trying again in {wait:.0f} s")
+            if stop.wait(wait):
                 raise Interrupted("download: stopped; run the same command again to go on from here") from again
 
 
