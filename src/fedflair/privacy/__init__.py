@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fedflair.errors import ConfigError
 from fedflair.privacy.accounting import PrivacyEvent
+from fedflair.privacy.banded_matrix_factorization import banded_matrix_factorization
 from fedflair.privacy.clipping import none, norm_clipping_only
 from fedflair.privacy.contract import (
     ClipResult,
@@ -23,6 +24,7 @@ MECHANISMS: dict[str, MakeMechanism] = {
     "gaussian": gaussian,
     "gaussian_moments_accountant": gaussian_moments_accountant,
     "laplace": laplace,
+    "banded_matrix_factorization": banded_matrix_factorization,
 }
 
 

@@ -36,16 +36,24 @@ class Deployment:
     def neighbouring(self) -> Neighbouring:
         return "replace_one" if self.sampler.kind == "fixed" else "add_remove"
 
-    def event(self, noise: Noise, noise_multiplier: float, num_rounds: int) -> PrivacyEvent:
-        """What ``num_rounds`` rounds of the deployment release."""
-        rate = self.noise_cohort_size / self.population
-        return PrivacyEvent(noise, noise_multiplier, num_rounds, self.sampler.kind, rate, self.neighbouring)
+    def event(self, noise: Noise, noise_multiplier: float, num_rounds: int, min_separation: int = 1) -> PrivacyEvent:
+        """What ``num_rounds`` rounds of the deployment release.
 
-    def run_event(self, noise: Noise, noise_multiplier: float, num_rounds: int) -> PrivacyEvent:
+        With ``min_separation`` b, clients come in b groups that take turns: each client is in every b-th round's cohort
+        with b times the probability.
+        """
+        rate = min_separation * self.noise_cohort_size / self.population
+        count = math.ceil(num_rounds / min_separation)
+        return PrivacyEvent(noise, noise_multiplier, count, self.sampler.kind, rate, self.neighbouring)
+
+    def run_event(
+        self, noise: Noise, noise_multiplier: float, num_rounds: int, min_separation: int = 1
+    ) -> PrivacyEvent:
         """What ``num_rounds`` rounds of this run release: less noise, over the clients that there are."""
+        rate = min_separation * self.sampler.sampling_rate
+        count = math.ceil(num_rounds / min_separation)
         multiplier = noise_multiplier * self.noise_scale
-        rate = self.sampler.sampling_rate
-        return PrivacyEvent(noise, multiplier, num_rounds, self.sampler.kind, rate, self.neighbouring)
+        return PrivacyEvent(noise, multiplier, count, self.sampler.kind, rate, self.neighbouring)
 
 
 def make_deployment(options: PrivacyOptions, sampler: SamplerDescription, num_rounds: int) -> Deployment:
@@ -142,6 +150,8 @@ def _sentences(deployment: Deployment, facts: dict[str, Any]) -> list[str]:
         ]
     else:
         lines = [f"Privacy: {promise}, {over}."]
+    if facts["min_separation"] > 1:
+        lines.append(f"No user is in two cohorts within {facts['min_separation']} rounds.")
     if facts["epsilon_per_round"] is not None:
         lines.append(f"The noise is that of one release with epsilon {options.epsilon:g}, used in every round.")
     if options.noise_from_seed:

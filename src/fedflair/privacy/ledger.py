@@ -99,6 +99,7 @@ def resume(folder: Path, round_: int, mechanism: Mechanism, noise_seed: int) -> 
     was started with; PrivacyError where rounds are missing.
     """
     path = folder / FILE_NAME
+    terms = _terms(mechanism, noise_seed)
     kept, head, problem = [], ORIGIN, ""
     for number, (line, problem) in enumerate(read_lines(path)):
         if problem or number > round_:
@@ -107,8 +108,7 @@ def resume(folder: Path, round_: int, mechanism: Mechanism, noise_seed: int) -> 
         head = line["hash"]
     if not kept:
         raise DataError(f"{path}: {problem or 'is empty'}; start the run again")
-    terms, _ = _sealed(_terms(mechanism, noise_seed), ORIGIN)
-    if json.loads(terms) != kept[0]:
+    if not _agree({name: value for name, value in kept[0].items() if name not in ("previous", "hash")}, terms):
         raise DataError(f"{path}: the run was started with other privacy options or another noise seed; use those")
     if len(kept) - 1 < round_:
         reason = problem or f"it ends after round {len(kept) - 2}"
@@ -200,6 +200,15 @@ def _read(text: str) -> tuple[dict[str, Any], str]:
     if hashlib.sha256(_canonical(unsealed).encode()).hexdigest() != line["hash"] or _canonical(line) != text:
         return line, "was edited (its hash does not fit)"
     return line, ""
+
+
+def _agree(found: Any, expected: Any) -> bool:
+    """Equal but for the last digits of numbers that another machine calibrated."""
+    if isinstance(found, dict) and isinstance(expected, dict):
+        return found.keys() == expected.keys() and all(_agree(found[name], expected[name]) for name in found)
+    if isinstance(found, float) and isinstance(expected, float):
+        return math.isclose(found, expected, rel_tol=1e-6)
+    return bool(found == expected)
 
 
 def _canonical(value: Mapping[str, Any]) -> str:
