@@ -1,10 +1,10 @@
 """``fedflair synthesize``: FLAIR's synthetic twin, which needs no download, in any of the forms FLAIR comes in.
 
 Users, labels and their counts follow FLAIR's published statistics (``synthetic_labels``); the photographs are drawn so
-that each label can be seen and each user has a look of his own (``synthetic_images``). Scale ``full`` has every published
-count. ``mini`` is a hundred-and-thirtieth of it and deviates in three ways: no coarse label is on fewer than 2 % of a
-partition's images, so that each can be learned and scored; no user has more than 5 % of the images; and only the more
-frequent fine-grained labels are used (149 of 1,628), about as many images for each as a dataset of its size can show.
+that each label can be seen and each user has a look of his own (``synthetic_images``). Scale ``full`` has every
+published count. ``mini`` is a hundred-and-thirtieth of it and deviates in three ways: no coarse label is on fewer than
+2 % of a partition's images, so that each can be learned and scored; no user has more than 5 % of the images; and only
+the 149 most frequent of the 1,628 fine-grained labels are used, since the others would have no image or one.
 
 Everything depends on the seed alone, not on the number of processes.
 """

@@ -2,7 +2,7 @@
 
 Counts that FLAIR publishes are built exactly; what lies between them is drawn. Each partition is made by itself:
 
-1. images per user from a quantile function through the published quartiles and maximum, then dealt to the partitions;
+1. images per user and the partitions (``synthetic_users``);
 2. labels per image from a discrete distribution with the published mean and deviation;
 3. which labels: an image takes the labels with the highest score, score = how common the label is + how much its user
    likes it + chance, so users differ; then single labels are exchanged until each label's total is exact.
@@ -13,7 +13,6 @@ At 51,414 users this is FLAIR; at fewer, every count is scaled and the tail of l
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -24,12 +23,11 @@ from fedflair.data.flair_statistics import (
     COARSE_LABELS_PER_IMAGE,
     FINE_HEAD_COUNTS,
     FINE_LABELS_PER_IMAGE,
-    IMAGES_PER_USER,
-    NUM_IMAGES,
     NUM_USERS,
     PARTITION_SIZES,
 )
 from fedflair.data.records import PARTITIONS
+from fedflair.data.synthetic_users import apportion, identifiers, sizes_by_partition
 from fedflair.data.synthetic_vocabulary import COARSE_LABELS, FINE_LABELS
 from fedflair.sampling import stream
 
@@ -39,11 +37,10 @@ BoolArray = npt.NDArray[np.bool_]
 
 FINE_NAMES: tuple[str, ...] = tuple(sorted(fine for names in FINE_LABELS.values() for fine in names))
 
-# Spread of a user's tastes, in natural-log units of preference; fitted to the published distinct labels per user.
-_COARSE_TASTE = 1.6
-# The taste for fine-grained labels narrows in users of few images: _FINE_TASTE * images ** -_FINE_TASTE_FALL.
-_FINE_TASTE = 4.0
-_FINE_TASTE_FALL = 0.2
+# Spread of a user's tastes, in natural-log units of preference: (images of the user, spread), log-linear in between.
+# Fitted to the published distinct labels per user; who shows little is choosier.
+_COARSE_TASTE = ((1, 1.55), (800, 1.55), (4151, 0.5))
+_FINE_TASTE = ((1, 12.0), (3, 8.0), (6, 5.0), (20, 2.0), (60, 0.9), (500, 0.9), (4151, 1.9))
 # Mean fine-grained labels per image that carries the coarse label; fitted to the published head and mean.
 _FINE_PER_COARSE = {
     "structure": 1.85,
@@ -57,12 +54,7 @@ _FINE_PER_COARSE = {
 }
 _FINE_PER_RARE_COARSE = 1.25
 # The tail of a coarse label's fine labels falls like rank ** -this.
-_TAIL_EXPONENT = 1.0
-# (share of users below, images): knots of the quantile function, log-linear in between; the last knots are fitted.
-_SIZE_KNOTS = ((0.0, 1), (0.405, 1), (0.5, 2), (0.62, 3), (0.75, 5), (0.87, 11), (0.95, 27), (0.99, 100), (0.999, 470))
-# In a small dataset no user has more than this share of the images, lest one user be the dataset.
-_LARGEST_USER_SHARE = 0.05
-_LARGEST_IMAGE_ID = 42_400_000_000
+_TAIL_EXPONENT = 0.9
 
 
 @dataclass(frozen=True)
@@ -86,38 +78,43 @@ class PartitionLabels:
         return len(self.image_ids)
 
 
-def make_labels(num_users: int, seed: int, *, min_label_share: float = 0.0) -> dict[str, PartitionLabels]:
-    """Users, image ids and labels of all partitions.
+def make_labels(
+    num_users: int, seed: int, *, min_label_share: float = 0.0, partitions: tuple[str, ...] = PARTITIONS
+) -> dict[str, PartitionLabels]:
+    """Users, image ids and labels of the partitions, each of which is the same with and without the others.
 
     num_users: 10 to 51,414.  min_label_share: no coarse label is on fewer than this share of a partition's images.
     """
-    sizes = _sizes_by_partition(num_users, seed)
-    user_ids, image_ids = _identifiers(num_users, sum(int(part.sum()) for part in sizes.values()), seed)
+    sizes = sizes_by_partition(num_users, seed)
+    user_ids, image_ids = identifiers(num_users, sum(int(part.sum()) for part in sizes.values()), seed)
     vocabulary = _vocabulary(num_users)
     labelled, first_user, first_image = {}, 0, 0
     for name in PARTITIONS:
-        part = sizes[name]
-        ids = sorted(user_ids[first_user : first_user + len(part)])
-        offsets = np.concatenate([[0], np.cumsum(part)])
-        images = image_ids[first_image : first_image + offsets[-1]].copy()
-        for start, stop in pairwise(offsets.tolist()):
-            images[start:stop].sort()
-        user_of_image = np.repeat(np.arange(len(part)), part)
-        coarse = _coarse_labels(user_of_image, name, seed, min_label_share)
-        fine_offsets, fine_indices = _fine_labels(user_of_image, coarse, vocabulary, name, seed)
-        labelled[name] = PartitionLabels(ids, offsets, images, coarse, fine_offsets, fine_indices)
-        first_user, first_image = first_user + len(part), first_image + int(offsets[-1])
+        part, count = sizes[name], int(sizes[name].sum())
+        if name in partitions:
+            ids = sorted(user_ids[first_user : first_user + len(part)])
+            images = image_ids[first_image : first_image + count]
+            labelled[name] = _partition(name, ids, images, part, vocabulary, seed, min_label_share)
+        first_user, first_image = first_user + len(part), first_image + count
     return labelled
 
 
-def apportion(weights: npt.ArrayLike, total: int) -> IntArray:
-    """Integers in proportion to non-negative ``weights`` [k] that sum to ``total``, by largest remainder: int64 [k]."""
-    shares = np.asarray(weights, dtype=np.float64)
-    exact = shares * (total / shares.sum())
-    counts = np.floor(exact).astype(np.int64)
-    short = total - int(counts.sum())
-    counts[np.argsort(counts - exact, kind="stable")[:short]] += 1
-    return np.asarray(counts)
+def _partition(
+    name: str,
+    user_ids: list[str],
+    image_ids: IntArray,
+    sizes: IntArray,
+    vocabulary: dict[str, tuple[str, ...]],
+    seed: int,
+    min_label_share: float,
+) -> PartitionLabels:
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    user_of_image = np.repeat(np.arange(len(sizes)), sizes)
+    coarse = _coarse_labels(user_of_image, name, seed, min_label_share)
+    fine_offsets, fine_indices = _fine_labels(user_of_image, coarse, vocabulary, name, seed)
+    # Within a user by image id, as in a store.
+    ids = image_ids[np.lexsort((image_ids, user_of_image))]
+    return PartitionLabels(user_ids, offsets, ids, coarse, fine_offsets, fine_indices)
 
 
 def count_distribution(n: int, total: int, std: float, highest: int) -> IntArray:
@@ -149,81 +146,6 @@ def count_distribution(n: int, total: int, std: float, highest: int) -> IntArray
     return counts
 
 
-def _sizes_by_partition(num_users: int, seed: int) -> dict[str, IntArray]:
-    """Images of each user, in random order within a partition."""
-    users = apportion([PARTITION_SIZES[name].users for name in PARTITIONS], num_users)
-    total = round(NUM_IMAGES * num_users / NUM_USERS)
-    images = apportion([PARTITION_SIZES[name].images for name in PARTITIONS], total)
-    sizes = _sizes(num_users, total)
-    # Dealt like cards from the largest down, so that each partition gets its share of large users; train the largest.
-    turns = np.concatenate([(np.arange(count) + 0.5 * (k > 0)) / count for k, count in enumerate(users)])
-    owner = np.repeat(np.arange(len(PARTITIONS)), users)[np.argsort(turns, kind="stable")]
-    hands = [np.sort(sizes[owner == k]) for k in range(len(PARTITIONS))]
-    for k in (1, 2):
-        _trade(hands[k], hands[0], int(images[k]))
-    return {
-        name: stream(seed, "synthetic user sizes", client=name).permutation(hand)
-        for name, hand in zip(PARTITIONS, hands)
-    }
-
-
-def _sizes(num_users: int, total: int) -> IntArray:
-    """Images per user, descending, ``total`` altogether: the quantile function at evenly spaced points."""
-    knots = np.array([*_SIZE_KNOTS, (1.0, IMAGES_PER_USER.maximum)])
-    points = 1 - (np.arange(num_users) + 0.5) / num_users
-    curve = np.exp(np.interp(points, knots[:, 0], np.log(knots[:, 1])))
-    third_quartile = IMAGES_PER_USER.quartiles[2]
-    largest = min(IMAGES_PER_USER.maximum, max(third_quartile + 1, round(_LARGEST_USER_SHARE * total)))
-
-    def stretched(power: float) -> IntArray:
-        tail = third_quartile * np.maximum(curve / third_quartile, 1.0) ** power
-        sizes = np.minimum(np.rint(np.where(curve > third_quartile, tail, curve)), largest).astype(np.int64)
-        if num_users == NUM_USERS:
-            sizes[0] = largest
-        return np.asarray(sizes)
-
-    low, high = 0.3, 3.0
-    for _ in range(50):
-        power = (low + high) / 2
-        low, high = (power, high) if stretched(power).sum() <= total else (low, power)
-    sizes = stretched(low)
-    # What rounding left over goes to middling users, one image each; none of them is near a quartile or the maximum.
-    above = np.flatnonzero((sizes > third_quartile) & (sizes < sizes[0]))
-    rest = np.resize(above if len(above) else np.array([0]), total - int(sizes.sum()))
-    np.add.at(sizes, rest, 1)
-    return sizes
-
-
-def _trade(hand: IntArray, other: IntArray, target: int) -> None:
-    """Exchanges users between two partitions, in place, until ``hand`` holds ``target`` images."""
-    while gap := target - int(hand.sum()):
-        best = None
-        for mine in np.unique(hand):
-            # The partner that closes most of the gap without passing it.
-            wanted = int(mine) + gap
-            reachable = other[(other - mine) * np.sign(gap) > 0]
-            reachable = reachable[(wanted - reachable) * np.sign(gap) >= 0]
-            if len(reachable):
-                partner = int(reachable[np.argmin(np.abs(wanted - reachable))])
-                if best is None or abs(wanted - partner) < best[0]:
-                    best = (abs(wanted - partner), int(mine), partner)
-        if best is None:
-            return
-        _, mine, partner = best
-        hand[np.argmax(hand == mine)], other[np.argmax(other == partner)] = partner, mine
-
-
-def _identifiers(num_users: int, num_images: int, seed: int) -> tuple[list[str], IntArray]:
-    """Distinct user ids in the form of Flickr's, and distinct image ids, both in random order."""
-    rng = stream(seed, "synthetic user ids")
-    numbers = rng.permutation(np.unique(rng.integers(10_000, 200_000_000, 2 * num_users + 100)))[:num_users]
-    offices = rng.integers(0, 9, num_users)
-    rng = stream(seed, "synthetic image ids")
-    drawn = np.unique(rng.integers(1_000_000, _LARGEST_IMAGE_ID, num_images + num_images // 50 + 100))
-    image_ids = rng.permutation(drawn)[:num_images]
-    return [f"{number}@N{office:02d}" for number, office in zip(numbers.tolist(), offices.tolist())], image_ids
-
-
 def _coarse_labels(user_of_image: IntArray, partition: str, seed: int, min_label_share: float) -> BoolArray:
     """Coarse labels of a partition's images: bool [n, 17]; each label's total is its share of the published one."""
     n = len(user_of_image)
@@ -234,9 +156,16 @@ def _coarse_labels(user_of_image: IntArray, partition: str, seed: int, min_label
     )
     rng = stream(seed, "synthetic coarse labels", client=partition)
     per_image = rng.permutation(np.repeat(np.arange(1, len(histogram) + 1), histogram))
-    taste = rng.standard_normal((int(user_of_image[-1]) + 1, len(COARSE_LABELS)), dtype=np.float32) * _COARSE_TASTE
+    spread = _spread(user_of_image, _COARSE_TASTE)
+    taste = rng.standard_normal((len(spread), len(COARSE_LABELS)), dtype=np.float32) * spread[:, None]
     scores = taste[user_of_image] + _gumbel(rng, (n, len(COARSE_LABELS)))
     return _choose(scores, per_image, totals, rng)
+
+
+def _spread(user_of_image: IntArray, knots: tuple[tuple[int, float], ...]) -> FloatArray:
+    """The spread of each user's taste, by his number of images: float32 [users]."""
+    sizes, spreads = np.array(knots).T
+    return np.asarray(np.interp(np.log(np.bincount(user_of_image)), np.log(sizes), spreads), dtype=np.float32)
 
 
 def _share_of_partition(published: IntArray, partition: str, n: int) -> IntArray:
@@ -289,27 +218,24 @@ def exchange(chosen: BoolArray, totals: IntArray, rng: np.random.Generator) -> N
 
     A label in surplus is replaced by one in deficit on random rows that have only the first.
     """
-    gaps = totals - chosen.sum(axis=0)
-    blocked: set[tuple[int, int]] = set()
-    while (gaps > 0).any() and (gaps < 0).any():
-        pairs = [
-            (int(a), int(b))
-            for a in np.argsort(gaps)
-            if gaps[a] < 0
-            for b in np.argsort(-gaps)
-            if gaps[b] > 0 and (int(a), int(b)) not in blocked
-        ]
-        if not pairs:
-            return
-        a, b = pairs[0]
-        rows = np.flatnonzero(chosen[:, a] & ~chosen[:, b])
-        count = min(-int(gaps[a]), int(gaps[b]), len(rows))
-        picked = rng.permutation(rows)[:count]
-        chosen[picked, a], chosen[picked, b] = False, True
-        gaps[a] += count
-        gaps[b] -= count
-        if count == len(rows):
-            blocked.add((a, b))
+    # Whole columns are read again and again, so they had better be contiguous.
+    columns = np.asfortranarray(chosen)
+    gaps = totals - columns.sum(axis=0)
+    moved = True
+    while moved and (gaps < 0).any():
+        moved = False
+        for a in np.argsort(gaps)[: np.count_nonzero(gaps < 0)].tolist():
+            for b in np.argsort(-gaps).tolist():
+                if gaps[a] >= 0 or gaps[b] <= 0:
+                    break
+                rows = np.flatnonzero(columns[:, a] & ~columns[:, b])
+                count = min(-int(gaps[a]), int(gaps[b]), len(rows))
+                picked = rng.permutation(rows)[:count]
+                columns[picked, a], columns[picked, b] = False, True
+                gaps[a] += count
+                gaps[b] -= count
+                moved |= count > 0
+    chosen[:] = columns
 
 
 def _vocabulary(num_users: int) -> dict[str, tuple[str, ...]]:
@@ -323,7 +249,7 @@ def _fine_labels(
 ) -> tuple[IntArray, npt.NDArray[np.uint16]]:
     """Fine-grained labels of a partition's images, as CSR over FINE_NAMES; each coarse label of an image has one."""
     per_coarse = _fine_counts(coarse, vocabulary, stream(seed, "synthetic fine counts", client=partition))
-    spread = (_FINE_TASTE * np.bincount(user_of_image) ** -_FINE_TASTE_FALL).astype(np.float32)
+    spread = _spread(user_of_image, _FINE_TASTE)
     name_index = {name: k for k, name in enumerate(FINE_NAMES)}
     all_rows, all_labels = [], []
     for k, label in enumerate(COARSE_LABELS):

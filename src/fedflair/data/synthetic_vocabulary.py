@@ -1,8 +1,8 @@
 """The names of the synthetic twin: 1,639 fine-grained labels, their coarse labels, and how each one is to look.
 
 Only the 20 head names and the 17 coarse names are FLAIR's; the rest are everyday nouns and adjectives, because FLAIR's
-own list is under a non-commercial licence. As many names are made as FLAIR has; the last few are never used, as in FLAIR,
-whose relation has 1,639 lines for 1,628 labels in use. Under which coarse label a head name belongs is our choice.
+own list is under a non-commercial licence. As many names are made as FLAIR has; the last few are never used, as in
+FLAIR, whose relation has 1,639 lines for 1,628 labels in use. Which coarse label a head name has is our choice.
 """
 
 from __future__ import annotations
