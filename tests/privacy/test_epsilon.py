@@ -91,12 +91,14 @@ def test_table_and_text(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    ask(capsys, epsilon=2.0, plot=tmp_path / "epsilon.png", cohort_size=20, population=400, sampling_rate=None)
+    ask(
+        capsys, epsilon=2.0, rounds=5, plot=tmp_path / "epsilon.png", cohort_size=20, population=400, sampling_rate=None
+    )
     with Image.open(tmp_path / "epsilon.png") as image:
         assert image.format == "PNG"
         assert image.size == (1200, 480)
     with pytest.raises(ConfigError, match=r"plot: .* cannot be written"):
-        ask(capsys, epsilon=2.0, plot=tmp_path / "no" / "epsilon.png")
+        ask(capsys, noise_multiplier=2.0, rounds=1, plot=tmp_path / "no" / "epsilon.png")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,9 @@ from fedflair.privacy.clipping import none, norm_clipping_only
 from fedflair.privacy.contract import (
     ClipResult,
     CohortStats,
+    LocalMechanism,
+    LocalPrivacyOptions,
+    MakeLocalMechanism,
     MakeMechanism,
     Mechanism,
     MechanismState,
@@ -16,6 +19,7 @@ from fedflair.privacy.contract import (
 )
 from fedflair.privacy.gaussian import gaussian, gaussian_moments_accountant
 from fedflair.privacy.laplace import laplace
+from fedflair.privacy.local import local_gaussian, local_laplace, local_none, local_norm_clipping_only
 from fedflair.sampling import SamplerDescription
 
 MECHANISMS: dict[str, MakeMechanism] = {
@@ -25,6 +29,13 @@ MECHANISMS: dict[str, MakeMechanism] = {
     "gaussian_moments_accountant": gaussian_moments_accountant,
     "laplace": laplace,
     "banded_matrix_factorization": banded_matrix_factorization,
+}
+
+LOCAL_MECHANISMS: dict[str, MakeLocalMechanism] = {
+    "none": local_none,
+    "norm_clipping_only": local_norm_clipping_only,
+    "gaussian": local_gaussian,
+    "laplace": local_laplace,
 }
 
 
@@ -40,13 +51,27 @@ def make_mechanism(options: PrivacyOptions, sampler: SamplerDescription, num_rou
     return MECHANISMS[options.mechanism](options, sampler, num_rounds, noise_seed)
 
 
+def make_local_mechanism(
+    options: LocalPrivacyOptions, sampler: SamplerDescription, num_rounds: int, noise_seed: int
+) -> LocalMechanism:
+    """The local mechanism named in ``options``. Raises ConfigError for impossible options."""
+    if options.mechanism not in LOCAL_MECHANISMS:
+        known = ", ".join(LOCAL_MECHANISMS)
+        raise ConfigError(f"local_privacy_mechanism: {options.mechanism!r} is unknown; choose one of {known}")
+    return LOCAL_MECHANISMS[options.mechanism](options, sampler, num_rounds, noise_seed)
+
+
 __all__ = [
+    "LOCAL_MECHANISMS",
     "MECHANISMS",
     "ClipResult",
     "CohortStats",
+    "LocalMechanism",
+    "LocalPrivacyOptions",
     "Mechanism",
     "MechanismState",
     "PrivacyEvent",
     "PrivacyOptions",
+    "make_local_mechanism",
     "make_mechanism",
 ]

@@ -130,7 +130,9 @@ def _distance(neighbouring: Neighbouring) -> float:
     return 2.0 if neighbouring == "replace_one" else 1.0
 
 
-def _epsilon(event: PrivacyEvent, delta: float, accountant: Accountant, tolerance: float = _TOLERANCE) -> float:
+def _epsilon(
+    event: PrivacyEvent, delta: float, accountant: Accountant, tolerance: float = _TOLERANCE, rough: float = 0.0
+) -> float:
     import dp_accounting
 
     with _quiet():
@@ -141,8 +143,8 @@ def _epsilon(event: PrivacyEvent, delta: float, accountant: Accountant, toleranc
                 return float(dp_accounting.get_epsilon_gaussian(sigma, delta))
             event = replace(event, sampling="none", sampling_rate=1.0)
         if accountant == "rdp":
-            return _rdp_epsilon(event, delta, _RDP_ORDERS)
-        return _pld_epsilon(event, delta, tolerance)
+            return _rdp_epsilon(event, delta, _FIXED_ORDERS if event.sampling == "fixed" else _RDP_ORDERS)
+        return _pld_epsilon(event, delta, _interval(event, delta, tolerance, rough))
 
 
 def _dp_event(event: PrivacyEvent, distance: float) -> Any:
@@ -173,7 +175,7 @@ def _rdp_epsilon(event: PrivacyEvent, delta: float, orders: Sequence[float]) -> 
     return float(accountant.get_epsilon(delta))
 
 
-def _pld_epsilon(event: PrivacyEvent, delta: float, tolerance: float) -> float:
+def _pld_epsilon(event: PrivacyEvent, delta: float, interval: float) -> float:
     from dp_accounting import NeighboringRelation
     from dp_accounting.pld import PLDAccountant
 
@@ -183,21 +185,23 @@ def _pld_epsilon(event: PrivacyEvent, delta: float, tolerance: float) -> float:
             relation = NeighboringRelation.REPLACE_ONE
         else:
             distance = 2.0
-    accountant = PLDAccountant(relation, value_discretization_interval=_interval(event, delta, tolerance))
+    accountant = PLDAccountant(relation, value_discretization_interval=interval)
     accountant.compose(_dp_event(event, distance))
     return float(accountant.get_epsilon(delta))
 
 
-def _interval(event: PrivacyEvent, delta: float, tolerance: float) -> float:
+def _interval(event: PrivacyEvent, delta: float, tolerance: float, rough: float) -> float:
     """The coarsest discretisation that keeps the relative error of epsilon below ``tolerance`` and fits in memory.
+
+    rough: a guess at epsilon, 0 where there is none.
 
     Composing ``count`` discretised losses was seen to add about ``count * interval**2 / 2`` to epsilon.
     """
-    rough = _rough_epsilon(event, delta)
+    rough = rough or _rough_epsilon(event, delta)
     if event.noise == "laplace":
         # Its losses are bounded, and near the bound each release adds up to a whole interval.
         return max(1e-4 * _one_laplace_loss(event), rough / _MAX_GRID_POINTS)
-    accurate = min(math.sqrt(2 * tolerance * rough / event.count), 1e-3 * max(1.0, rough / 100))
+    accurate = min(math.sqrt(2 * tolerance * rough / event.count), 100 * tolerance * max(1.0, rough / 100))
     return max(accurate, rough / _MAX_GRID_POINTS, 1e-7)
 
 
@@ -223,7 +227,9 @@ def _calibrate(event: PrivacyEvent, target: float, delta: float, accountant: Acc
     aim = target * (1 - _CALIBRATION_TOLERANCE)
 
     def gap(log_multiplier: float, tolerance: float) -> float:
-        found = _epsilon(replace(event, noise_multiplier=math.exp(log_multiplier)), delta, accountant, tolerance)
+        found = _epsilon(
+            replace(event, noise_multiplier=math.exp(log_multiplier)), delta, accountant, tolerance, target
+        )
         return math.log(max(found, 1e-12) / aim)
 
     start = math.log(quick_noise_multiplier(event, target, delta))
@@ -296,6 +302,8 @@ def _quiet() -> Iterator[None]:
 
 
 _ROUGH_ORDERS = [1.1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128, 256]
+# Without replacement the bound is exact at whole orders only, and takes time with the square of the order.
+_FIXED_ORDERS = [1.25, 1.5, 1.75, *range(2, 33), *range(34, 65, 2), 72, 80, 96, 128, 192, 256]
 _RDP_ORDERS = [
     *(1.02, 1.05),
     *(1 + x / 10 for x in range(1, 100)),

@@ -9,7 +9,7 @@ import torch
 from fedflair.errors import ConfigError
 from fedflair.privacy.accounting import Noise
 from fedflair.privacy.clipping import clip_update
-from fedflair.privacy.contract import CohortStats, Mechanism, MechanismState, PrivacyOptions
+from fedflair.privacy.contract import CohortStats, LocalPrivacyOptions, Mechanism, MechanismState, PrivacyOptions
 from fedflair.privacy.deployment import Deployment, describe
 from fedflair.privacy.noise import standard_laplace, standard_normal
 
@@ -63,11 +63,12 @@ def additive_mechanism(
     )
 
 
-def check_order(options: PrivacyOptions, order: float) -> None:
+def check_order(options: PrivacyOptions | LocalPrivacyOptions, order: float) -> None:
     """Refuses (ConfigError) a norm other than the one the mechanism protects."""
     if options.order not in (None, order):
+        which = "local_order" if isinstance(options, LocalPrivacyOptions) else "central_order"
         raise ConfigError(
-            f"central_order: {options.mechanism} protects norms of order {order:g}, not {options.order:g}; leave it out"
+            f"{which}: {options.mechanism} protects norms of order {order:g}, not {options.order:g}; leave it out"
         )
 
 

@@ -15,8 +15,10 @@ from fedflair.sampling import SamplerDescription
 # Float64 copies of blocks this long stay in the processor's cache: 8 times faster than one copy of 11.2 M values.
 _BLOCK = 1 << 16
 
-# Two float32 roundings, of the factor and of each product, can lengthen an update by 2**-23: scale to a little less.
+# Float32 roundings of the factor and of each product can lengthen an update by 2**-23: scale to a little less.
 _ROUNDING = 1 - 2**-22
+
+_SMALLEST_FACTOR = 2.0**-64
 
 
 def vector_norm(vector: torch.Tensor, order: float) -> float:
@@ -54,8 +56,22 @@ def clip_update(update: torch.Tensor, bound: float, order: float = 2.0) -> ClipR
         return ClipResult(norm, clipped=False, rejected=True)
     if norm <= bound:
         return ClipResult(norm, clipped=False, rejected=False)
-    update.mul_(bound / norm * _ROUNDING)
+    factor = bound / norm * _ROUNDING
+    if factor < _SMALLEST_FACTOR:
+        # As one float32 this factor would have few digits or none left.
+        update.mul_(_SMALLEST_FACTOR)
+        factor /= _SMALLEST_FACTOR
+    update.mul_(factor)
     return ClipResult(norm, clipped=True, rejected=False)
+
+
+def norm_order(order: float | None, option: str) -> float:
+    """``order``, 2 if None. Raises ConfigError, naming the option, where it is not the order of a norm."""
+    if order is None:
+        return 2.0
+    if not order >= 1:
+        raise ConfigError(f"{option}: {order} is not the order of a norm; it must be at least 1, or inf")
+    return order
 
 
 def none(options: PrivacyOptions, sampler: SamplerDescription, num_rounds: int, noise_seed: int) -> Mechanism:
@@ -67,9 +83,7 @@ def norm_clipping_only(
     options: PrivacyOptions, sampler: SamplerDescription, num_rounds: int, noise_seed: int
 ) -> Mechanism:
     """Clipping in any order's norm, no noise; no epsilon holds."""
-    order = 2.0 if options.order is None else options.order
-    if not order >= 1:
-        raise ConfigError(f"central_order: {order} is not the order of a norm; it must be at least 1, or inf")
+    order = norm_order(options.order, "central_order")
     description = {
         "mechanism": "norm_clipping_only",
         "epsilon": None,

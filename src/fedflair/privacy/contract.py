@@ -105,4 +105,34 @@ class PrivacyOptions:
     adaptive_clipping_noise_std: float | None = None
 
 
+@dataclass(frozen=True)
+class LocalMechanism:
+    """What a client does to its own update before anybody else sees it.
+
+    privatise: (update float32 [P], round, client id) -> what clipping saw; clips and adds noise in place. Safe to call
+        from several threads.
+    description: what a summary says of it; empty for none.
+    """
+
+    name: str
+    privatise: Callable[[torch.Tensor, int, str], ClipResult]
+    description: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class LocalPrivacyOptions:
+    """Options of a local mechanism; ``config.py`` has them as ``local_*``.
+
+    epsilon, delta: budget of one update. clipping_bound, order: as of a central mechanism.
+    """
+
+    mechanism: str = "none"
+    epsilon: float = 2.0
+    delta: float = 1e-5
+    clipping_bound: float = 0.1
+    order: float | None = None
+    noise_from_seed: bool = False
+
+
+MakeLocalMechanism = Callable[[LocalPrivacyOptions, SamplerDescription, int, int], LocalMechanism]
 MakeMechanism = Callable[[PrivacyOptions, SamplerDescription, int, int], Mechanism]

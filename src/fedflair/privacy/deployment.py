@@ -58,8 +58,8 @@ class Deployment:
 
 def make_deployment(options: PrivacyOptions, sampler: SamplerDescription, num_rounds: int) -> Deployment:
     """Fills in what was not given and refuses what cannot be promised (ConfigError, PrivacyError)."""
-    _require_positive("central_epsilon", options.epsilon)
-    _require_positive("central_privacy_clipping_bound", options.clipping_bound)
+    require_positive("central_epsilon", options.epsilon)
+    require_positive("central_privacy_clipping_bound", options.clipping_bound)
     if not 0 < options.delta < 1:
         raise ConfigError(f"central_delta: {options.delta} is impossible; it must lie in (0, 1)")
     population = sampler.population if options.population is None else options.population
@@ -170,6 +170,6 @@ def show(value: float | None) -> str:
     return "infinite" if value is None or not math.isfinite(value) else f"{value:.4g}"
 
 
-def _require_positive(name: str, value: float) -> None:
+def require_positive(name: str, value: float) -> None:
     if not (value > 0 and math.isfinite(value)):
         raise ConfigError(f"{name}: {value} is impossible; it must be a finite number above 0")

@@ -7,7 +7,8 @@ clipping bound is added once to each coordinate of a cohort's sum.
 from __future__ import annotations
 
 from fedflair.privacy.accounting import calibrate, single_release
-from fedflair.privacy.additive import additive_mechanism, no_adaptive_clipping
+from fedflair.privacy.adaptive_clipping import adaptive_gaussian, check_adaptive_clipping
+from fedflair.privacy.additive import additive_mechanism, check_order, no_adaptive_clipping
 from fedflair.privacy.contract import Mechanism, PrivacyOptions
 from fedflair.privacy.deployment import make_deployment
 from fedflair.sampling import SamplerDescription
@@ -27,9 +28,14 @@ def gaussian(options: PrivacyOptions, sampler: SamplerDescription, num_rounds: i
 def gaussian_moments_accountant(
     options: PrivacyOptions, sampler: SamplerDescription, num_rounds: int, noise_seed: int
 ) -> Mechanism:
-    """All rounds together are (epsilon, delta)-private."""
+    """All rounds together are (epsilon, delta)-private; with ``adaptive_clipping`` the bound follows the norms."""
     deployment = make_deployment(options, sampler, num_rounds)
+    check_order(options, 2.0)
+    if options.adaptive_clipping:
+        check_adaptive_clipping(deployment)
     event = deployment.event("gaussian", 0.0, num_rounds)
     multiplier = calibrate(event, options.epsilon, options.delta, options.accountant)
     name = "gaussian_moments_accountant"
+    if options.adaptive_clipping:
+        return adaptive_gaussian(name, deployment, multiplier, noise_seed)
     return additive_mechanism(name, deployment, "gaussian", multiplier, noise_seed, budget="run")

@@ -21,9 +21,12 @@ _BLOCK = 1 << 20
 FloatArray = npt.NDArray[np.float32]
 
 
-def noise_key(noise_seed: int, round_: int) -> int:
-    """The 128-bit key of one round's generator."""
-    digest = hashlib.sha256(f"fedflair noise\x1f{noise_seed}\x1f{round_}".encode()).digest()
+def noise_key(noise_seed: int, round_: int, client: str | None = None) -> int:
+    """The 128-bit key of the generator of one round's sum, or of one client's own noise in that round."""
+    text = f"fedflair noise\x1f{noise_seed}\x1f{round_}"
+    if client is not None:
+        text = f"fedflair local noise\x1f{noise_seed}\x1f{round_}\x1f{client}"
+    digest = hashlib.sha256(text.encode()).digest()
     return int.from_bytes(digest[:16], "little")
 
 
@@ -33,43 +36,41 @@ def noise_fingerprint(noise_seed: int, round_: int) -> str:
     return hashlib.sha256(b"fedflair noise fingerprint\x1f" + key).hexdigest()[:16]
 
 
-def standard_normal(noise_seed: int, round_: int, size: int) -> torch.Tensor:
+def standard_normal(noise_seed: int, round_: int, size: int, client: str | None = None) -> torch.Tensor:
     """Independent N(0, 1): float32 [size] on the CPU."""
 
     def fill(generator: np.random.Generator, out: FloatArray) -> None:
         generator.standard_normal(out=out, dtype=np.float32)
 
-    return _draw(noise_seed, round_, size, fill)
+    return _draw(noise_key(noise_seed, round_, client), size, fill)
 
 
-def standard_laplace(noise_seed: int, round_: int, size: int) -> torch.Tensor:
+def standard_laplace(noise_seed: int, round_: int, size: int, client: str | None = None) -> torch.Tensor:
     """Independent Laplace(0, 1), of variance 2: float32 [size] on the CPU."""
 
     def fill(generator: np.random.Generator, out: FloatArray) -> None:
         generator.standard_exponential(out=out, dtype=np.float32)
         out -= generator.standard_exponential(len(out), dtype=np.float32)
 
-    return _draw(noise_seed, round_, size, fill)
+    return _draw(noise_key(noise_seed, round_, client), size, fill)
 
 
 def scalar_normal(noise_seed: int, round_: int) -> float:
     """One N(0, 1) in float64, independent of the vectors of the same round."""
     # The vectors' blocks are numbered from 0, so this counter range is never theirs.
-    return float(_generator(noise_seed, round_, block=(1 << 64) - 1).standard_normal())
+    return float(_generator(noise_key(noise_seed, round_), block=(1 << 64) - 1).standard_normal())
 
 
-def _generator(noise_seed: int, round_: int, block: int) -> np.random.Generator:
+def _generator(key: int, block: int) -> np.random.Generator:
     counter: Any = np.array([0, 0, 0, block], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=noise_key(noise_seed, round_), counter=counter))
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
 
-def _draw(
-    noise_seed: int, round_: int, size: int, fill: Callable[[np.random.Generator, FloatArray], None]
-) -> torch.Tensor:
+def _draw(key: int, size: int, fill: Callable[[np.random.Generator, FloatArray], None]) -> torch.Tensor:
     noise = np.empty(size, dtype=np.float32)
 
     def fill_block(block: int) -> None:
-        fill(_generator(noise_seed, round_, block), noise[block * _BLOCK : (block + 1) * _BLOCK])
+        fill(_generator(key, block), noise[block * _BLOCK : (block + 1) * _BLOCK])
 
     num_blocks = -(-size // _BLOCK)
     if num_blocks <= 1:
