@@ -28,7 +28,7 @@ class TrainConfig:
         mean_datapoints_per_user: Images of an artificial user (flair_iid only).
         datapoints_per_user_distribution: Whether those sizes are all equal or Poisson.
         image_size: Side in pixels of the square network input.
-        model: Family of models.
+        model: A torchvision backbone, or a small network for quick checks on small images.
         model_type: Any torchvision classification backbone.
         pretrained: Start from ImageNet weights, BatchNorm statistics frozen; else from scratch with GroupNorm.
         pretrained_weights: A .safetensors or .pth file to start from instead of downloading torchvision's.
@@ -76,7 +76,7 @@ class TrainConfig:
     mean_datapoints_per_user: int = 50
     datapoints_per_user_distribution: Literal["constant", "poisson"] = "constant"
     image_size: int = 224
-    model: Literal["multi_label_cnn"] = "multi_label_cnn"
+    model: Literal["multi_label_cnn", "small_cnn"] = "multi_label_cnn"
     model_type: str = "resnet18"
     pretrained: bool = True
     pretrained_weights: Path | None = None

@@ -232,10 +232,11 @@ def describe_setup(setup: Setup, folder: RunFolder) -> str:
     config, dataset = setup.config, setup.dataset
     num_parameters = sum(p.numel() for p in setup.module.parameters() if p.requires_grad)
     start = "pretrained" if config.pretrained else "from scratch"
+    network = config.model_type if config.model == "multi_label_cnn" else config.model
     lines = [
         f"{config.setting}: {len(dataset.client_ids):,} clients, {dataset.partition.num_images:,} images, "
         f"{dataset.num_labels} labels",
-        f"{config.model_type} {start}, {num_parameters:,} parameters, {config.image_size} px, {setup.device}",
+        f"{network} {start}, {num_parameters:,} parameters, {config.image_size} px, {setup.device}",
     ]
     privacy = setup.mechanism.description
     if privacy.get("words"):

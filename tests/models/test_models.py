@@ -11,6 +11,7 @@ from torch import nn
 from torchvision import models
 
 from fedflair.errors import ConfigError, DataError
+from fedflair.models import small_cnn
 from fedflair.models.dropout import SeededDropout, replace_dropout, seed_dropout
 from fedflair.models.flat import flatten
 from fedflair.models.multi_label_cnn import build, imagenet_weights
@@ -135,3 +136,12 @@ def test_dropout_draws_from_its_generator_only() -> None:
     assert set(one.tolist()) == {0.0, 2.0}
     module.eval()
     assert torch.equal(module(torch.ones(5)), torch.ones(5))
+
+
+def test_the_small_network() -> None:
+    module = small_cnn.build("", 5, pretrained=False, weights=None, seed=1)
+    again = small_cnn.build("", 5, pretrained=False, weights=None, seed=1)
+    assert module(torch.zeros(2, 3, 32, 32)).shape == (2, 5)
+    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), again.parameters()))
+    with pytest.raises(ConfigError, match="small_cnn has no published weights"):
+        small_cnn.build("", 5, pretrained=True, weights=None, seed=1)

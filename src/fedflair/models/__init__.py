@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from torch import nn
 
-from fedflair.models import multi_label_cnn
+from fedflair.models import multi_label_cnn, small_cnn
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "multi_label_cnn": multi_label_cnn.build,
+    "small_cnn": small_cnn.build,
 }
