@@ -12,8 +12,9 @@ from fedflair.errors import ConfigError
 from fedflair.privacy.contract import ClipResult, CohortStats, Mechanism, MechanismState, PrivacyOptions
 from fedflair.sampling import SamplerDescription
 
-# Float64 copies of blocks this long stay in the processor's cache: 8 times faster than one copy of 11.2 M values.
-_BLOCK = 1 << 16
+# Float64 copies of blocks this long stay in the processor's cache: 7 times faster than one copy of 11.2 M values. They
+# are short enough for torch to sum them in the calling thread, beside which other clients are trained.
+_BLOCK = 1 << 15
 
 # Float32 roundings of the factor and of each product can lengthen an update by 2**-23: scale to a little less.
 _ROUNDING = 1 - 2**-22
@@ -28,21 +29,16 @@ def vector_norm(vector: torch.Tensor, order: float) -> float:
     if vector.is_cuda:
         return float(torch.linalg.vector_norm(vector, order, dtype=torch.float64))
     if order == 2:
-        squares = 0.0
-        for block in torch.split(vector, _BLOCK):
-            double = block.double()
-            squares += float(torch.dot(double, double))
-        return math.sqrt(squares)
+        # Not torch.dot: the linear algebra library starts threads for each block, which costs more than the sum.
+        return math.hypot(*(float(torch.linalg.vector_norm(block.double())) for block in torch.split(vector, _BLOCK)))
     if order == 1:
         return math.fsum(float(block.double().abs().sum()) for block in torch.split(vector, _BLOCK))
     largest = float(vector.abs().max())
     if math.isinf(order) or largest == 0 or not math.isfinite(largest):
         return largest
     # Relative to the largest entry no power overflows, and what underflows does not count.
-    powers = math.fsum(
-        float((block.double().abs() / largest).pow(order).sum()) for block in torch.split(vector, _BLOCK)
-    )
-    return float(largest * powers ** (1 / order))
+    blocks = (block.double().abs() / largest for block in torch.split(vector, _BLOCK))
+    return float(largest * math.fsum(float(block.pow(order).sum()) for block in blocks) ** (1 / order))
 
 
 def clip_update(update: torch.Tensor, bound: float, order: float = 2.0) -> ClipResult:
