@@ -23,8 +23,9 @@ NOISE_SEED = 7 << 99
 
 
 def mechanism(num_rounds: int) -> Mechanism:
+    # With everybody in every cohort epsilon is a formula, so that time goes into writing lines and being killed.
     options = PrivacyOptions("gaussian_moments_accountant", delta=1e-4)
-    return make_mechanism(options, SamplerDescription("poisson", 20, 400), num_rounds, NOISE_SEED)
+    return make_mechanism(options, SamplerDescription("poisson", 400, 400), num_rounds, NOISE_SEED)
 
 
 def run(folder: Path, num_rounds: int, made: Mechanism) -> None:
@@ -41,7 +42,7 @@ def run(folder: Path, num_rounds: int, made: Mechanism) -> None:
         book = ledger.create(folder, made, NOISE_SEED)
         save_tensors(checkpoint, {"model": model}, {**facts, "round": 0})
     for round_ in range(done, num_rounds):
-        cohort = CohortStats(int(stream(5, "cohort", round_).binomial(400, 0.05)), 0, 0)
+        cohort = CohortStats(int(stream(5, "cohort", round_).binomial(400, 0.5)), 0, 0)
         total, _ = made.add_noise(torch.zeros(50_000), cohort, round_, {})
         model += total
         book = ledger.append(book, round_, cohort, {})

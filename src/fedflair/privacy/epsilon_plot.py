@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedflair.errors import ConfigError
+from fedflair.privacy.accounting import calibrate
 from fedflair.privacy.epsilon import Question, over_rounds
 
 
@@ -43,7 +44,8 @@ def noise_by_cohort(question: Question, epsilon: float) -> tuple[list[float], li
     """(sampling rates, noise on the mean at equal epsilon, 1 at the question's own rate): cohorts of 1/4 to 4 times."""
     own = question.sampling_rate
     rates = [own * 2.0**k for k in range(-2, 3) if own * 2.0**k * question.min_separation <= 1]
-    asked = [replace(question, sampling_rate=rate, epsilon=epsilon, noise_multiplier=None) for rate in rates]
-    noises = [each.answer()[1] / each.sampling_rate for each in asked]
+    events = [replace(question, sampling_rate=rate).event(0.0) for rate in rates]
+    multipliers = [calibrate(event, epsilon, question.delta, question.accountant) for event in events]
+    noises = [multiplier / rate for multiplier, rate in zip(multipliers, rates)]
     reference = noises[rates.index(own)]
     return rates, [noise / reference for noise in noises]
