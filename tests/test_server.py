@@ -37,3 +37,17 @@ def test_the_published_schedule() -> None:
     assert server_learning_rate(config, 30) == pytest.approx(0.1)
     assert server_learning_rate(config, (30 + 4999) // 2) == pytest.approx(0.06, abs=1e-4)
     assert server_learning_rate(config, 4999) == pytest.approx(0.02)
+
+
+def test_avgm_equals_torch_sgd_with_momentum() -> None:
+    ours = SERVER_OPTIMIZERS["avgm"](TrainConfig())
+    parameters = torch.randn(20, generator=torch.Generator().manual_seed(0))
+    theirs = torch.nn.Parameter(parameters.clone())
+    optimizer = torch.optim.SGD([theirs], lr=0.3, momentum=0.9)
+    state = ours.init(parameters)
+    for step in range(5):
+        gradient = torch.randn(20, generator=torch.Generator().manual_seed(step + 1))
+        theirs.grad = gradient.clone()
+        optimizer.step()
+        parameters, state = ours.apply(parameters, gradient, state, 0.3)
+    torch.testing.assert_close(parameters, theirs.detach(), rtol=1e-5, atol=1e-6)

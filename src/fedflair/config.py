@@ -46,7 +46,7 @@ class TrainConfig:
         central_lr_num_warmup_iterations: Rounds over which the server learning rate rises linearly from 0.
         central_lr_end: Server learning rate of the last round, reached linearly.
         adaptivity_degree: Epsilon in the denominator of the adaptive server optimizer.
-        adam_beta1: Decay of the first moment.
+        adam_beta1: Decay of the first moment; the momentum of avgm.
         adam_beta2: Decay of the second moment.
         central_weight_decay: Decoupled weight decay of the server optimizer.
         evaluation_frequency: Rounds between evaluations on the whole val partition; checkpoints are written then too.
@@ -89,7 +89,7 @@ class TrainConfig:
     local_num_epochs: int = 2
     local_batch_size: int = 16
     local_max_grad_norm: float = 10.0
-    central_optimizer: Literal["adam", "sgd"] = "adam"
+    central_optimizer: Literal["adam", "avgm", "sgd"] = "adam"
     learning_rate: float = 0.1
     central_lr_num_warmup_iterations: int = 30
     central_lr_end: float = 0.02

@@ -51,6 +51,19 @@ def sgd(config: TrainConfig) -> ServerOptimizer:
     return ServerOptimizer(lambda parameters: {}, apply)
 
 
+def avgm(config: TrainConfig) -> ServerOptimizer:
+    """Gradient descent with heavy-ball momentum ``adam_beta1`` on the mean updates (Hsu et al., 2019)."""
+
+    def apply(
+        parameters: torch.Tensor, gradient: torch.Tensor, state: Tensors, learning_rate: float
+    ) -> tuple[torch.Tensor, Tensors]:
+        velocity = (state["velocity"] * config.adam_beta1).add_(gradient)
+        decayed = parameters * (1 - learning_rate * config.central_weight_decay)
+        return decayed.add_(velocity, alpha=-learning_rate), {"velocity": velocity}
+
+    return ServerOptimizer(lambda parameters: {"velocity": torch.zeros_like(parameters)}, apply)
+
+
 def adam(config: TrainConfig) -> ServerOptimizer:
     """AdamW with bias correction (Loshchilov and Hutter, 2019), as ``torch.optim.AdamW`` computes it."""
     beta1, beta2, eps = config.adam_beta1, config.adam_beta2, config.adaptivity_degree
@@ -73,7 +86,7 @@ def adam(config: TrainConfig) -> ServerOptimizer:
     return ServerOptimizer(init, apply)
 
 
-SERVER_OPTIMIZERS: dict[str, Callable[[TrainConfig], ServerOptimizer]] = {"sgd": sgd, "adam": adam}
+SERVER_OPTIMIZERS: dict[str, Callable[[TrainConfig], ServerOptimizer]] = {"sgd": sgd, "avgm": avgm, "adam": adam}
 
 
 def server_learning_rate(config: TrainConfig, round_: int) -> float:

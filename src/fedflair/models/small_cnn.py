@@ -17,8 +17,8 @@ GROUPS = 8
 class SmallCNN(nn.Module):
     """Logits float [n, num_labels] from images float [n, 3, H, W], H and W at least 16.
 
-    Each stage halves the side; the head sees the mean and the maximum of each of the last channels, since a label may be
-    anywhere in the picture or all over it.
+    Each stage halves the side; the head sees the mean and the maximum of each of the last channels, since a label may
+    be anywhere in the picture or all over it.
     """
 
     def __init__(self, num_labels: int) -> None:
@@ -48,5 +48,4 @@ def build(
         raise ConfigError("pretrained: small_cnn has no published weights; use --pretrained false")
     with torch.random.fork_rng(devices=[]):
         torch.random.set_rng_state(torch_stream(seed, "init").get_state())
-        module = SmallCNN(num_labels)
-    return module
+        return SmallCNN(num_labels)
