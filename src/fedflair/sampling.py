@@ -29,7 +29,10 @@ def stream(seed: int, purpose: str, round_: int = 0, client: str = "") -> np.ran
 
 
 def torch_stream(seed: int, purpose: str, round_: int = 0, client: str = "") -> torch.Generator:
-    """As :func:`stream`, as a CPU ``torch.Generator`` (seeded with 63 bits)."""
+    """As :func:`stream`, as a CPU ``torch.Generator``.
+
+    It keeps 32 bits of its seed: enough for initial weights and dropout, not for the noise of privacy.
+    """
     generator = torch.Generator()
     generator.manual_seed(_seed(seed, purpose, round_, client) >> 65)
     return generator
