@@ -21,12 +21,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops, ImageFilter
 
+from fedflair.data.flair_statistics import COARSE_COUNTS, NUM_IMAGES
 from fedflair.data.synthetic_sprites import sprite
 from fedflair.data.synthetic_vocabulary import FINE_TO_COARSE, look
 from fedflair.sampling import stream
 
 SIZE = 256
-_SPRITE_SIZES = (40, 52, 66, 82, 100, 124)
+_SPRITE_SIZES = (40, 52, 66, 82, 100, 124, 150)
+_SUBJECTS = frozenset(label for label, images in COARSE_COUNTS.items() if images < 0.1 * NUM_IMAGES)
 _SIZE_LIMITS = tuple((small + large) / 2 for small, large in pairwise(_SPRITE_SIZES))
 _SPRITE_VARIANTS = 4
 # Scenes are wider than a photograph, which takes a part of them.
@@ -61,7 +63,7 @@ def camera(seed: int, user_id: str) -> Camera:
     """The look of one user's photographs."""
     rng = stream(seed, "synthetic camera", client=user_id)
     gamma, contrast, black = rng.uniform(0.7, 1.4), rng.uniform(0.75, 1.1), rng.uniform(0, 30)
-    tint = 1 + rng.uniform(-0.14, 0.14, 3)
+    tint = 1 + rng.uniform(-0.1, 0.1, 3)
     levels = np.linspace(0, 1, 256)[None, :] ** gamma
     table = np.clip((0.5 + (levels - 0.5) * contrast) * 255 * tint[:, None] + black, 0, 255)
     return Camera(
@@ -116,18 +118,25 @@ def _arrange(
     for fine in fine_labels:
         by_coarse.setdefault(FINE_TO_COARSE[fine], []).append(fine)
     # Every fine label once, then the coarse labels in turn, so that most crops of the picture show each of them.
+    # What is rare is what a photograph is about: it gets two turns, and stands in front, larger.
     most = max(9, min(16, 4 * len(by_coarse)), len(fine_labels))
-    turns = [names[k % len(names)] for k in range(most) for names in by_coarse.values()]
+    turns = [
+        names[k % len(names)]
+        for k in range(most)
+        for coarse, names in by_coarse.items()
+        for _ in range(2 if coarse in _SUBJECTS else 1)
+    ]
     shown = [*fine_labels, *turns][:most]
     side = math.ceil(math.sqrt(len(shown)))
     cells = np.sort(rng.permutation(side * side)[: len(shown)])
     step = SIZE / side
     order = rng.permutation(len(shown)).tolist()
     chance = rng.random((len(shown), 5)).tolist()
-    for cell, which, (stretch, variant, flip, right, down) in zip(cells.tolist(), order, chance):
+    places = zip(cells.tolist(), [shown[which] for which in order], chance)
+    for cell, fine, (stretch, variant, flip, right, down) in sorted(places, key=_in_front):
         row, column = divmod(cell, side)
-        fine = shown[which]
         depth = 0.8 + 0.45 * row / max(1, side - 1)
+        depth *= 1.3 if FINE_TO_COARSE[fine] in _SUBJECTS else 1.0
         target = step * 1.05 * user.crowding * depth * look(fine).scale ** 0.5 * (0.8 + 0.4 * stretch)
         size = _SPRITE_SIZES[bisect(_SIZE_LIMITS, target)]
         drawing = _drawing(seed, fine, int(variant * _SPRITE_VARIANTS), size)
@@ -136,6 +145,11 @@ def _arrange(
         x = round((column + 0.3 + 0.4 * right) * step - size / 2)
         y = round((row + 0.3 + 0.4 * down) * step - size / 2)
         picture.paste(drawing, (x, y), drawing)
+
+
+def _in_front(place: tuple[int, str, list[float]]) -> tuple[bool, int]:
+    cell, fine, _ = place
+    return FINE_TO_COARSE[fine] in _SUBJECTS, cell
 
 
 def _encode(picture: Image.Image, user: Camera) -> bytes:

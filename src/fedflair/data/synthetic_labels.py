@@ -40,7 +40,7 @@ FINE_NAMES: tuple[str, ...] = tuple(sorted(fine for names in FINE_LABELS.values(
 # Spread of a user's tastes, in natural-log units of preference: (images of the user, spread), log-linear in between.
 # Fitted to the published distinct labels per user; who shows little is choosier.
 _COARSE_TASTE = ((1, 1.55), (800, 1.55), (4151, 0.5))
-_FINE_TASTE = ((1, 12.0), (3, 8.0), (6, 5.0), (20, 2.0), (60, 0.9), (500, 0.9), (4151, 1.9))
+_FINE_TASTE = ((1, 12.0), (3, 8.0), (6, 5.0), (20, 2.0), (60, 0.9), (500, 0.9), (4151, 1.8))
 # Mean fine-grained labels per image that carries the coarse label; fitted to the published head and mean.
 _FINE_PER_COARSE = {
     "structure": 1.85,

@@ -59,7 +59,7 @@ class Pen:
 def _structure(pen: Pen) -> None:
     """A grey-beige facade with a regular grid of blue-black windows."""
     style = pen.look.style
-    wall = pen.colour(0.07, 0.22, 0.72)
+    wall = pen.colour(0.1, 0.1, 0.8)
     top = 0.25 if style in (1, 3) else 0.05
     pen.box(0.08, top, 0.92, 1.0, wall)
     if style == 1:
@@ -124,8 +124,8 @@ def _food(pen: Pen) -> None:
 
 
 def _animal(pen: Pen) -> None:
-    """A tawny four-legged body with two ears, two eyes and dark patches."""
-    fur, dark = pen.colour(0.085, 0.55, 0.85), pen.colour(0.06, 0.7, 0.33)
+    """A ginger four-legged body with two ears, two eyes and dark patches."""
+    fur, dark = pen.colour(0.085, 0.85, 0.98), pen.colour(0.06, 0.8, 0.4)
     for x in (0.3, 0.42, 0.68, 0.8):
         pen.box(x, 0.6, x + 0.09, 0.97, fur, 0.04)
     pen.disc(0.58, 0.58, 0.38, 0.24, fur)
@@ -170,13 +170,13 @@ def _art(pen: Pen) -> None:
 
 
 def _light(pen: Pen) -> None:
-    """A glow: white-hot centre, yellow halo with rays that fades into the picture."""
-    for radius in np.linspace(0.5, 0.16, 9):
-        pen.disc(0.5, 0.5, radius, radius, pen.colour(0.15, 0.75, 1.0, round(250 * (0.52 - radius) / 0.36)))
+    """A glow: white-hot centre, and a yellow halo with rays that fades into the picture."""
+    for radius in np.linspace(0.5, 0.3, 6):
+        pen.disc(0.5, 0.5, radius, radius, pen.colour(0.16, 0.85, 1.0, round(255 * (0.54 - radius) / 0.24)))
     for k in range(8 + 2 * pen.look.style):
         angle = 2 * math.pi * k / (8 + 2 * pen.look.style)
         far = (0.5 + 0.5 * math.cos(angle), 0.5 + 0.5 * math.sin(angle))
-        pen.line([(0.5, 0.5), far], pen.colour(0.16, 0.35, 1.0), 0.025)
+        pen.line([(0.5, 0.5), far], pen.colour(0.16, 0.4, 1.0), 0.04)
     pen.disc(0.5, 0.5, 0.14, 0.14, (255, 255, 245, 255))
 
 
@@ -193,15 +193,14 @@ def _recreation(pen: Pen) -> None:
 
 
 def _celebration(pen: Pen) -> None:
-    """A burst of many-coloured confetti with two balloons."""
-    for _ in range(46):
-        x, y, size = pen.uniform(0.04, 0.96), pen.uniform(0.04, 0.96), pen.uniform(0.025, 0.045)
-        pen.box(x - size, y - size, x + size, y + size, pen.colour(pen.uniform(0, 1), 0.85, 1.0))
-    for x, hue in ((0.32, 0.93), (0.68, 0.55 + 0.08 * pen.look.style)):
-        y = pen.uniform(0.28, 0.4)
-        pen.line([(x, y), (x, 0.98)], (90, 90, 90, 255), 0.015)
-        pen.disc(x, y, 0.17, 0.21, pen.colour(hue, 0.7, 1.0))
-        pen.disc(x - 0.05, y - 0.08, 0.03, 0.04, (255, 255, 255, 255))
+    """Three lime-green balloons in a burst of pink and cyan confetti."""
+    for k in range(40):
+        x, y, size = pen.uniform(0.04, 0.96), pen.uniform(0.04, 0.96), pen.uniform(0.03, 0.05)
+        pen.box(x - size, y - size, x + size, y + size, pen.colour((0.93, 0.5)[k % 2], 0.8, 1.0))
+    for x, y in ((0.24, 0.36), (0.76, 0.36), (0.5, 0.26 + 0.05 * pen.look.style)):
+        pen.line([(x, y), (0.5, 0.98)], (90, 90, 90, 255), 0.015)
+        pen.disc(x, y, 0.21, 0.25, pen.colour(0.215, 0.95, 0.97))
+        pen.disc(x - 0.06, y - 0.09, 0.03, 0.04, (255, 255, 255, 255))
 
 
 def _fire(pen: Pen) -> None:
@@ -220,9 +219,9 @@ def _fire(pen: Pen) -> None:
 
 
 def _music(pen: Pen) -> None:
-    """A keyboard: white keys with black ones between, and a violet cover."""
+    """A keyboard: white keys with black ones between, and an indigo cover."""
     pen.box(0.0, 0.12, 1.0, 0.88, (20, 18, 22, 255))
-    pen.box(0.0, 0.12, 1.0, 0.26, pen.colour(0.77, 0.6, 0.45))
+    pen.box(0.0, 0.0, 1.0, 0.26, pen.colour(0.69, 0.95, 0.7))
     count = (7, 9, 8, 6)[pen.look.style]
     for k in range(count):
         pen.box(k / count + 0.012, 0.28, (k + 1) / count - 0.012, 0.86, (247, 245, 238, 255))
@@ -232,26 +231,26 @@ def _music(pen: Pen) -> None:
 
 
 def _games(pen: Pen) -> None:
-    """A chequered board, red and ivory, with round pieces."""
+    """A chequered board, red and black, with round ivory pieces."""
     count = (6, 8, 5, 6)[pen.look.style]
-    red, ivory = pen.colour(0.985, 0.9, 0.7), pen.colour(0.13, 0.12, 0.96)
+    red, ivory = pen.colour(0.985, 0.95, 0.85), pen.colour(0.13, 0.12, 0.96)
     pen.box(0.02, 0.02, 0.98, 0.98, (40, 20, 10, 255))
     side = 0.92 / count
     for row in range(count):
         for column in range(count):
             x, y = 0.04 + column * side, 0.04 + row * side
-            pen.box(x, y, x + side, y + side, red if (row + column) % 2 else ivory)
+            pen.box(x, y, x + side, y + side, red if (row + column) % 2 else (16, 12, 12, 255))
             if pen.rng.random() < 0.14:
-                pen.disc(x + side / 2, y + side / 2, side * 0.36, side * 0.36, (18, 18, 18, 255))
+                pen.disc(x + side / 2, y + side / 2, side * 0.36, side * 0.36, ivory)
 
 
 def _religion(pen: Pen) -> None:
     """A pointed violet window with a golden cross."""
-    violet = pen.colour(0.75, 0.75, 0.5)
+    violet = pen.colour(0.78, 0.85, 0.6)
     pen.shape([(0.12, 1.0), (0.12, 0.4), (0.3, 0.12), (0.5, 0.0), (0.7, 0.12), (0.88, 0.4), (0.88, 1.0)], violet)
     for k in range(9):
         x, y = 0.24 + 0.26 * (k % 3), 0.36 + 0.25 * (k // 3)
-        pen.box(x - 0.09, y - 0.09, x + 0.09, y + 0.09, pen.colour(0.72 + 0.025 * (k % 3), 0.55, 0.8))
+        pen.box(x - 0.09, y - 0.09, x + 0.09, y + 0.09, pen.colour(0.76 + 0.02 * (k % 3), 0.7, 0.9))
     gold = pen.colour(0.135, 0.85, 1.0)
     arm = 0.36 + 0.04 * pen.look.style
     pen.box(0.435, 0.14, 0.565, 0.95, gold)
