@@ -203,6 +203,16 @@ def test_a_stopped_run_resumes_bit_for_bit(tiny_store: Path, tmp_path: Path, num
     assert timeless_rows(tmp_path / "whole") == timeless_rows(tmp_path / "halted")
     summaries = [json.loads((tmp_path / name / "summary.json").read_text()) for name in ("whole", "halted")]
     assert summaries[0]["test"] == summaries[1]["test"]
+    if private:
+        for name in ("whole", "halted"):
+            checked = subprocess.run(
+                [sys.executable, "-m", "fedflair.cli", "ledger", "verify", str(tmp_path / name)],
+                capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            assert checked.returncode == 0, checked.stderr
+        ledgers = [(tmp_path / name / "privacy_ledger.jsonl").read_text().splitlines() for name in ("whole", "halted")]
+        assert ledgers[0] == ledgers[1]
+        assert len(ledgers[0]) == 11
     assert whole.path.exists()
 
 

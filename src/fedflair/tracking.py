@@ -5,6 +5,7 @@ runs/NAME/
     metrics.jsonl, .csv    one row a round
     tensorboard/           the same numbers as events
     checkpoints/           last, best and fixed tensors, as safetensors
+    privacy_ledger.jsonl   what was released, round by round (private runs)
     summary.json           written once, at the end
 """
 

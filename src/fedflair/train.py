@@ -35,7 +35,7 @@ from fedflair.evaluate import Scores, score_partition
 from fedflair.models import MODELS
 from fedflair.models.flat import FlatModel, flatten
 from fedflair.models.multi_label_cnn import imagenet_weights
-from fedflair.privacy import Mechanism, PrivacyOptions, make_mechanism
+from fedflair.privacy import Mechanism, PrivacyOptions, ledger, make_mechanism
 from fedflair.sampling import SAMPLERS, CohortSampler, stream
 from fedflair.server import SERVER_OPTIMIZERS, ServerState
 from fedflair.tracking import RunFolder, create_run, tracker, write_atomically
@@ -109,11 +109,13 @@ def train(config: TrainConfig) -> Path:
         facts = load_tensors(folder.last)[1]
         setup = make_setup(config, noise_seed=int(facts["noise_seed"]))
         state, facts = load_state(folder.last, setup.device)
+        book = ledger.resume(folder.path, state.round, setup.mechanism, setup.noise_seed) if private(setup) else None
     else:
         setup = make_setup(config, noise_seed=config.seed if config.noise_from_seed else secrets.randbits(128))
         state, facts = initial_state(setup), {"best": None, "best_round": 0, "seconds": 0.0}
         folder = create_run(config)
         save_tensors(folder.fixed, flatten(setup.module, setup.device).frozen_tensors(), {})
+        book = ledger.create(folder.path, setup.mechanism, setup.noise_seed) if private(setup) else None
     facts["noise_seed"] = str(setup.noise_seed)
     with (
         thread_backend(setup.module, setup.device, config.num_threads) as backend,
@@ -124,7 +126,7 @@ def train(config: TrainConfig) -> Path:
         save_state(folder.last, state, facts)
         while state.round < config.central_num_iterations:
             started = time.perf_counter()
-            cohort = setup.sampler.sample(state.round)
+            cohort, before = setup.sampler.sample(state.round), state
             try:
                 state, cohort_sum = run_round(state, cohort, setup=setup, backend=backend, stop=stop)
             except Interrupted as error:
@@ -132,6 +134,9 @@ def train(config: TrainConfig) -> Path:
                 raise Interrupted(
                     f"stopped after round {state.round}; continue with: fedflair train --resume --run {folder.path}"
                 ) from error
+            if book is not None:
+                # Before any checkpoint: no round that was released can be missing from the ledger.
+                book = ledger.append(book, before.round, cohort_sum.cohort, before.mechanism_state)
             row = round_row(setup, state, cohort_sum, time.perf_counter() - started)
             last = state.round == config.central_num_iterations
             if last or state.round % config.evaluation_frequency == 0:
@@ -148,6 +153,11 @@ def train(config: TrainConfig) -> Path:
             f"test macro AP {summary['test']['macro_ap']:.4f} (best val round {facts['best_round']}); {folder.path}"
         )
     return folder.path
+
+
+def private(setup: Setup) -> bool:
+    """Whether the run's rounds have an epsilon, and so a ledger."""
+    return ledger.is_due(setup.mechanism)
 
 
 def make_setup(config: TrainConfig, noise_seed: int) -> Setup:
