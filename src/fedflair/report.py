@@ -109,7 +109,8 @@ def notes(runs: Sequence[Run]) -> list[str]:
     for run in runs:
         privacy = run.summary["privacy"]
         if privacy is not None and privacy.get("words"):
-            found.append(f"{run.name}: {privacy['words']}")
+            star = "* " if privacy.get("simulated") else ""
+            found.append(f"{star}{run.name}: {privacy['words']}")
     if any(run.summary["privacy"] is not None for run in runs):
         found.append(
             "Not covered by epsilon: the metrics shown here (they are computed without noise), and the choice of "
@@ -180,15 +181,15 @@ _PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>fedflair: runs compared</title>
 <style>
-body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #1a1a1a; }}
+body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 84rem; padding: 0 1rem; color: #1a1a1a; }}
 h1 {{ font-size: 1.5rem; }} h2 {{ font-size: 1.15rem; margin-top: 2rem; }}
 .wide {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: .35rem .7rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }}
+th, td {{ padding: .35rem .55rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }}
 th:nth-child(-n+3), td:nth-child(-n+3) {{ text-align: left; }}
 td.swatch {{ width: .4rem; padding: 0; }}
 .figures {{ display: flex; flex-wrap: wrap; gap: 1rem; }}
-figure {{ margin: 0; flex: 1 1 26rem; }} figure svg {{ width: 100%; height: auto; }}
+figure {{ margin: 0; flex: 1 1 26rem; max-width: 40rem; }} figure svg {{ width: 100%; height: auto; }}
 figcaption {{ text-align: center; color: #555; font-size: .9rem; }}
 pre {{ background: #f6f6f6; padding: 1rem; overflow-x: auto; font-size: .85rem; }}
 </style>
