@@ -30,7 +30,7 @@ SIZE = 256
 _SPRITE_SIZES = (40, 52, 66, 82, 100, 124, 150)
 _SUBJECTS = frozenset(label for label, images in COARSE_COUNTS.items() if images < 0.1 * NUM_IMAGES)
 _SIZE_LIMITS = tuple((small + large) / 2 for small, large in pairwise(_SPRITE_SIZES))
-_SPRITE_VARIANTS = 4
+_SPRITE_VARIANTS = 3
 # Scenes are wider than a photograph, which takes a part of them.
 WIDTH = 320
 _NUM_SCENES = 16
@@ -158,13 +158,13 @@ def _encode(picture: Image.Image, user: Camera) -> bytes:
     return buffer.getvalue()
 
 
-@lru_cache(maxsize=6000)
+@lru_cache(maxsize=8000)
 def _drawing(seed: int, fine: str, variant: int, size: int) -> Image.Image:
     """RGBA [size, size]."""
     return _full_drawing(seed, fine, variant).resize((size, size), Image.Resampling.BOX)
 
 
-@lru_cache(maxsize=1000)
+@lru_cache(maxsize=1500)
 def _full_drawing(seed: int, fine: str, variant: int) -> Image.Image:
     rng = stream(seed, "synthetic drawing", variant, fine)
     return sprite(FINE_TO_COARSE[fine], look(fine), rng)

@@ -18,7 +18,7 @@ from fedflair.data.synthetic_vocabulary import Look
 
 Colour = tuple[int, int, int, int]
 Point = tuple[float, float]
-CANVAS = 192
+CANVAS = 160
 
 
 @dataclass(frozen=True)
@@ -308,7 +308,7 @@ MOTIFS: dict[str, Callable[[Pen], None]] = {
 
 
 def sprite(coarse: str, look: Look, rng: np.random.Generator) -> Image.Image:
-    """One drawing of a motif: RGBA [192, 192], transparent where the thing is not."""
+    """One drawing of a motif: RGBA [160, 160], transparent where the thing is not."""
     canvas = Image.new("RGBA", (CANVAS, CANVAS), (0, 0, 0, 0))
     MOTIFS[coarse](Pen(ImageDraw.Draw(canvas), look, rng))
     if look.marks != "plain":
@@ -345,7 +345,7 @@ def _shade(canvas: Image.Image) -> Image.Image:
 
 
 def _light_map() -> Image.Image:
-    """Brightness from 255 at the upper left to 185 at the lower right: RGB [192, 192]."""
+    """Brightness from 255 at the upper left to 185 at the lower right: RGB [160, 160]."""
     y, x = np.mgrid[0:CANVAS, 0:CANVAS] / CANVAS
     light = (255 - 70 * np.clip((0.35 * x + 0.65 * y) ** 1.5, 0, 1)).astype(np.uint8)
     return Image.fromarray(np.repeat(light[:, :, None], 3, axis=2))
