@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import shutil
+import string
 import subprocess
 import sys
 from pathlib import Path
@@ -105,7 +106,9 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_on_a_page_name_real_options(page: Path) -> None:
-    for command in "\n".join(blocks(page)).replace("\\\n", " ").splitlines():
+    text = "\n".join(blocks(page)).replace("\\\n", " ")
+    variables = dict(re.findall(r'^([A-Z]+)="(.*)"$', text, re.MULTILINE))
+    for command in string.Template(text).safe_substitute(variables).splitlines():
         if command.strip().startswith("fedflair train"):
             words = shlex.split(command, comments=True)[2:]
             if "--resume" not in words:

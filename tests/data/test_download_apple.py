@@ -267,7 +267,9 @@ def test_a_disk_that_fills_on_the_way(server: Files, tmp_path: Path) -> None:
     failed = subprocess.run(limited, capture_output=True, text=True, timeout=60)
     assert failed.returncode == 1
     assert failed.stderr.count("\n") == 1
-    assert ".tar.gz.partial: cannot be written (File too large); free some space and run again" in failed.stderr
+    # Whichever of the parallel transfers is first to notice speaks: the one that could not write, or one cut short.
+    assert ".tar.gz.partial: " in failed.stderr
+    assert "free some space and run again" in failed.stderr or "download it again" in failed.stderr
     assert not list(tmp_path.rglob("*.tar.gz"))
     server.log.clear()
     download(output=tmp_path, from_="apple", base_url=server.url)
