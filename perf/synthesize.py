@@ -4,7 +4,7 @@
     python perf/synthesize.py --seed 7 --images 4000
 
 Users, images, labels per image, coarse totals and the published head must be exact; means, deviations and quartiles of
-everything else within 5 %. The time to draw is extrapolated from a sample to the 429,078 images on this machine's cores.
+everything else within 5 %. The time that drawing takes on this machine is extrapolated from a sample.
 """
 
 from __future__ import annotations

@@ -140,9 +140,13 @@ def count_distribution(n: int, total: int, std: float, highest: int) -> IntArray
         counts[-1] += 1
         counts[np.argmax(counts)] -= 1
     gap = total - int(counts @ values)
-    giver = int(np.argmax(counts))
-    counts[giver] -= abs(gap)
-    counts[giver + (1 if gap > 0 else -1)] += abs(gap)
+    step = 1 if gap > 0 else -1
+    # Rounding left a few labels over or short: some images of the commonest number get one more, or one less.
+    movable = slice(0, highest - 1) if gap > 0 else slice(1, highest)
+    for _ in range(abs(gap)):
+        giver = movable.start + int(np.argmax(counts[movable]))
+        counts[giver] -= 1
+        counts[giver + step] += 1
     return counts
 
 
@@ -150,7 +154,7 @@ def _coarse_labels(user_of_image: IntArray, partition: str, seed: int, min_label
     """Coarse labels of a partition's images: bool [n, 17]; each label's total is its share of the published one."""
     n = len(user_of_image)
     published = np.array([COARSE_COUNTS[label] for label in COARSE_LABELS])
-    totals = np.maximum(_share_of_partition(published, partition, n), int(np.ceil(min_label_share * n)))
+    totals = np.maximum(partition_totals(published, partition, n), int(np.ceil(min_label_share * n)))
     histogram = count_distribution(
         n, int(totals.sum()), COARSE_LABELS_PER_IMAGE.std or 1.0, COARSE_LABELS_PER_IMAGE.maximum
     )
@@ -168,7 +172,7 @@ def _spread(user_of_image: IntArray, knots: tuple[tuple[int, float], ...]) -> Fl
     return np.asarray(np.interp(np.log(np.bincount(user_of_image)), np.log(sizes), spreads), dtype=np.float32)
 
 
-def _share_of_partition(published: IntArray, partition: str, n: int) -> IntArray:
+def partition_totals(published: IntArray, partition: str, n: int) -> IntArray:
     """A partition's part of published totals; over the full dataset's partitions they sum to exactly those."""
     images = [PARTITION_SIZES[name].images for name in PARTITIONS]
     parts = np.stack([apportion(images, int(total)) for total in published])
@@ -185,7 +189,7 @@ def _gumbel(rng: np.random.Generator, shape: tuple[int, ...]) -> FloatArray:
 
 
 def _choose(scores: FloatArray, per_row: IntArray, totals: IntArray, rng: np.random.Generator) -> BoolArray:
-    """For each row its ``per_row`` best columns, columns biased until each is chosen ``totals`` times: bool [n, k]."""
+    """For each row its ``per_row`` best columns, after adding to ``scores`` what makes each chosen ``totals`` times."""
     n = len(scores)
     sample = np.sort(rng.permutation(n)[:20_000])
     wanted = np.maximum(totals, 0.5) * (len(sample) / n)
@@ -193,7 +197,9 @@ def _choose(scores: FloatArray, per_row: IntArray, totals: IntArray, rng: np.ran
     for _ in range(12):
         got = _best(scores[sample] + bias.astype(np.float32), per_row[sample]).sum(axis=0)
         bias = bias + 0.8 * np.log(wanted / np.maximum(got, 0.3))
-    chosen = _best(scores + bias.astype(np.float32), per_row)
+    # In place: at full scale the scores are the largest thing in memory.
+    scores += bias.astype(np.float32)
+    chosen = _best(scores, per_row)
     exchange(chosen, totals, rng)
     return chosen
 
@@ -299,7 +305,7 @@ def _fine_counts(coarse: BoolArray, vocabulary: dict[str, tuple[str, ...]], rng:
 def _fine_totals(names: tuple[str, ...], total: int, partition: str, n: int) -> IntArray:
     """Images per fine-grained label of one coarse label: the published head, then a falling tail: int64 [k]."""
     head = np.array([FINE_HEAD_COUNTS.get(name, 0) for name in names])
-    totals = np.where(head > 0, _share_of_partition(head, partition, n), 0)
+    totals = np.where(head > 0, partition_totals(head, partition, n), 0)
     tail = np.flatnonzero(head == 0)
     if totals.sum() > total or not len(tail):
         return apportion(np.maximum(head, 1), total)

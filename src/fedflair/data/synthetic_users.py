@@ -30,8 +30,9 @@ _SIZE_KNOTS = (
     (0.99, 92.0),
     (0.999, 490.0),
 )
-# In a small dataset no user has more than this share of the images, lest one user be the dataset.
+# In a small dataset no user has more than this share of the images, or than this many, lest one user be the dataset.
 _LARGEST_USER_SHARE = 0.05
+_LARGE_USER = 40
 _LARGEST_IMAGE_ID = 42_400_000_000
 
 
@@ -69,7 +70,7 @@ def _sizes(num_users: int, total: int) -> IntArray:
     points = 1 - (np.arange(num_users) + 0.5) / num_users
     curve = np.exp(np.interp(points, knots[:, 0], np.log(knots[:, 1])))
     third_quartile = IMAGES_PER_USER.quartiles[2]
-    largest = min(IMAGES_PER_USER.maximum, max(third_quartile + 1, round(_LARGEST_USER_SHARE * total)))
+    largest = min(IMAGES_PER_USER.maximum, max(_LARGE_USER, round(_LARGEST_USER_SHARE * total)))
 
     def stretched(power: float) -> IntArray:
         tail = third_quartile * np.maximum(curve / third_quartile, 1.0) ** power
