@@ -19,7 +19,7 @@ def update(values: list[float], weight: float) -> ClientUpdate:
 
 def test_a_weighted_sum_by_hand() -> None:
     kept, cut = ClipResult(1.0, False, False), ClipResult(9.0, True, False)
-    total = UpdateSum().add_client(update([1.0, 2.0], 2.0), kept).add_client(update([10.0, -1.0], 0.5), cut)
+    total = UpdateSum().add_client("a", update([1.0, 2.0], 2.0), kept).add_client("b", update([10.0, -1.0], 0.5), cut)
     assert total.delta is not None
     assert total.delta.tolist() == [7.0, 3.5]
     assert total.weight == 2.5

@@ -10,6 +10,7 @@ from torch import nn
 
 from fedflair.client import LocalTraining, sgd_step, train_locally
 from fedflair.data.federated import natural_users
+from fedflair.data.labels import label_space
 from fedflair.data.store import open_store
 from fedflair.models.flat import flatten
 from fedflair.sampling import stream
@@ -49,7 +50,8 @@ def test_steps_equal_torch_sgd_with_clipped_gradients() -> None:
 
 
 def test_an_update_depends_on_its_stream_alone(tiny_store: Path) -> None:
-    users = natural_users(open_store(tiny_store), "train", fine=False)
+    store = open_store(tiny_store)
+    users = natural_users(store, "train", label_space(store, fine=False))
     model = flatten(network(), torch.device("cpu"))
     server = model.parameters.clone()
     deltas = []

@@ -24,9 +24,11 @@ from fedflair.client import ClientUpdate
 from fedflair.config import TrainConfig
 from fedflair.data.images import decode, train_inputs
 from fedflair.errors import ConfigError, DataError
+from fedflair.models.flat import flatten
 from fedflair.sampling import stream
+from fedflair.setup import Setup, initial_state, make_setup
 from fedflair.tracking import RunFolder, read_rows, read_summary
-from fedflair.train import Setup, initial_state, make_setup, run_round, train
+from fedflair.train import run_round, train
 
 
 def small_config(store: Path, **options: Any) -> TrainConfig:
@@ -79,18 +81,17 @@ def reference_round(setup: Setup, cohort: list[str], round_: int) -> nn.Module:
 def test_a_round_equals_plain_pytorch(tiny_store: Path, model_type: str) -> None:
     # Without dropout, whose masks plain PyTorch draws from global state.
     # Small steps: at a learning rate of 0.01 the two orders of summation in float32 part ways after a few steps.
-    options = {"model_type": model_type, "local_batch_size": 4, "local_learning_rate": 1e-4}
+    options = {"num_threads": 2, "model_type": model_type, "local_batch_size": 4, "local_learning_rate": 1e-4}
     setup = make_setup(small_config(tiny_store, **options), noise_seed=0)
     for module in setup.module.modules():
         if hasattr(module, "p"):
             module.p = 0.0
     cohort = setup.sampler.sample(0)
     expected = reference_round(setup, cohort, 0)
-    with thread_backend(setup.module, setup.device, num_threads=2) as backend:
+    with thread_backend(setup) as backend:
         state, _ = run_round(initial_state(setup), cohort, setup=setup, backend=backend)
-        model = backend.models.get()
-        model.parameters.copy_(state.parameters)
-        backend.models.put(model)
+    model = flatten(copy.deepcopy(setup.module), setup.device)
+    model.parameters.copy_(state.parameters)
     moved = max(float((a - b).detach().abs().max()) for a, b in zip(expected.parameters(), setup.module.parameters()))
     assert moved > 1e-4
     for (name, ours), theirs in zip(model.module.named_parameters(), expected.parameters()):
@@ -107,7 +108,7 @@ def test_fedavg_of_two_clients_by_hand(tiny_store: Path) -> None:
     deltas = {1: [4.0, 0.0], 3: [0.0, 8.0]}
     plain = make_fedavg(config)
 
-    def client_update(model: Any, server: Any, state: Any, client: Any, generator: Any) -> ClientUpdate:
+    def client_update(model: Any, server: Any, client: Any, generator: Any) -> ClientUpdate:
         from fedflair.algorithms.base import client_weight
         from fedflair.metrics import LocalMetrics
 
@@ -117,7 +118,7 @@ def test_fedavg_of_two_clients_by_hand(tiny_store: Path) -> None:
     two = Setup(**{**vars(setup), "algorithm": plain.__class__(plain.init, client_update, plain.server_update)})
     state = initial_state(setup)
     state = state.__class__(0, torch.tensor([10.0, 20.0]), {}, {}, state.mechanism_state)
-    with thread_backend(setup.module, setup.device, num_threads=1) as backend:
+    with thread_backend(two) as backend:
         after, total = run_round(state, list(sizes), setup=two, backend=backend)
     assert total.weight == 4.0
     assert after.parameters.tolist() == [10.5, 23.0]

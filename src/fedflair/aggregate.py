@@ -8,7 +8,7 @@ awaited, what waits for it is a few partial sums (the logarithm of the number of
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -24,30 +24,48 @@ GROUP_SIZE = 4
 class UpdateSum:
     """delta: float32 [P], sum of weight * delta; None before the first update.
 
-    weight, cohort, metrics: sums over the same clients.
+    weight, cohort, metrics, extra: sums over the same clients (extra without weights).
+    client_states: what the algorithm keeps of each of these clients; the driver stores them and passes on none.
     """
 
     delta: torch.Tensor | None = None
     weight: float = 0.0
     cohort: CohortStats = field(default_factory=lambda: CohortStats(0, 0, 0))
     metrics: LocalMetrics = field(default_factory=LocalMetrics)
+    extra: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    client_states: Mapping[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
 
-    def add_client(self, update: ClientUpdate, clip: ClipResult) -> UpdateSum:
-        """The sum with one more update. Takes over ``update.delta`` and works in place."""
+    def add_client(self, client_id: str, update: ClientUpdate, clip: ClipResult) -> UpdateSum:
+        """The sum with one more update. Takes over its vectors and works in place."""
         if self.delta is None:
             delta = update.delta.mul_(update.weight)
         else:
             delta = self.delta.add_(update.delta, alpha=update.weight)
         cohort = CohortStats(1, int(clip.clipped), int(clip.rejected))
-        return UpdateSum(delta, self.weight + update.weight, _add(self.cohort, cohort), self.metrics + update.metrics)
+        states = self.client_states
+        if update.client_state is not None:
+            states = {**states, client_id: update.client_state}
+        return UpdateSum(
+            delta,
+            self.weight + update.weight,
+            _add(self.cohort, cohort),
+            self.metrics + update.metrics,
+            _add_vectors(self.extra, update.extra),
+            states,
+        )
 
     def add_group(self, other: UpdateSum) -> UpdateSum:
-        """The sum of both; works in place on ``self.delta``."""
+        """The sum of both; works in place on ``self``'s vectors."""
         delta = other.delta if self.delta is None else self.delta
         if self.delta is not None and other.delta is not None:
             delta = self.delta.add_(other.delta)
         return UpdateSum(
-            delta, self.weight + other.weight, _add(self.cohort, other.cohort), self.metrics + other.metrics
+            delta,
+            self.weight + other.weight,
+            _add(self.cohort, other.cohort),
+            self.metrics + other.metrics,
+            _add_vectors(self.extra, other.extra),
+            {**self.client_states, **other.client_states},
         )
 
 
@@ -90,3 +108,8 @@ def _add(one: CohortStats, other: CohortStats) -> CohortStats:
         one.num_clipped + other.num_clipped,
         one.num_rejected + other.num_rejected,
     )
+
+
+def _add_vectors(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+    """Sums by name, in place on ``one``'s vectors; a name that only one side has is taken over."""
+    return {**other, **{name: vector.add_(other[name]) if name in other else vector for name, vector in one.items()}}

@@ -1,4 +1,8 @@
-"""How work is spread: items are handed to workers, each of which owns one scratch model."""
+"""How work is spread: tasks are handed to workers, each of which owns one scratch model.
+
+A task is a module-level function ``(worker, shared, item) -> result`` (``work.py``, ``evaluate.py``), so that threads
+and processes on other machines run the same code. ``shared`` goes out once, items one by one.
+"""
 
 from __future__ import annotations
 
@@ -9,84 +13,111 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import nn
 
+from fedflair.errors import Interrupted
 from fedflair.models.flat import FlatModel, flatten
+from fedflair.setup import Setup
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+
+@dataclass(frozen=True)
+class Worker:
+    """What one worker owns. setup: the run's data and functions. model: a scratch model. stop: the user stopped it."""
+
+    setup: Setup
+    model: FlatModel
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def check_stop(self) -> None:
+        """Raises Interrupted where the user stopped the run; tasks call it between clients."""
+        if self.stop.is_set():
+            raise Interrupted("stopped")
+
+
+Task = Callable[[Worker, Any, Any], Any]
+MapUnordered = Callable[[Task, Any, Iterable[Any]], Iterator[tuple[int, Any]]]
 
 
 @dataclass(frozen=True)
 class Backend:
-    """num_workers: how many items are worked on at once. models: the idle scratch models, one a worker."""
+    """num_workers: how many items are worked on at once.
+
+    map_unordered: (task, shared, items) -> (position of the item, task(worker, shared, item)), as they finish; few
+        items are ahead of what was taken. The first exception of a task is raised once the running items have ended.
+    """
 
     num_workers: int
-    executor: ThreadPoolExecutor
-    models: queue.SimpleQueue[FlatModel]
-
-    def map_unordered(
-        self, work: Callable[[FlatModel, Item], Result], items: Iterable[Item]
-    ) -> Iterator[tuple[int, Result]]:
-        """(position of the item, work(model, item)), as they finish; few items are ahead of what was taken.
-
-        The first exception of a worker is raised here once the running items have ended.
-        """
-        pending: dict[Future[Result], int] = {}
-        failed = threading.Event()
-
-        def run(item: Item) -> Result:
-            model = self.models.get()
-            try:
-                return work(model, item)
-            except BaseException:
-                failed.set()
-                raise
-            finally:
-                self.models.put(model)
-
-        remaining = enumerate(items)
-        try:
-            while True:
-                while len(pending) < 2 * self.num_workers and not failed.is_set():
-                    position, item = next(remaining, (-1, None))
-                    if position < 0 or item is None:
-                        break
-                    pending[self.executor.submit(run, item)] = position
-                if not pending:
-                    return
-                for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                    position = pending.pop(future)
-                    yield position, future.result()
-        finally:
-            for future in pending:
-                future.cancel()
-            wait(pending)
+    map_unordered: MapUnordered
 
 
 @contextmanager
-def thread_backend(module: nn.Module, device: torch.device, num_threads: int) -> Iterator[Backend]:
+def thread_backend(setup: Setup, stop: threading.Event | None = None) -> Iterator[Backend]:
     """Workers in this process. On a CPU ``num_threads`` of them (0: one a core), each with one operator thread.
 
     One operator thread a worker makes a client's result independent of the number of workers, and at FLAIR's median
     of two images a client it is also the faster way to use the cores.
     """
-    num_workers = (num_threads or _num_cores()) if device.type == "cpu" else 1
-    models: queue.SimpleQueue[FlatModel] = queue.SimpleQueue()
+    on_cpu = setup.device.type == "cpu"
+    num_workers = (setup.config.num_threads or _num_cores()) if on_cpu else 1
+    stop = stop or threading.Event()
+    idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
     for _ in range(num_workers):
-        models.put(flatten(copy.deepcopy(module), device))
+        idle.put(Worker(setup, flatten(copy.deepcopy(setup.module), setup.device), stop))
     operator_threads = torch.get_num_threads()
-    if device.type == "cpu":
+    if on_cpu:
         torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(num_workers, "client", torch.set_num_threads, (torch.get_num_threads(),)) as executor:
-            yield Backend(num_workers, executor, models)
+
+            def map_unordered(task: Task, shared: Any, items: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+                return _map(executor, idle, num_workers, task, shared, items)
+
+            yield Backend(num_workers, map_unordered)
     finally:
         torch.set_num_threads(operator_threads)
+
+
+def _map(
+    executor: ThreadPoolExecutor,
+    idle: queue.SimpleQueue[Worker],
+    num_workers: int,
+    task: Task,
+    shared: Any,
+    items: Iterable[Any],
+) -> Iterator[tuple[int, Any]]:
+    pending: dict[Future[Any], int] = {}
+    failed = threading.Event()
+
+    def run(item: Any) -> Any:
+        worker = idle.get()
+        try:
+            return task(worker, shared, item)
+        except BaseException:
+            failed.set()
+            raise
+        finally:
+            idle.put(worker)
+
+    remaining = enumerate(items)
+    try:
+        while True:
+            while len(pending) < 2 * num_workers and not failed.is_set():
+                position, item = next(remaining, (-1, None))
+                if position < 0:
+                    break
+                pending[executor.submit(run, item)] = position
+            if not pending:
+                return
+            for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                position = pending.pop(future)
+                yield position, future.result()
+    finally:
+        for future in pending:
+            future.cancel()
+        wait(pending)
 
 
 def _num_cores() -> int:

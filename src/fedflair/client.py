@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -34,12 +34,16 @@ class ClientUpdate:
     """delta: float32 [P], trained parameters minus the server's. weight: its weight in the mean.
 
     num_examples: images trained on. metrics: of local training, measured before each step.
+    extra: further vectors by name that the server sums over the cohort, without weights.
+    client_state: what the algorithm keeps of this client until its next round; None leaves what there is.
     """
 
     delta: torch.Tensor
     weight: float
     num_examples: int
     metrics: LocalMetrics
+    extra: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    client_state: Mapping[str, torch.Tensor] | None = None
 
 
 def train_locally(

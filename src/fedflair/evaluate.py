@@ -8,11 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fedflair.backends import Backend
+from fedflair.backends import Backend, Worker
 from fedflair.data.images import decode, eval_inputs
-from fedflair.data.store import Partition
 from fedflair.metrics import multi_label_metrics
-from fedflair.models.flat import FlatModel
+from fedflair.setup import Setup
 
 CPU_BATCH_SIZE = 32
 
@@ -28,34 +27,41 @@ class Scores:
         return multi_label_metrics(self.logits, self.targets)
 
 
-def score_partition(
-    parameters: torch.Tensor,
-    partition: Partition,
-    *,
-    backend: Backend,
-    num_labels: int,
-    fine: bool,
-    image_size: int,
-    batch_size: int,
-) -> Scores:
+@dataclass(frozen=True)
+class Scoring:
+    """What every worker gets of an evaluation, once. parameters: float32 [P]. partition: its name in the store."""
+
+    parameters: torch.Tensor
+    partition: str
+
+
+def score_batch(worker: Worker, scoring: Scoring, batch: range) -> npt.NDArray[np.float32]:
+    """Logits of the images at the positions ``batch`` of the partition: float32 [len(batch), L]."""
+    worker.check_stop()
+    model, setup = worker.model, worker.setup
+    model.parameters.copy_(scoring.parameters)
+    model.module.eval()
+    partition = setup.store.partitions[scoring.partition]
+    pixels = decode([partition.encoded(i) for i in batch])
+    with torch.inference_mode():
+        outputs = model.module(eval_inputs(pixels, setup.config.image_size).to(model.device))
+    logits: npt.NDArray[np.float32] = outputs.float().cpu().numpy()
+    return logits
+
+
+def score_partition(parameters: torch.Tensor, partition: str, *, setup: Setup, backend: Backend) -> Scores:
     """Scores every image of a partition with ``parameters`` (float32 [P]).
 
     Pixels and activations are held for one batch a worker; only logits and targets grow with the partition. On a CPU
     batches are cut to 32 images, which is as fast and keeps the activations in tens of megabytes.
     """
-    logits = np.empty((partition.num_images, num_labels), dtype=np.float32)
-
-    def score(model: FlatModel, batch: range) -> None:
-        model.parameters.copy_(parameters)
-        model.module.eval()
-        pixels = decode([partition.encoded(i) for i in batch])
-        with torch.inference_mode():
-            outputs = model.module(eval_inputs(pixels, image_size).to(model.device))
-        logits[batch.start : batch.stop] = outputs.float().cpu().numpy()
-
-    size = min(batch_size, CPU_BATCH_SIZE) if parameters.device.type == "cpu" else batch_size
-    starts = range(0, partition.num_images, size)
-    batches = [range(start, min(start + size, partition.num_images)) for start in starts]
-    for _ in backend.map_unordered(score, batches):
-        pass
-    return Scores(logits, partition.multi_hot(range(partition.num_images), num_labels, fine=fine))
+    labels, images = setup.labels, setup.store.partitions[partition]
+    logits = np.empty((images.num_images, labels.num_labels), dtype=np.float32)
+    size = setup.config.central_eval_batch_size
+    if setup.device.type == "cpu":
+        size = min(size, CPU_BATCH_SIZE)
+    starts = range(0, images.num_images, size)
+    batches = [range(start, min(start + size, images.num_images)) for start in starts]
+    for position, outputs in backend.map_unordered(score_batch, Scoring(parameters, partition), batches):
+        logits[batches[position].start : batches[position].stop] = outputs
+    return Scores(logits, labels.targets(images, range(images.num_images)))

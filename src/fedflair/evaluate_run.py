@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json as json_format
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
 from fedflair.backends import thread_backend
 from fedflair.checkpoint import load_tensors
-from fedflair.config import TrainConfig
-from fedflair.data.store import open_store
-from fedflair.errors import DataError
 from fedflair.evaluate import score_partition
 from fedflair.metrics import named_label_average_precision
-from fedflair.models import MODELS
-from fedflair.options import NAMES
-from fedflair.tracking import RunFolder, read_config
+from fedflair.options import config_of_run
+from fedflair.setup import make_evaluation_setup
+from fedflair.tracking import RunFolder
 
 
 def evaluate(
@@ -38,32 +35,15 @@ def evaluate(
         json: Print JSON instead of tables.
     """
     folder = RunFolder(run)
-    options = {name: value for name, value in read_config(folder).items() if name in NAMES}
-    paths = {name: Path(options[name]) for name in ("data_path", "pretrained_weights") if options.get(name)}
-    config = TrainConfig(**{**options, **paths, "device": "auto"})
-    store = open_store(data_path or config.data_path)
-    if partition not in store.partitions or store.partitions[partition].num_images == 0:
-        raise DataError(f"{store.path}: partition {partition!r} is empty; choose another with --partition")
-    names = store.label_names(fine=config.use_fine_grained_labels)
+    config = config_of_run(folder)
+    if data_path is not None:
+        config = replace(config, data_path=data_path)
     parameters = load_tensors(folder.best)[0]["parameters"]
-    # No weights are fetched: whatever the vector of parameters lacks is in the run folder too.
-    module = MODELS[config.model](
-        config.model_type, len(names), pretrained=config.pretrained, weights=None, seed=config.seed
-    )
-    module.load_state_dict(load_tensors(folder.fixed)[0], strict=False)
-    device = config.torch_device()
-    with thread_backend(module, device, config.num_threads) as backend, torch.inference_mode():
-        scores = score_partition(
-            parameters.to(device),
-            store.partitions[partition],
-            backend=backend,
-            num_labels=len(names),
-            fine=config.use_fine_grained_labels,
-            image_size=config.image_size,
-            batch_size=config.central_eval_batch_size,
-        )
+    setup = make_evaluation_setup(config, partition, load_tensors(folder.fixed)[0])
+    with thread_backend(setup) as backend:
+        scores = score_partition(parameters.to(setup.device), partition, setup=setup, backend=backend)
     metrics = scores.metrics()
-    labels = named_label_average_precision(scores.logits, scores.targets, names)
+    labels = named_label_average_precision(scores.logits, scores.targets, setup.labels.names)
     if json:
         print(json_format.dumps({"run": str(run), "partition": partition, **metrics, "label_ap": dict(labels)}))
         return

@@ -17,7 +17,18 @@ from fedflair.errors import ConfigError
 from fedflair.tracking import RunFolder, read_config
 
 NAMES = tuple(field.name for field in dataclasses.fields(TrainConfig))
-FREE_ON_RESUME = ("run", "resume", "num_threads", "device")
+FREE_ON_RESUME = (
+    "run",
+    "resume",
+    "num_threads",
+    "device",
+    "workers",
+    "ray_address",
+    "cpus_per_worker",
+    "gpus_per_worker",
+    "worker_timeout",
+    "wandb_project_id",
+)
 
 
 def train_command(arguments: Sequence[str]) -> Path:
@@ -71,6 +82,12 @@ def read_options(path: Path) -> dict[str, Any]:
         if name not in NAMES:
             raise ConfigError(f"{path}: {_unknown(str(name))}")
     return options
+
+
+def config_of_run(folder: RunFolder) -> TrainConfig:
+    """The configuration of the run in ``folder``, on whatever device this machine has."""
+    options = {name: value for name, value in read_config(folder).items() if name in NAMES}
+    return _build(_parser(), {**options, "device": "auto"}, str(folder.config))
 
 
 def _parser() -> ArgumentParser:

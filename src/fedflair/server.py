@@ -29,6 +29,16 @@ class ServerState:
 
 
 @dataclass(frozen=True)
+class Broadcast:
+    """What every worker gets of a round, once: round, parameters float32 [P], algorithm_state, clipping bound."""
+
+    round: int
+    parameters: torch.Tensor
+    algorithm_state: Tensors
+    clipping_bound: float
+
+
+@dataclass(frozen=True)
 class ServerOptimizer:
     """init: parameters -> state. Nothing is changed in place by
 

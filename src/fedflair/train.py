@@ -12,48 +12,29 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from fedflair import __version__
 from fedflair.aggregate import TreeSum, UpdateSum, cohort_groups
-from fedflair.algorithms import ALGORITHMS, Algorithm
 from fedflair.allocator import keep_freed_memory
 from fedflair.backends import Backend, thread_backend
 from fedflair.checkpoint import load_state, load_tensors, save_state, save_tensors
+from fedflair.client_states import NO_STATES, ClientStates
 from fedflair.config import TrainConfig
-from fedflair.data.federated import FederatedDataset, iid_users, natural_users
-from fedflair.data.store import Store, open_store
 from fedflair.errors import ConfigError, DataError, Interrupted
 from fedflair.evaluate import Scores, score_partition
-from fedflair.models import MODELS
-from fedflair.models.flat import FlatModel, flatten
-from fedflair.models.multi_label_cnn import imagenet_weights
-from fedflair.privacy import Mechanism, PrivacyOptions, ledger, make_mechanism
-from fedflair.sampling import SAMPLERS, CohortSampler, stream
-from fedflair.server import SERVER_OPTIMIZERS, ServerState
+from fedflair.models.flat import flatten
+from fedflair.privacy import ledger
+from fedflair.server import Broadcast, ServerState
+from fedflair.setup import Setup, initial_state, make_setup
 from fedflair.tracking import RunFolder, create_run, tracker, write_atomically
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What stays the same over a run."""
-
-    config: TrainConfig
-    store: Store
-    dataset: FederatedDataset
-    sampler: CohortSampler
-    algorithm: Algorithm
-    mechanism: Mechanism
-    module: nn.Module
-    device: torch.device
-    noise_seed: int
+from fedflair.work import ClientWork, train_group
 
 
 def run_round(
@@ -62,31 +43,23 @@ def run_round(
     *,
     setup: Setup,
     backend: Backend,
-    stop: threading.Event | None = None,
+    states: ClientStates = NO_STATES,
 ) -> tuple[ServerState, UpdateSum]:
     """One round from ``state`` with the clients of ``cohort``: (next state, sum over the cohort before noise).
 
     Without a central mechanism the sum is divided by the sum of weights; with one, by the expected cohort size, since
-    the realised one is not public. Raises Interrupted between two clients when ``stop`` is set.
+    the realised one is not public. Raises Interrupted between two clients when the backend is stopped.
     """
-    config, dataset, mechanism = setup.config, setup.dataset, setup.mechanism
-    bound = mechanism.clipping_bound(state.mechanism_state)
-
-    def train_group(model: FlatModel, group: list[str]) -> UpdateSum:
-        partial = UpdateSum()
-        for client_id in group:
-            if stop is not None and stop.is_set():
-                raise Interrupted("stopped")
-            generator = stream(config.seed, "client", state.round, client_id)
-            client = dataset.load(client_id, config.max_num_user_images, generator)
-            update = setup.algorithm.client_update(model, state.parameters, state.algorithm_state, client, generator)
-            partial = partial.add_client(update, mechanism.clip(update.delta, bound))
-        return partial
-
-    groups = cohort_groups(cohort, dataset.num_images)
+    mechanism = setup.mechanism
+    server = Broadcast(
+        state.round, state.parameters, state.algorithm_state, mechanism.clipping_bound(state.mechanism_state)
+    )
+    groups = cohort_groups(cohort, setup.dataset.num_images)
+    work = ([ClientWork(client_id, states.get(client_id)) for client_id in group] for group in groups)
     tree = TreeSum(len(groups))
-    for index, partial in backend.map_unordered(train_group, groups):
-        tree.add(index, partial)
+    for index, partial in backend.map_unordered(train_group, server, work):
+        states.put(state.round, partial.client_states)
+        tree.add(index, replace(partial, client_states={}))
     cohort_sum = tree.total
     total = torch.zeros_like(state.parameters) if cohort_sum.delta is None else cohort_sum.delta
     if mechanism.name == "none":
@@ -95,7 +68,7 @@ def run_round(
         divisor = float(setup.sampler.description.cohort_size)
         total, mechanism_state = mechanism.add_noise(total, cohort_sum.cohort, state.round, state.mechanism_state)
         state = replace(state, mechanism_state=mechanism_state)
-    return setup.algorithm.server_update(state, total / divisor), cohort_sum
+    return setup.algorithm.server_update(state, total / divisor, cohort_sum), cohort_sum
 
 
 def train(config: TrainConfig) -> Path:
@@ -118,32 +91,36 @@ def train(config: TrainConfig) -> Path:
         book = ledger.create(folder.path, setup.mechanism, setup.noise_seed) if private(setup) else None
     facts["noise_seed"] = str(setup.noise_seed)
     with (
-        thread_backend(setup.module, setup.device, config.num_threads) as backend,
-        tracker(folder, num_rounds=config.central_num_iterations, start_round=state.round) as log,
         _stop_on_signals() as stop,
+        thread_backend(setup, stop) as backend,
+        tracker(folder, num_rounds=config.central_num_iterations, start_round=state.round) as log,
     ):
+        states = NO_STATES
         log.say(describe_setup(setup, folder))
         save_state(folder.last, state, facts)
-        while state.round < config.central_num_iterations:
-            started = time.perf_counter()
-            cohort, before = setup.sampler.sample(state.round), state
+        while state.round < config.central_num_iterations and not out_of_patience(config, facts, state.round):
+            started, before = time.perf_counter(), state
             try:
-                state, cohort_sum = run_round(state, cohort, setup=setup, backend=backend, stop=stop)
+                state, cohort_sum = run_round(
+                    state, setup.sampler.sample(state.round), setup=setup, backend=backend, states=states
+                )
+                if book is not None:
+                    # Before any checkpoint: no round that was released can be missing from the ledger.
+                    book = ledger.append(book, before.round, cohort_sum.cohort, before.mechanism_state)
+                row = round_row(setup, state, cohort_sum, time.perf_counter() - started)
+                last = state.round == config.central_num_iterations
+                if last or state.round % config.evaluation_frequency == 0:
+                    row |= prefixed("val", _score(setup, state.parameters, "val", backend).metrics())
             except Interrupted as error:
-                save_state(folder.last, state, facts)
+                # The ledger may be a round ahead of this checkpoint: the resumed run does that round again, alike.
+                save_state(folder.last, before, facts)
                 raise Interrupted(
-                    f"stopped after round {state.round}; continue with: fedflair train --resume --run {folder.path}"
+                    f"stopped after round {before.round}; continue with: fedflair train --resume --run {folder.path}"
                 ) from error
-            if book is not None:
-                # Before any checkpoint: no round that was released can be missing from the ledger.
-                book = ledger.append(book, before.round, cohort_sum.cohort, before.mechanism_state)
-            row = round_row(setup, state, cohort_sum, time.perf_counter() - started)
-            last = state.round == config.central_num_iterations
-            if last or state.round % config.evaluation_frequency == 0:
-                row |= prefixed("val", _score(setup, state.parameters, "val", backend).metrics())
-                if facts["best"] is None or row[f"val/{config.best_metric}"] > facts["best"]:
-                    facts |= {"best": row[f"val/{config.best_metric}"], "best_round": state.round}
-                    save_tensors(folder.best, {"parameters": state.parameters}, facts_without_secrets(facts))
+            if "val/loss" in row and (facts["best"] is None or row[f"val/{config.best_metric}"] > facts["best"]):
+                facts |= {"best": row[f"val/{config.best_metric}"], "best_round": state.round}
+                save_tensors(folder.best, {"parameters": state.parameters}, facts_without_secrets(facts))
+            state = setup.algorithm.observe(state, row)
             facts["seconds"] += time.perf_counter() - started
             log.log(row)
             if "val/loss" in row:
@@ -155,67 +132,15 @@ def train(config: TrainConfig) -> Path:
     return folder.path
 
 
+def out_of_patience(config: TrainConfig, facts: Mapping[str, Any], round_: int) -> bool:
+    """Whether ``early_stopping_patience`` evaluations have passed without a better score."""
+    patience = config.early_stopping_patience * config.evaluation_frequency
+    return patience > 0 and facts["best"] is not None and round_ - facts["best_round"] >= patience
+
+
 def private(setup: Setup) -> bool:
     """Whether the run's rounds have an epsilon, and so a ledger."""
     return ledger.is_due(setup.mechanism)
-
-
-def make_setup(config: TrainConfig, noise_seed: int) -> Setup:
-    """Opens the data and builds the model, the sampler, the algorithm and the mechanism."""
-    store = open_store(config.data_path)
-    for name in ("train", "val", "test"):
-        if name not in store.partitions or store.partitions[name].num_images == 0:
-            raise DataError(f"{store.path}: partition {name!r} is empty; training needs train, val and test images")
-    fine = config.use_fine_grained_labels
-    if config.dataset == "flair_iid":
-        mean, distribution = config.mean_datapoints_per_user, config.datapoints_per_user_distribution
-        dataset = iid_users(
-            store, "train", fine=fine, mean_num_images=mean, distribution=distribution, seed=config.seed
-        )
-    else:
-        dataset = natural_users(store, "train", fine=fine)
-    if config.cohort_size > len(dataset.client_ids):
-        raise ConfigError(
-            f"cohort_size: {config.cohort_size} is more than the {len(dataset.client_ids)} training clients of "
-            f"{store.path}; lower it"
-        )
-    sampler = SAMPLERS[config.sampling](dataset.client_ids, config.cohort_size, config.seed)
-    mechanism = make_mechanism(privacy_options(config), sampler.description, config.central_num_iterations, noise_seed)
-    weights = imagenet_weights(config.model_type, config.pretrained_weights) if config.pretrained else None
-    module = MODELS[config.model](
-        config.model_type, dataset.num_labels, pretrained=config.pretrained, weights=weights, seed=config.seed
-    )
-    algorithm = ALGORITHMS[config.algorithm_name](config)
-    return Setup(config, store, dataset, sampler, algorithm, mechanism, module, config.torch_device(), noise_seed)
-
-
-def privacy_options(config: TrainConfig) -> PrivacyOptions:
-    """The central mechanism's options, under their configuration names."""
-    return PrivacyOptions(
-        mechanism=config.central_privacy_mechanism,
-        epsilon=config.central_epsilon,
-        delta=config.central_delta,
-        clipping_bound=config.central_privacy_clipping_bound,
-        order=config.central_order,
-        population=config.population,
-        noise_cohort_size=config.noise_cohort_size,
-        accountant=config.accountant,
-        allow_large_delta=config.allow_large_delta,
-        noise_from_seed=config.noise_from_seed,
-        artificial_users=config.dataset == "flair_iid",
-    )
-
-
-def initial_state(setup: Setup) -> ServerState:
-    """The state before round 0."""
-    parameters = flatten(setup.module, setup.device).parameters.clone()
-    return ServerState(
-        round=0,
-        parameters=parameters,
-        optimizer_state=SERVER_OPTIMIZERS[setup.config.central_optimizer](setup.config).init(parameters),
-        algorithm_state=setup.algorithm.init(parameters),
-        mechanism_state=setup.mechanism.init(parameters.numel()),
-    )
 
 
 def round_row(setup: Setup, state: ServerState, cohort_sum: UpdateSum, seconds: float) -> dict[str, Any]:
@@ -245,12 +170,12 @@ def describe_setup(setup: Setup, folder: RunFolder) -> str:
     network = config.model_type if config.model == "multi_label_cnn" else config.model
     lines = [
         f"{config.setting}: {len(dataset.client_ids):,} clients, {dataset.partition.num_images:,} images, "
-        f"{dataset.num_labels} labels",
+        f"{setup.labels.num_labels} labels",
         f"{network} {start}, {num_parameters:,} parameters, {config.image_size} px, {setup.device}",
     ]
-    privacy = setup.mechanism.description
-    if privacy.get("words"):
-        lines.append(str(privacy["words"]))
+    for mechanism in (setup.mechanism, setup.local_mechanism):
+        if mechanism.description.get("words"):
+            lines.append(str(mechanism.description["words"]))
     return "\n".join([*lines, f"run folder: {folder.path}"])
 
 
@@ -263,15 +188,7 @@ def facts_without_secrets(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _score(setup: Setup, parameters: torch.Tensor, partition: str, backend: Backend) -> Scores:
-    return score_partition(
-        parameters,
-        setup.store.partitions[partition],
-        backend=backend,
-        num_labels=setup.dataset.num_labels,
-        fine=setup.dataset.fine,
-        image_size=setup.config.image_size,
-        batch_size=setup.config.central_eval_batch_size,
-    )
+    return score_partition(parameters, partition, setup=setup, backend=backend)
 
 
 def _summarise(setup: Setup, folder: RunFolder, facts: dict[str, Any], backend: Backend) -> dict[str, Any]:
@@ -285,6 +202,7 @@ def _summarise(setup: Setup, folder: RunFolder, facts: dict[str, Any], backend: 
         "val": _score(setup, best, "val", backend).metrics(),
         "test": _score(setup, best, "test", backend).metrics(),
         "privacy": privacy or None,
+        "local_privacy": dict(setup.local_mechanism.description) or None,
         "device": str(setup.device),
         "version": __version__,
     }

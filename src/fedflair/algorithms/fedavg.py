@@ -11,12 +11,13 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from fedflair.aggregate import UpdateSum
 from fedflair.algorithms.base import Algorithm, client_weight
 from fedflair.client import ClientUpdate, LocalTraining, train_locally
 from fedflair.config import TrainConfig
 from fedflair.data.federated import ClientData
 from fedflair.models.flat import FlatModel
-from fedflair.server import SERVER_OPTIMIZERS, ServerState, Tensors, server_learning_rate
+from fedflair.server import SERVER_OPTIMIZERS, Broadcast, ServerState, server_learning_rate
 
 
 def make(config: TrainConfig) -> Algorithm:
@@ -24,16 +25,12 @@ def make(config: TrainConfig) -> Algorithm:
     options = local_training(config)
 
     def client_update(
-        model: FlatModel,
-        server_parameters: torch.Tensor,
-        state: Tensors,
-        client: ClientData,
-        generator: np.random.Generator,
+        model: FlatModel, server: Broadcast, client: ClientData, generator: np.random.Generator
     ) -> ClientUpdate:
-        delta, metrics = train_locally(model, server_parameters, client, options, generator)
+        delta, metrics = train_locally(model, server.parameters, client, options, generator)
         return ClientUpdate(delta, client_weight(config, client.num_examples), client.num_examples, metrics)
 
-    def server_update(state: ServerState, mean_delta: torch.Tensor) -> ServerState:
+    def server_update(state: ServerState, mean_delta: torch.Tensor, cohort_sum: UpdateSum) -> ServerState:
         learning_rate = server_learning_rate(config, state.round)
         parameters, optimizer_state = optimizer.apply(
             state.parameters, mean_delta.neg(), state.optimizer_state, learning_rate

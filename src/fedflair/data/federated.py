@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
+from fedflair.data.labels import LabelSpace
 from fedflair.data.store import Partition, Store
 from fedflair.errors import ConfigError
 from fedflair.sampling import stream
@@ -21,11 +23,13 @@ class ClientData:
     """What one client trains on in one round.
 
     images: encoded photographs, uint8 [bytes] each. labels: 0/1, uint8 [n, L].
+    state: what the algorithm keeps of this client between rounds, tensors by name; empty the first time.
     """
 
     client_id: str
     images: list[npt.NDArray[np.uint8]]
     labels: npt.NDArray[np.uint8]
+    state: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def num_examples(self) -> int:
@@ -40,8 +44,7 @@ class FederatedDataset:
     """
 
     partition: Partition
-    num_labels: int
-    fine: bool
+    labels: LabelSpace
     client_ids: list[str]
     images_of: Callable[[int], npt.NDArray[np.int64]]
     _positions: dict[str, int] = field(repr=False)
@@ -54,30 +57,35 @@ class FederatedDataset:
         images = self.images_of(self._positions[client_id])
         if max_num_images is not None and len(images) > max_num_images:
             images = np.sort(generator.choice(images, size=max_num_images, replace=False))
-        labels = self.partition.multi_hot(images, self.num_labels, fine=self.fine)
+        labels = self.labels.targets(self.partition, images)
         return ClientData(client_id, [self.partition.encoded(int(i)) for i in images], labels)
 
 
-def _dataset(
-    store: Store, partition: str, fine: bool, client_ids: list[str], images_of: Callable[[int], npt.NDArray[np.int64]]
-) -> FederatedDataset:
-    positions = {client_id: k for k, client_id in enumerate(client_ids)}
-    num_labels = len(store.label_names(fine=fine))
-    return FederatedDataset(store.partitions[partition], num_labels, fine, client_ids, images_of, positions)
+def natural_users(store: Store, partition: str, labels: LabelSpace, *, min_num_images: int = 1) -> FederatedDataset:
+    """One client a FLAIR user; users with fewer than ``min_num_images`` images are left out.
 
-
-def natural_users(store: Store, partition: str, *, fine: bool) -> FederatedDataset:
-    """One client a FLAIR user."""
+    Raises ConfigError where none is left.
+    """
     columns = store.partitions[partition].columns
+    users = np.flatnonzero(np.diff(columns.user_offsets) >= min_num_images)
+    if len(users) == 0:
+        raise ConfigError(f"minimum_num_datapoints_per_user: no user of {partition!r} has {min_num_images} images")
 
     def images_of(position: int) -> npt.NDArray[np.int64]:
-        return np.arange(columns.user_offsets[position], columns.user_offsets[position + 1])
+        user = users[position]
+        return np.arange(columns.user_offsets[user], columns.user_offsets[user + 1])
 
-    return _dataset(store, partition, fine, columns.user_ids, images_of)
+    return _dataset(store, partition, labels, [columns.user_ids[user] for user in users], images_of)
 
 
 def iid_users(
-    store: Store, partition: str, *, fine: bool, mean_num_images: int, distribution: SizeDistribution, seed: int
+    store: Store,
+    partition: str,
+    labels: LabelSpace,
+    *,
+    mean_num_images: int,
+    distribution: SizeDistribution,
+    seed: int,
 ) -> FederatedDataset:
     """Artificial users: all images of the partition shuffled once by ``seed`` and cut into disjoint clients.
 
@@ -102,4 +110,15 @@ def iid_users(
     def images_of(position: int) -> npt.NDArray[np.int64]:
         return np.sort(order[offsets[position] : offsets[position + 1]])
 
-    return _dataset(store, partition, fine, [f"iid-{k}" for k in range(len(offsets) - 1)], images_of)
+    return _dataset(store, partition, labels, [f"iid-{k}" for k in range(len(offsets) - 1)], images_of)
+
+
+def _dataset(
+    store: Store,
+    partition: str,
+    labels: LabelSpace,
+    client_ids: list[str],
+    images_of: Callable[[int], npt.NDArray[np.int64]],
+) -> FederatedDataset:
+    positions = {client_id: k for k, client_id in enumerate(client_ids)}
+    return FederatedDataset(store.partitions[partition], labels, client_ids, images_of, positions)

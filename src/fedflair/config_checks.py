@@ -1,0 +1,137 @@
+"""The checks of ``TrainConfig``, each made once, with an error that names the option and says what would be right."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+from fedflair.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fedflair.config import TrainConfig
+
+
+def check(config: TrainConfig) -> None:
+    """Raises ConfigError where an option is impossible, alone or together with another one."""
+    _check_ranges(config)
+    _check_training(config)
+    _check_privacy(config)
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device: cuda asked for, but this machine has no usable GPU; use --device auto")
+
+
+def _check_ranges(config: TrainConfig) -> None:
+    for name in _AT_LEAST_ONE:
+        _require(getattr(config, name) >= 1, name, getattr(config, name), "at least 1")
+    for name in _AT_LEAST_ZERO:
+        value = getattr(config, name)
+        _require(value >= 0 and math.isfinite(value), name, value, "a finite number of at least 0")
+    for name in _POSITIVE:
+        value = getattr(config, name)
+        _require(value > 0 and math.isfinite(value), name, value, "a finite number above 0")
+    for name in _FRACTIONS:
+        _require(0 <= getattr(config, name) < 1, name, getattr(config, name), "in [0, 1)")
+    for name in ("central_delta", "local_delta"):
+        _require(0 < getattr(config, name) < 1, name, getattr(config, name), "in (0, 1)")
+    for name in _AT_LEAST_ONE_IF_GIVEN:
+        value = getattr(config, name)
+        _require(value is None or value >= 1, name, value, "at least 1")
+    _require(0 < config.top_k_fraction <= 1, "top_k_fraction", config.top_k_fraction, "in (0, 1]")
+    quantile = config.adaptive_clipping_quantile
+    _require(0 <= quantile <= 1, "adaptive_clipping_quantile", quantile, "in [0, 1]")
+    _require(config.image_size >= 16, "image_size", config.image_size, "at least 16")
+
+
+def _check_training(config: TrainConfig) -> None:
+    if config.pretrained_weights is not None and not config.pretrained:
+        raise ConfigError("pretrained_weights: given together with pretrained: false; drop one of the two")
+    if config.binary_label is not None and config.label_subset is not None:
+        raise ConfigError("binary_label: given together with label_subset; drop one of the two")
+    if config.label_subset is not None and not 0 < len(config.label_subset) == len(set(config.label_subset)):
+        raise ConfigError("label_subset: must hold at least one label, and none twice")
+
+
+def _check_privacy(config: TrainConfig) -> None:
+    mechanism = config.central_privacy_mechanism
+    if mechanism == "none":
+        if config.noise_cohort_size is not None and config.noise_cohort_size < config.cohort_size:
+            raise ConfigError("noise_cohort_size: must be at least cohort_size")
+    elif config.weighting != "uniform":
+        raise ConfigError("weighting: a central privacy mechanism needs uniform, so that one user has one bounded say")
+    if config.adaptive_clipping and mechanism != "gaussian_moments_accountant":
+        raise ConfigError(
+            f"adaptive_clipping: {mechanism} has none; use --central_privacy_mechanism gaussian_moments_accountant"
+        )
+    if config.min_separation is not None and mechanism != "banded_matrix_factorization":
+        raise ConfigError(
+            f"min_separation: {mechanism} does not enforce any; use --central_privacy_mechanism "
+            "banded_matrix_factorization, or drop it"
+        )
+
+
+_AT_LEAST_ONE = (
+    "max_num_user_images",
+    "minimum_num_datapoints_per_user",
+    "mean_datapoints_per_user",
+    "num_trainable_blocks",
+    "central_num_iterations",
+    "central_batch_size",
+    "cohort_size",
+    "weight_clip",
+    "local_num_epochs",
+    "local_batch_size",
+    "evaluation_frequency",
+    "central_eval_batch_size",
+    "adafedprox_decrease_after",
+)
+_AT_LEAST_ONE_IF_GIVEN = (
+    "local_num_steps",
+    "central_order",
+    "local_order",
+    "population",
+    "noise_cohort_size",
+    "min_separation",
+    "adafedprox_adapt_frequency",
+    "scaffold_max_clients",
+)
+_AT_LEAST_ZERO = (
+    "central_lr_num_warmup_iterations",
+    "central_lr_end",
+    "central_weight_decay",
+    "local_lr_end",
+    "local_weight_decay",
+    "mu",
+    "over_selection",
+    "client_speed_std",
+    "val_cohort_size",
+    "early_stopping_patience",
+    "seed",
+    "num_threads",
+    "workers",
+    "gpus_per_worker",
+)
+_FRACTIONS = ("adam_beta1", "adam_beta2", "dropout_rate", "local_momentum")
+_POSITIVE = (
+    "local_learning_rate",
+    "local_max_grad_norm",
+    "learning_rate",
+    "central_lr_power",
+    "adaptivity_degree",
+    "adafedprox_step_size",
+    "client_seconds_per_image",
+    "client_bandwidth",
+    "central_epsilon",
+    "central_privacy_clipping_bound",
+    "adaptive_clipping_learning_rate",
+    "local_epsilon",
+    "local_privacy_clipping_bound",
+    "cpus_per_worker",
+    "worker_timeout",
+)
+
+
+def _require(holds: bool, name: str, value: object, expected: str) -> None:
+    if not holds:
+        raise ConfigError(f"{name}: {value} is impossible; it must be {expected}")

@@ -1,0 +1,200 @@
+"""What stays the same over a run: data, model, sampler, algorithm and mechanisms, built from the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from fedflair.algorithms import ALGORITHMS, Algorithm
+from fedflair.config import TrainConfig
+from fedflair.data.federated import FederatedDataset, iid_users, natural_users
+from fedflair.data.labels import LabelSpace, label_space
+from fedflair.data.store import Store, open_store
+from fedflair.errors import ConfigError, DataError
+from fedflair.models import MODELS
+from fedflair.models.flat import flatten
+from fedflair.models.multi_label_cnn import imagenet_weights
+from fedflair.privacy import (
+    LocalMechanism,
+    LocalPrivacyOptions,
+    Mechanism,
+    PrivacyOptions,
+    make_local_mechanism,
+    make_mechanism,
+)
+from fedflair.privacy.cyclic_sampling import sampler_for
+from fedflair.sampling import SAMPLERS, CohortSampler, SamplerDescription
+from fedflair.server import SERVER_OPTIMIZERS, ServerState
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What stays the same over a run.
+
+    dataset: the clients that cohorts are drawn from. noise_seed: of the privacy noise; secret in private runs.
+    """
+
+    config: TrainConfig
+    store: Store
+    labels: LabelSpace
+    dataset: FederatedDataset
+    sampler: CohortSampler
+    algorithm: Algorithm
+    mechanism: Mechanism
+    local_mechanism: LocalMechanism
+    module: nn.Module
+    device: torch.device
+    noise_seed: int
+
+
+def make_setup(config: TrainConfig, noise_seed: int) -> Setup:
+    """Opens the data and builds the model, the sampler, the algorithm and the mechanisms.
+
+    Raises DataError for a store that cannot be trained on, ConfigError and PrivacyError for options that do not fit it.
+    """
+    store = open_store(config.data_path)
+    for name in ("train", "val", "test"):
+        if name not in store.partitions or store.partitions[name].num_images == 0:
+            raise DataError(f"{store.path}: partition {name!r} is empty; training needs train, val and test images")
+    dataset = training_clients(config, store)
+    num_clients = len(dataset.client_ids)
+    if config.cohort_size > num_clients:
+        raise ConfigError(
+            f"cohort_size: {config.cohort_size} is more than the {num_clients} training clients of {store.path}; "
+            "lower it"
+        )
+    description = SamplerDescription(config.sampling, config.cohort_size, num_clients)
+    mechanism = make_mechanism(privacy_options(config), description, config.central_num_iterations, noise_seed)
+    if config.sampling == "poisson":
+        sampler = sampler_for(mechanism, dataset.client_ids, config.cohort_size, config.seed)
+    else:
+        sampler = SAMPLERS[config.sampling](dataset.client_ids, config.cohort_size, config.seed)
+    local_mechanism = make_local_mechanism(
+        local_privacy_options(config), description, config.central_num_iterations, noise_seed
+    )
+    return Setup(
+        config,
+        store,
+        dataset.labels,
+        dataset,
+        sampler,
+        ALGORITHMS[config.algorithm_name](config),
+        mechanism,
+        local_mechanism,
+        build_model(config, dataset.labels.num_labels),
+        config.torch_device(),
+        noise_seed,
+    )
+
+
+def make_evaluation_setup(config: TrainConfig, partition: str, fixed: Mapping[str, torch.Tensor]) -> Setup:
+    """As ``make_setup``, to score a model on one partition: its users are the clients, and no mechanism is on.
+
+    fixed: what the model needs beside its trained parameters, as the run folder has it; no weights are fetched.
+    """
+    store = open_store(config.data_path)
+    if partition not in store.partitions or store.partitions[partition].num_images == 0:
+        raise DataError(f"{store.path}: partition {partition!r} is empty; choose another with --partition")
+    config = replace(config, central_privacy_mechanism="none", adaptive_clipping=False, min_separation=None)
+    config = replace(config, local_privacy_mechanism="none", cohort_size=1, noise_cohort_size=None)
+    labels = labels_of(config, store)
+    dataset = natural_users(store, partition, labels)
+    description = SamplerDescription("fixed", 1, len(dataset.client_ids))
+    module = build_model(config, labels.num_labels, load_weights=False)
+    module.load_state_dict(dict(fixed), strict=False)
+    return Setup(
+        config,
+        store,
+        labels,
+        dataset,
+        SAMPLERS["fixed"](dataset.client_ids, 1, config.seed),
+        ALGORITHMS[config.algorithm_name](config),
+        make_mechanism(privacy_options(config), description, 1, 0),
+        make_local_mechanism(local_privacy_options(config), description, 1, 0),
+        module,
+        config.torch_device(),
+        0,
+    )
+
+
+def labels_of(config: TrainConfig, store: Store) -> LabelSpace:
+    """The labels that the configuration's model learns."""
+    return label_space(
+        store,
+        fine=config.use_fine_grained_labels,
+        subset=config.label_subset,
+        binary_label=config.binary_label,
+    )
+
+
+def training_clients(config: TrainConfig, store: Store) -> FederatedDataset:
+    """The clients that cohorts are drawn from."""
+    labels = labels_of(config, store)
+    if config.dataset == "flair":
+        return natural_users(store, "train", labels, min_num_images=config.minimum_num_datapoints_per_user)
+    return iid_users(
+        store,
+        "train",
+        labels,
+        mean_num_images=config.mean_datapoints_per_user,
+        distribution=config.datapoints_per_user_distribution,
+        seed=config.seed,
+    )
+
+
+def build_model(config: TrainConfig, num_labels: int, *, load_weights: bool = True) -> nn.Module:
+    """The network with its initial weights; without ``load_weights`` a pretrained one has its shape only."""
+    wanted = config.pretrained and load_weights
+    weights = imagenet_weights(config.model_type, config.pretrained_weights) if wanted else None
+    return MODELS[config.model](
+        config.model_type, num_labels, pretrained=config.pretrained, weights=weights, seed=config.seed
+    )
+
+
+def initial_state(setup: Setup) -> ServerState:
+    """The state before round 0."""
+    parameters = flatten(setup.module, setup.device).parameters.clone()
+    return ServerState(
+        round=0,
+        parameters=parameters,
+        optimizer_state=SERVER_OPTIMIZERS[setup.config.central_optimizer](setup.config).init(parameters),
+        algorithm_state=setup.algorithm.init(parameters),
+        mechanism_state=setup.mechanism.init(parameters.numel()),
+    )
+
+
+def privacy_options(config: TrainConfig) -> PrivacyOptions:
+    """The central mechanism's options, under their configuration names."""
+    return PrivacyOptions(
+        mechanism=config.central_privacy_mechanism,
+        epsilon=config.central_epsilon,
+        delta=config.central_delta,
+        clipping_bound=config.central_privacy_clipping_bound,
+        order=config.central_order,
+        population=config.population,
+        noise_cohort_size=config.noise_cohort_size,
+        min_separation=config.min_separation,
+        accountant=config.accountant,
+        allow_large_delta=config.allow_large_delta,
+        noise_from_seed=config.noise_from_seed,
+        artificial_users=config.dataset == "flair_iid",
+        adaptive_clipping=config.adaptive_clipping,
+        adaptive_clipping_quantile=config.adaptive_clipping_quantile,
+        adaptive_clipping_learning_rate=config.adaptive_clipping_learning_rate,
+        adaptive_clipping_noise_std=config.adaptive_clipping_noise_std,
+    )
+
+
+def local_privacy_options(config: TrainConfig) -> LocalPrivacyOptions:
+    """The local mechanism's options, under their configuration names."""
+    return LocalPrivacyOptions(
+        mechanism=config.local_privacy_mechanism,
+        epsilon=config.local_epsilon,
+        delta=config.local_delta,
+        clipping_bound=config.local_privacy_clipping_bound,
+        order=config.local_order,
+        noise_from_seed=config.noise_from_seed,
+    )
