@@ -106,7 +106,7 @@ def test_fedavg_of_two_clients_by_hand(tiny_store: Path) -> None:
     setup = make_setup(config, noise_seed=0)
     sizes = {setup.dataset.client_ids[0]: 1, setup.dataset.client_ids[2]: 3}
     deltas = {1: [4.0, 0.0], 3: [0.0, 8.0]}
-    plain = make_fedavg(config)
+    plain = make_fedavg(config, 6)
 
     def client_update(model: Any, server: Any, client: Any, generator: Any) -> ClientUpdate:
         from fedflair.algorithms.base import client_weight

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -20,13 +22,19 @@ GradientAdjustment = Callable[[torch.Tensor, torch.Tensor], None]
 
 @dataclass(frozen=True)
 class LocalTraining:
-    """Hyper-parameters of local SGD; see the options of the same names in ``config.py``."""
+    """Hyper-parameters of local SGD in one round; see the ``local_*`` options of the same names in ``config.py``.
+
+    num_steps: steps in a round, over as many passes as they need; None is ``num_epochs`` whole passes.
+    """
 
     learning_rate: float
     num_epochs: int
     batch_size: int
     max_grad_norm: float
     image_size: int
+    num_steps: int | None = None
+    momentum: float = 0.0
+    weight_decay: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -64,18 +72,32 @@ def train_locally(
     seed_dropout(model.module, torch.Generator().manual_seed(int(generator.integers(2**62))))
     pixels = decode(client.images)
     labels = torch.from_numpy(client.labels).float()
-    loss_sum, num_steps = torch.zeros((), device=model.device), 0
-    for _ in range(options.num_epochs):
-        order = generator.permutation(client.num_examples)
-        for start in range(0, len(order), options.batch_size):
-            batch = order[start : start + options.batch_size]
-            inputs = train_inputs([pixels[i] for i in batch], options.image_size, generator).to(model.device)
-            targets = labels[torch.from_numpy(batch)].to(model.device)
-            loss = sgd_step(model, inputs, targets, options, adjust_gradient)
-            loss_sum += loss * len(batch)
-            num_steps += 1
+    loss_sum, num_examples, num_steps = torch.zeros((), device=model.device), 0, 0
+    velocity = torch.zeros_like(model.parameters) if options.momentum else None
+    for batch in local_batches(client.num_examples, options, generator):
+        inputs = train_inputs([pixels[i] for i in batch], options.image_size, generator).to(model.device)
+        targets = labels[torch.from_numpy(batch)].to(model.device)
+        loss = sgd_step(model, inputs, targets, options, adjust_gradient, velocity)
+        loss_sum += loss * len(batch)
+        num_examples += len(batch)
+        num_steps += 1
     delta = model.parameters - server_parameters
-    return delta, LocalMetrics(float(loss_sum), client.num_examples * options.num_epochs, num_steps)
+    return delta, LocalMetrics(float(loss_sum), num_examples, num_steps)
+
+
+def local_batches(
+    num_examples: int, options: LocalTraining, generator: np.random.Generator
+) -> Iterator[npt.NDArray[np.int64]]:
+    """Positions of the examples of each local step, int64; each pass over the examples is shuffled when it begins."""
+    passes = range(options.num_epochs) if options.num_steps is None else itertools.count()
+    num_steps = 0
+    for _ in passes:
+        order = generator.permutation(num_examples)
+        for start in range(0, num_examples, options.batch_size):
+            if num_steps == options.num_steps:
+                return
+            yield order[start : start + options.batch_size]
+            num_steps += 1
 
 
 def sgd_step(
@@ -84,8 +106,13 @@ def sgd_step(
     targets: torch.Tensor,
     options: LocalTraining,
     adjust_gradient: GradientAdjustment | None = None,
+    velocity: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """One step of SGD with the gradient's L2 norm clipped; returns the loss before the step, float32 []."""
+    """One step of SGD with the gradient's L2 norm clipped; returns the loss before the step, float32 [].
+
+    Weight decay and momentum act on the clipped gradient, as ``torch.optim.SGD`` after ``clip_grad_norm_`` has it.
+    velocity: float32 [P], zero before the first step and changed in place; None where there is no momentum.
+    """
     model.gradients.zero_()
     loss = binary_cross_entropy_with_logits(model.module(inputs), targets)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -94,5 +121,11 @@ def sgd_step(
             adjust_gradient(model.parameters, model.gradients)
         norm = torch.linalg.vector_norm(model.gradients)
         scale = (options.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
-        model.parameters.addcmul_(model.gradients, scale, value=-options.learning_rate)
+        if velocity is None and options.weight_decay == 0.0:
+            model.parameters.addcmul_(model.gradients, scale, value=-options.learning_rate)
+        else:
+            step = model.gradients.mul_(scale).add_(model.parameters, alpha=options.weight_decay)
+            if velocity is not None:
+                step = velocity.mul_(options.momentum).add_(step)
+            model.parameters.add_(step, alpha=-options.learning_rate)
     return loss.detach()

@@ -1,4 +1,4 @@
-"""The server's side of a round: its state, its optimizers and their learning-rate schedule."""
+"""The server's side of a round: its state, what it broadcasts, and its optimizers."""
 
 from __future__ import annotations
 
@@ -96,15 +96,44 @@ def adam(config: TrainConfig) -> ServerOptimizer:
     return ServerOptimizer(init, apply)
 
 
-SERVER_OPTIMIZERS: dict[str, Callable[[TrainConfig], ServerOptimizer]] = {"sgd": sgd, "avgm": avgm, "adam": adam}
+def yogi(config: TrainConfig) -> ServerOptimizer:
+    """As ``adam``, but the second moment moves by steps of the squared gradient's size (Zaheer et al., 2018)."""
+    beta1, beta2, eps = config.adam_beta1, config.adam_beta2, config.adaptivity_degree
+
+    def apply(
+        parameters: torch.Tensor, gradient: torch.Tensor, state: Tensors, learning_rate: float
+    ) -> tuple[torch.Tensor, Tensors]:
+        step = int(state["step"]) + 1
+        mean = torch.lerp(state["mean"], gradient, 1 - beta1)
+        squared = gradient.square()
+        direction = torch.sign(squared - state["square"])
+        square = state["square"] + direction.mul_(squared).mul_(1 - beta2)
+        denominator = (square.sqrt() / (1 - beta2**step) ** 0.5).add_(eps)
+        decayed = parameters * (1 - learning_rate * config.central_weight_decay)
+        moved = decayed.addcdiv_(mean, denominator, value=-learning_rate / (1 - beta1**step))
+        return moved, {"step": torch.tensor(step), "mean": mean, "square": square}
+
+    return ServerOptimizer(adam(config).init, apply)
 
 
-def server_learning_rate(config: TrainConfig, round_: int) -> float:
-    """Linear warm-up from 0 in round 0, then linear decay that reaches ``central_lr_end`` in the last round."""
-    warmup, last = config.central_lr_num_warmup_iterations, config.central_num_iterations - 1
-    if round_ < warmup:
-        return config.learning_rate * round_ / warmup
-    if last <= warmup:
-        return config.learning_rate
-    remaining = (last - round_) / (last - warmup)
-    return config.central_lr_end + (config.learning_rate - config.central_lr_end) * remaining
+def adagrad(config: TrainConfig) -> ServerOptimizer:
+    """Steps divided by the root of the sum of squared gradients (Duchi et al., 2011), without momentum."""
+
+    def apply(
+        parameters: torch.Tensor, gradient: torch.Tensor, state: Tensors, learning_rate: float
+    ) -> tuple[torch.Tensor, Tensors]:
+        square = torch.addcmul(state["square"], gradient, gradient)
+        decayed = parameters * (1 - learning_rate * config.central_weight_decay)
+        moved = decayed.addcdiv_(gradient, square.sqrt().add_(config.adaptivity_degree), value=-learning_rate)
+        return moved, {"square": square}
+
+    return ServerOptimizer(lambda parameters: {"square": torch.zeros_like(parameters)}, apply)
+
+
+SERVER_OPTIMIZERS: dict[str, Callable[[TrainConfig], ServerOptimizer]] = {
+    "sgd": sgd,
+    "avgm": avgm,
+    "adam": adam,
+    "yogi": yogi,
+    "adagrad": adagrad,
+}

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from fedflair.algorithms import fedavg
-from fedflair.algorithms.base import Algorithm
-from fedflair.config import TrainConfig
+from fedflair.algorithms.base import Algorithm, MakeAlgorithm
 
-ALGORITHMS: dict[str, Callable[[TrainConfig], Algorithm]] = {
+ALGORITHMS: dict[str, MakeAlgorithm] = {
     "fedavg": fedavg.make,
 }
 

@@ -1,22 +1,25 @@
-"""The shape of a federated algorithm."""
+"""The shape of a federated algorithm, and the pieces that most of them share."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from fedflair.aggregate import UpdateSum
-from fedflair.client import ClientUpdate
+from fedflair.client import ClientUpdate, LocalTraining
 from fedflair.config import TrainConfig
 from fedflair.data.federated import ClientData
 from fedflair.models.flat import FlatModel
-from fedflair.server import Broadcast, ServerState, Tensors
+from fedflair.schedules import local_learning_rate, server_learning_rate
+from fedflair.server import SERVER_OPTIMIZERS, Broadcast, ServerState, Tensors
 
 ClientUpdateFn = Callable[[FlatModel, Broadcast, ClientData, np.random.Generator], ClientUpdate]
+ServerUpdateFn = Callable[[ServerState, torch.Tensor, UpdateSum], ServerState]
 
 
 @dataclass(frozen=True)
@@ -32,17 +35,52 @@ class Algorithm:
 
     init: Callable[[torch.Tensor], Tensors]
     client_update: ClientUpdateFn
-    server_update: Callable[[ServerState, torch.Tensor, UpdateSum], ServerState]
+    server_update: ServerUpdateFn
     observe: Callable[[ServerState, Mapping[str, Any]], ServerState] = lambda state, row: state
     keeps_client_state: bool = False
 
 
-CLIENT_WEIGHTS: dict[str, Callable[[int], float]] = {
-    "uniform": lambda num_examples: 1.0,
-    "num_examples": float,
+MakeAlgorithm = Callable[[TrainConfig, int], Algorithm]
+
+
+CLIENT_WEIGHTS: dict[str, Callable[[int, TrainConfig], float]] = {
+    "uniform": lambda num_examples, config: 1.0,
+    "num_examples": lambda num_examples, config: float(num_examples),
+    # log(1 + n): log(n) would silence the quarter of FLAIR's users that have one image.
+    "log": lambda num_examples, config: math.log1p(num_examples),
+    "sqrt": lambda num_examples, config: math.sqrt(num_examples),
+    "clipped": lambda num_examples, config: float(min(num_examples, config.weight_clip)),
 }
 
 
 def client_weight(config: TrainConfig, num_examples: int) -> float:
     """Weight of a client's update in the mean."""
-    return CLIENT_WEIGHTS[config.weighting](num_examples)
+    return CLIENT_WEIGHTS[config.weighting](num_examples, config)
+
+
+def local_training(config: TrainConfig, round_: int) -> LocalTraining:
+    """The configuration's options of local SGD in one round."""
+    return LocalTraining(
+        learning_rate=local_learning_rate(config, round_),
+        num_epochs=config.local_num_epochs,
+        batch_size=config.local_batch_size,
+        max_grad_norm=config.local_max_grad_norm,
+        image_size=config.image_size,
+        num_steps=config.local_num_steps,
+        momentum=config.local_momentum,
+        weight_decay=config.local_weight_decay,
+    )
+
+
+def optimizer_update(config: TrainConfig) -> ServerUpdateFn:
+    """The server update that most algorithms share: one step of ``central_optimizer``, minus the mean as gradient."""
+    optimizer = SERVER_OPTIMIZERS[config.central_optimizer](config)
+
+    def server_update(state: ServerState, mean_delta: torch.Tensor, cohort_sum: UpdateSum) -> ServerState:
+        learning_rate = server_learning_rate(config, state.round)
+        parameters, optimizer_state = optimizer.apply(
+            state.parameters, mean_delta.neg(), state.optimizer_state, learning_rate
+        )
+        return replace(state, round=state.round + 1, parameters=parameters, optimizer_state=optimizer_state)
+
+    return server_update
