@@ -44,7 +44,7 @@ def test_the_command_line_wins_wherever_it_stands(tmp_path: Path, order: list[st
         (["--pretrained", "false", "--pretrained_weights", "x.pth"], "pretrained_weights: given together"),
         (
             ["--central_privacy_mechanism", "gaussian_moments_accountant", "--weighting", "num_examples"],
-            "weighting: a central privacy mechanism needs uniform",
+            "weighting: num_examples tells a user's number of images",
         ),
         (["--args_config", "no_such"], "no_such: no such file, nor a shipped configuration"),
     ],

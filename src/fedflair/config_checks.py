@@ -55,11 +55,8 @@ def _check_training(config: TrainConfig) -> None:
 
 def _check_privacy(config: TrainConfig) -> None:
     mechanism = config.central_privacy_mechanism
-    if mechanism == "none":
-        if config.noise_cohort_size is not None and config.noise_cohort_size < config.cohort_size:
-            raise ConfigError("noise_cohort_size: must be at least cohort_size")
-    elif config.weighting != "uniform":
-        raise ConfigError("weighting: a central privacy mechanism needs uniform, so that one user has one bounded say")
+    if mechanism == "none" and config.noise_cohort_size is not None and config.noise_cohort_size < config.cohort_size:
+        raise ConfigError("noise_cohort_size: must be at least cohort_size")
     if config.adaptive_clipping and mechanism != "gaussian_moments_accountant":
         raise ConfigError(
             f"adaptive_clipping: {mechanism} has none; use --central_privacy_mechanism gaussian_moments_accountant"
@@ -68,6 +65,35 @@ def _check_privacy(config: TrainConfig) -> None:
         raise ConfigError(
             f"min_separation: {mechanism} does not enforce any; use --central_privacy_mechanism "
             "banded_matrix_factorization, or drop it"
+        )
+    if mechanism != "none":
+        _check_covered(config, f"central_privacy_mechanism {mechanism}")
+        if config.over_selection > 0:
+            raise ConfigError(
+                "over_selection: whose answers count would depend on the others' speed, which no accountant covers; "
+                "drop it, or the central privacy mechanism"
+            )
+    if config.local_privacy_mechanism != "none":
+        _check_covered(config, f"local_privacy_mechanism {config.local_privacy_mechanism}")
+
+
+def _check_covered(config: TrainConfig, mechanism: str) -> None:
+    """Refuses what would carry users' data past the mechanism named; docs/privacy.md argues each."""
+    if config.weighting != "uniform":
+        raise ConfigError(
+            f"weighting: {config.weighting} tells a user's number of images and gives some users more say; "
+            f"{mechanism} needs uniform"
+        )
+    if config.algorithm_name == "scaffold":
+        raise ConfigError(
+            f"algorithm_name: scaffold's control variates would reach the server past {mechanism}; use fedavg"
+        )
+    if config.algorithm_name == "central":
+        raise ConfigError(f"algorithm_name: central training has no clients for {mechanism} to protect; use fedavg")
+    if config.algorithm_name == "adafedprox" and not config.adafedprox_metric_name.startswith("val/"):
+        raise ConfigError(
+            f"adafedprox_metric_name: {config.adafedprox_metric_name} is measured on training users without noise and "
+            f"would steer the model past {mechanism}; use a metric of val, such as val/macro_loss"
         )
 
 

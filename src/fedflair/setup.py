@@ -25,7 +25,7 @@ from fedflair.privacy import (
     make_local_mechanism,
     make_mechanism,
 )
-from fedflair.privacy.cyclic_sampling import sampler_for
+from fedflair.privacy.path import make_path
 from fedflair.sampling import SAMPLERS, CohortSampler, SamplerDescription
 from fedflair.server import SERVER_OPTIMIZERS, ServerState
 
@@ -34,7 +34,8 @@ from fedflair.server import SERVER_OPTIMIZERS, ServerState
 class Setup:
     """What stays the same over a run.
 
-    dataset: the clients that cohorts are drawn from. noise_seed: of the privacy noise; secret in private runs.
+    dataset: the clients that cohorts are drawn from. noise_seed: of the privacy noise and of private cohorts; secret in
+        private runs.
     """
 
     config: TrainConfig
@@ -66,23 +67,26 @@ def make_setup(config: TrainConfig, noise_seed: int) -> Setup:
             f"cohort_size: {config.cohort_size} is more than the {num_clients} training clients of {store.path}; "
             "lower it"
         )
-    description = SamplerDescription(config.sampling, config.cohort_size, num_clients)
-    mechanism = make_mechanism(privacy_options(config), description, config.central_num_iterations, noise_seed)
-    if config.sampling == "poisson":
-        sampler = sampler_for(mechanism, dataset.client_ids, config.cohort_size, config.seed)
-    else:
-        sampler = SAMPLERS[config.sampling](dataset.client_ids, config.cohort_size, config.seed)
+    path = make_path(
+        privacy_options(config),
+        dataset.client_ids,
+        sampling=config.sampling,
+        cohort_size=config.cohort_size,
+        num_rounds=config.central_num_iterations,
+        seed=config.seed,
+        noise_seed=noise_seed,
+    )
     local_mechanism = make_local_mechanism(
-        local_privacy_options(config), description, config.central_num_iterations, noise_seed
+        local_privacy_options(config), path.sampler.description, config.central_num_iterations, noise_seed
     )
     return Setup(
         config,
         store,
         dataset.labels,
         dataset,
-        sampler,
+        path.sampler,
         ALGORITHMS[config.algorithm_name](config, num_clients),
-        mechanism,
+        path.mechanism,
         local_mechanism,
         build_model(config, dataset.labels.num_labels),
         config.torch_device(),

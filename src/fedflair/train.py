@@ -60,7 +60,7 @@ def run_round(
     for index, partial in backend.map_unordered(train_group, server, work):
         states.put(state.round, partial.client_states)
         tree.add(index, replace(partial, client_states={}))
-    cohort_sum = tree.total
+    cohort_sum = seen = tree.total
     total = torch.zeros_like(state.parameters) if cohort_sum.delta is None else cohort_sum.delta
     if mechanism.name == "none":
         divisor = cohort_sum.weight or 1.0
@@ -68,7 +68,10 @@ def run_round(
         divisor = float(setup.sampler.description.cohort_size)
         total, mechanism_state = mechanism.add_noise(total, cohort_sum.cohort, state.round, state.mechanism_state)
         state = replace(state, mechanism_state=mechanism_state)
-    return setup.algorithm.server_update(state, total / divisor, cohort_sum), cohort_sum
+    if private(setup):
+        # Nothing of the clients reaches the next model but the noisy sum.
+        seen = UpdateSum()
+    return setup.algorithm.server_update(state, total / divisor, seen), cohort_sum
 
 
 def train(config: TrainConfig) -> Path:
@@ -125,7 +128,7 @@ def train(config: TrainConfig) -> Path:
             log.log(row)
             if "val/loss" in row:
                 save_state(folder.last, state, facts)
-        summary = _summarise(setup, folder, facts, backend)
+        summary = _summarise(setup, folder, state.round, facts, backend)
         log.say(
             f"test macro AP {summary['test']['macro_ap']:.4f} (best val round {facts['best_round']}); {folder.path}"
         )
@@ -151,12 +154,12 @@ def round_row(setup: Setup, state: ServerState, cohort_sum: UpdateSum, seconds: 
         "train/loss": cohort_sum.metrics.loss if num_examples else None,
         "train/num_clients": cohort_sum.cohort.num_clients,
         "train/num_examples": num_examples,
+        "train/num_rejected": cohort_sum.cohort.num_rejected,
         "train/seconds": seconds,
         "train/images_per_second": num_examples / seconds,
     }
     if setup.mechanism.name != "none":
         row["privacy/num_clipped"] = cohort_sum.cohort.num_clipped
-        row["privacy/num_rejected"] = cohort_sum.cohort.num_rejected
         row["privacy/clipping_bound"] = setup.mechanism.clipping_bound(state.mechanism_state)
         row["privacy/noise_std"] = setup.mechanism.noise_std(state.mechanism_state)
     return row
@@ -191,12 +194,14 @@ def _score(setup: Setup, parameters: torch.Tensor, partition: str, backend: Back
     return score_partition(parameters, partition, setup=setup, backend=backend)
 
 
-def _summarise(setup: Setup, folder: RunFolder, facts: dict[str, Any], backend: Backend) -> dict[str, Any]:
+def _summarise(
+    setup: Setup, folder: RunFolder, num_rounds: int, facts: dict[str, Any], backend: Backend
+) -> dict[str, Any]:
     best = load_tensors(folder.best)[0]["parameters"].to(setup.device)
     privacy = dict(setup.mechanism.description)
     summary = {
         "setting": setup.config.setting,
-        "rounds": setup.config.central_num_iterations,
+        "rounds": num_rounds,
         "best_round": facts["best_round"],
         "seconds": facts["seconds"],
         "val": _score(setup, best, "val", backend).metrics(),

@@ -9,8 +9,12 @@ import torch
 
 from fedflair.aggregate import UpdateSum
 from fedflair.backends import Worker
+from fedflair.client import ClientUpdate
+from fedflair.errors import PrivacyError
+from fedflair.privacy import ClipResult
 from fedflair.sampling import stream
 from fedflair.server import Broadcast
+from fedflair.setup import Setup
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,25 @@ def train_group(worker: Worker, server: Broadcast, group: list[ClientWork]) -> U
         client = setup.dataset.load(work.client_id, setup.config.max_num_user_images, generator)
         client = replace(client, state=work.state)
         update = setup.algorithm.client_update(worker.model, server, client, generator)
-        if setup.local_mechanism.name != "none":
-            setup.local_mechanism.privatise(update.delta, server.round, work.client_id)
-        clip = setup.mechanism.clip(update.delta, server.clipping_bound)
+        clip = bound_update(setup, update, server, work.client_id)
         partial = partial.add_client(work.client_id, update, clip)
     return partial
+
+
+def bound_update(setup: Setup, update: ClientUpdate, server: Broadcast, client_id: str) -> ClipResult:
+    """What both mechanisms do to an update before it is summed, in place; the central clipping always comes last.
+
+    One that was not finite counts as rejected, and not as clipped too, whatever the client's own noise made of it.
+    Raises PrivacyError where an algorithm gives an update more than one say, or sends what no mechanism bounds.
+    """
+    local, central = setup.local_mechanism, setup.mechanism
+    if (local.name, central.name) == ("none", "none"):
+        return central.clip(update.delta, server.clipping_bound)
+    if update.weight != 1 or update.extra:
+        raise PrivacyError(
+            f"algorithm_name: {setup.config.algorithm_name} weighs updates or sends more than them, which no privacy "
+            "mechanism covers; use fedavg"
+        )
+    own = None if local.name == "none" else local.privatise(update.delta, server.round, client_id)
+    clip = central.clip(update.delta, server.clipping_bound)
+    return replace(clip, clipped=False, rejected=True) if own is not None and own.rejected else clip

@@ -28,7 +28,8 @@ class Algorithm:
 
     client_update: (scratch model, the round as broadcast, client, randomness) -> ClientUpdate.
     server_update: (state, mean of the clients' deltas float32 [P], sums over the cohort) -> next state, one round
-        further. The mean is what the mechanism made of it; the sums are as the clients sent them.
+        further. The mean is what the mechanism made of it; the sums are as the clients sent them, and empty in a
+        private run.
     observe: (state, the round's row of metrics) -> state; for algorithms that adapt to what was measured.
     keeps_client_state: clients have a state between rounds (``ClientUpdate.client_state``).
     """

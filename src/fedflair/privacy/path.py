@@ -1,0 +1,43 @@
+"""The path from clients to released sums: a mechanism and the cohorts that it is accounted for, made together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fedflair.privacy import make_mechanism
+from fedflair.privacy.contract import Mechanism, PrivacyOptions
+from fedflair.privacy.cyclic_sampling import sampler_for
+from fedflair.privacy.ledger import is_due
+from fedflair.sampling import SAMPLERS, CohortSampler, SamplerDescription, SamplingKind
+
+
+@dataclass(frozen=True)
+class PrivacyPath:
+    """What a run's promise rests on: who is drawn, and what is done to the sum of their updates."""
+
+    mechanism: Mechanism
+    sampler: CohortSampler
+
+
+def make_path(
+    options: PrivacyOptions,
+    client_ids: list[str],
+    *,
+    sampling: SamplingKind,
+    cohort_size: int,
+    num_rounds: int,
+    seed: int,
+    noise_seed: int,
+) -> PrivacyPath:
+    """The only way to a mechanism and its sampler, for training and for the audit of it.
+
+    Where an epsilon is promised, cohorts come from ``noise_seed`` and not from ``seed``: sampling hides a client only
+    from those who cannot compute who was drawn, and ``seed`` is written in the run's configuration.
+    Raises ConfigError and PrivacyError as ``make_mechanism`` does.
+    """
+    description = SamplerDescription(sampling, cohort_size, len(client_ids))
+    mechanism = make_mechanism(options, description, num_rounds, noise_seed)
+    cohort_seed = noise_seed if is_due(mechanism) else seed
+    if sampling == "poisson":
+        return PrivacyPath(mechanism, sampler_for(mechanism, client_ids, cohort_size, cohort_seed))
+    return PrivacyPath(mechanism, SAMPLERS[sampling](client_ids, cohort_size, cohort_seed))
