@@ -8,7 +8,7 @@ import pytest
 
 from fedflair.config import TrainConfig
 from fedflair.errors import ConfigError
-from fedflair.options import parse_train_config
+from fedflair.options import parse_train_config, read_options
 
 
 def test_the_shipped_baseline_has_the_published_values() -> None:
@@ -78,3 +78,23 @@ def test_a_bad_file_is_named(tmp_path: Path, text: str, message: str) -> None:
 def test_switches_may_stand_alone() -> None:
     assert parse_train_config(["--pretrained", "--seed", "3"]).pretrained is True
     assert parse_train_config(["--pretrained", "false"]).pretrained is False
+
+
+def test_a_file_takes_the_options_of_its_base_first(tmp_path: Path) -> None:
+    (tmp_path / "below.yaml").write_text("cohort_size: 10\nlearning_rate: 0.5\n")
+    (tmp_path / "mine.yaml").write_text("base: below.yaml\nlearning_rate: 0.25\n")
+    config = parse_train_config(["--args_config", str(tmp_path / "mine.yaml"), "--seed", "3"])
+    assert (config.cohort_size, config.learning_rate, config.seed) == (10, 0.25, 3)
+    (tmp_path / "private.yaml").write_text("base: baseline\ncentral_epsilon: 8.0\n")
+    config = parse_train_config(["--args_config", str(tmp_path / "private.yaml")])
+    assert (config.central_epsilon, config.noise_cohort_size) == (8.0, 5000)
+
+
+def test_a_base_has_no_base_and_exists(tmp_path: Path) -> None:
+    (tmp_path / "one.yaml").write_text("base: two.yaml\n")
+    (tmp_path / "two.yaml").write_text("base: baseline\n")
+    with pytest.raises(ConfigError, match=r"one\.yaml: base: .*two\.yaml has a base itself; name baseline or write"):
+        read_options(tmp_path / "one.yaml")
+    (tmp_path / "three.yaml").write_text("base: no_such\n")
+    with pytest.raises(ConfigError, match="no_such: no such file, nor a shipped configuration"):
+        read_options(tmp_path / "three.yaml")

@@ -25,6 +25,7 @@ from fedflair.config import TrainConfig
 from fedflair.data.images import decode, train_inputs
 from fedflair.errors import ConfigError, DataError
 from fedflair.models.flat import flatten
+from fedflair.options import parse_train_config
 from fedflair.sampling import stream
 from fedflair.setup import Setup, initial_state, make_setup
 from fedflair.tracking import RunFolder, read_rows, read_summary
@@ -148,6 +149,9 @@ def test_a_run_leaves_everything_in_its_folder(tiny_store: Path, tmp_path: Path,
     assert summary["val"]["macro_ap"] == pytest.approx(best, abs=1e-9)
     assert len(folder.csv.read_text().splitlines()) == 5
     assert list((folder.path / "tensorboard").iterdir())
+    label_ap = json.loads(folder.label_ap.read_text())
+    assert list(label_ap) == ["animal", "food", "outdoor", "plant"]
+    assert sum(label_ap.values()) / 4 == pytest.approx(summary["test"]["macro_ap"])
     assert folder.last.stat().st_mode & 0o077 == 0
     with pytest.raises(ConfigError, match="already holds a run"):
         train(small_config(tiny_store, run=tmp_path / "run"))
@@ -217,9 +221,36 @@ def test_a_stopped_run_resumes_bit_for_bit(tiny_store: Path, tmp_path: Path, num
     assert whole.path.exists()
 
 
-def test_resuming_with_another_option_is_refused(tiny_store: Path, tmp_path: Path) -> None:
-    from fedflair.options import parse_train_config
+def test_a_run_out_of_patience_ends_early_stopped_or_not(tiny_store: Path, tmp_path: Path) -> None:
+    # A server that hardly moves: the first evaluation stays the best, and two more without a better one are allowed.
+    options = {
+        "central_num_iterations": 100,
+        "early_stopping_patience": 2,
+        "learning_rate": 1e-9,
+        "central_lr_end": 0.0,
+    }
+    whole = RunFolder(train(small_config(tiny_store, run=tmp_path / "whole", **options)))
+    assert [row["round"] for row in read_rows(whole)] == [1, 2, 3, 4, 5, 6]
+    summary = read_summary(whole)
+    assert (summary["rounds"], summary["best_round"]) == (6, 2)
+    halted = small_config(tiny_store, run=tmp_path / "halted", **options)
+    process = subprocess.Popen(command(halted), stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while len(read_rows(RunFolder(tmp_path / "halted"))) < 3 and time.monotonic() < deadline:
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.wait()
+    train(parse_train_config(["--resume", "--run", str(tmp_path / "halted")]))
+    assert timeless_rows(tmp_path / "halted") == timeless_rows(tmp_path / "whole")
+    train(parse_train_config(["--resume", "--run", str(tmp_path / "halted")]))
+    assert timeless_rows(tmp_path / "halted") == timeless_rows(tmp_path / "whole")
+    again = read_summary(RunFolder(tmp_path / "halted"))
+    assert (again["rounds"], again["best_round"], again["test"]) == (6, 2, summary["test"])
 
+
+def test_resuming_with_another_option_is_refused(tiny_store: Path, tmp_path: Path) -> None:
     train(small_config(tiny_store, run=tmp_path / "run", central_num_iterations=1))
     with pytest.raises(ConfigError, match=r"cohort_size: 5 differs from 3"):
         parse_train_config(["--resume", "--run", str(tmp_path / "run"), "--cohort_size", "5"])

@@ -65,7 +65,23 @@ def parse_train_config(arguments: Sequence[str]) -> TrainConfig:
 
 
 def read_options(path: Path) -> dict[str, Any]:
-    """The options in a YAML file, checked for unknown names; ``baseline`` means the shipped ``baseline.yaml``."""
+    """The options in a YAML file, checked for unknown names; ``baseline`` means the shipped ``baseline.yaml``.
+
+    ``base: NAME`` in the file takes the options of another one first: a shipped name, or a path from the file's folder.
+    """
+    path, options = _read_mapping(path)
+    base = options.pop("base", None)
+    if base is None:
+        return options
+    beside = path.parent / str(base)
+    below_path, below = _read_mapping(beside if beside.is_file() else Path(str(base)))
+    if "base" in below:
+        raise ConfigError(f"{path}: base: {below_path} has a base itself; name {below['base']} or write its values out")
+    return {**below, **options}
+
+
+def _read_mapping(path: Path) -> tuple[Path, dict[str, Any]]:
+    """Where a configuration was found, and what is written there: names of options, and ``base``."""
     if not path.is_file():
         shipped = Path(str(resources.files("fedflair") / "configs")) / f"{path.name.removesuffix('.yaml')}.yaml"
         if path.parent != Path() or not shipped.is_file():
@@ -79,15 +95,15 @@ def read_options(path: Path) -> dict[str, Any]:
     if not isinstance(options, dict):
         raise ConfigError(f"args_config: {path}: must be a mapping of option names to values")
     for name in options:
-        if name not in NAMES:
+        if name not in NAMES and name != "base":
             raise ConfigError(f"{path}: {_unknown(str(name))}")
-    return options
+    return path, options
 
 
 def config_of_run(folder: RunFolder) -> TrainConfig:
-    """The configuration of the run in ``folder``, on whatever device this machine has."""
+    """The configuration of the run in ``folder``, to be scored on whatever device this machine has."""
     options = {name: value for name, value in read_config(folder).items() if name in NAMES}
-    return _build(_parser(), {**options, "device": "auto"}, str(folder.config))
+    return _build(_parser(), {**options, "device": "auto", "wandb_project_id": None}, str(folder.config))
 
 
 def _parser() -> ArgumentParser:

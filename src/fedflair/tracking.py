@@ -6,7 +6,8 @@ runs/NAME/
     tensorboard/           the same numbers as events
     checkpoints/           last, best and fixed tensors, as safetensors
     privacy_ledger.jsonl   what was released, round by round (private runs)
-    summary.json           written once, at the end
+    wandb/                 the same rows for Weights & Biases (--wandb_project_id)
+    summary.json           written once, at the end; label_ap.json: AP on test of each label
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from fedflair.config import TrainConfig
 from fedflair.errors import ConfigError, DataError
+from fedflair.weights_and_biases import wandb_run
 
 Row = Mapping[str, float | int | None]
 
@@ -53,6 +55,10 @@ class RunFolder:
     @property
     def summary(self) -> Path:
         return self.path / "summary.json"
+
+    @property
+    def label_ap(self) -> Path:
+        return self.path / "label_ap.json"
 
     @property
     def last(self) -> Path:
@@ -132,16 +138,18 @@ class Tracker:
     console: Console
     events: Any
     quiet_terminal: bool
+    send: Callable[[Row], None]
     latest: dict[str, str] = field(default_factory=dict)
 
     def log(self, row: Row) -> None:
-        """Records one round: a line of JSON, TensorBoard scalars, and the progress bar."""
+        """Records one round: a line of JSON, TensorBoard scalars, Weights & Biases, and the progress bar."""
         with self.folder.metrics.open("a") as file:
             file.write(json.dumps(row) + "\n")
         step = int(row["round"] or 0)
         for name, value in row.items():
             if name != "round" and value is not None:
                 self.events.add_scalar(name, value, step)
+        self.send(row)
         self.latest |= {name: f"{value:.4g}" for name, value in row.items() if value is not None}
         loss, macro_ap = self.latest.get("train/loss", "-"), self.latest.get("val/macro_ap", "-")
         rate = self.latest.get("train/images_per_second", "-")
@@ -154,7 +162,9 @@ class Tracker:
 
 
 @contextmanager
-def tracker(folder: RunFolder, *, num_rounds: int, start_round: int) -> Iterator[Tracker]:
+def tracker(
+    folder: RunFolder, *, num_rounds: int, start_round: int, wandb_project_id: str | None = None
+) -> Iterator[Tracker]:
     """Opens the run's logs, first dropping rows after ``start_round`` so that a resumed run repeats none."""
     from torch.utils.tensorboard import SummaryWriter
 
@@ -170,12 +180,19 @@ def tracker(folder: RunFolder, *, num_rounds: int, start_round: int) -> Iterator
     )
     events = SummaryWriter(str(folder.path / "tensorboard"), purge_step=start_round + 1 if start_round else None)
     try:
-        with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as progress:
+        wandb = (
+            wandb_run(wandb_project_id, folder.path, read_config(folder)) if wandb_project_id else nullcontext(_drop)
+        )
+        with wandb as send, Progress(*columns, console=console, disable=not sys.stderr.isatty()) as progress:
             task = progress.add_task("train", total=num_rounds, completed=start_round, loss="-", macro_ap="-", rate="-")
-            yield Tracker(folder, progress, task, console, events, quiet_terminal=not sys.stderr.isatty())
+            yield Tracker(folder, progress, task, console, events, not sys.stderr.isatty(), send)
     finally:
         events.close()
         _write_csv(folder)
+
+
+def _drop(row: Row) -> None:
+    """Sends a row nowhere."""
 
 
 def _write_csv(folder: RunFolder) -> None:

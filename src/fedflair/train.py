@@ -29,6 +29,7 @@ from fedflair.client_states import NO_STATES, ClientStates
 from fedflair.config import TrainConfig
 from fedflair.errors import ConfigError, DataError, Interrupted
 from fedflair.evaluate import Scores, score_partition
+from fedflair.metrics import named_label_average_precision
 from fedflair.models.flat import flatten
 from fedflair.privacy import ledger
 from fedflair.server import Broadcast, ServerState
@@ -93,14 +94,19 @@ def train(config: TrainConfig) -> Path:
         save_tensors(folder.fixed, flatten(setup.module, setup.device).frozen_tensors(), {})
         book = ledger.create(folder.path, setup.mechanism, setup.noise_seed) if private(setup) else None
     facts["noise_seed"] = str(setup.noise_seed)
+    save_state(folder.last, state, facts)
     with (
         _stop_on_signals() as stop,
         thread_backend(setup, stop) as backend,
-        tracker(folder, num_rounds=config.central_num_iterations, start_round=state.round) as log,
+        tracker(
+            folder,
+            num_rounds=config.central_num_iterations,
+            start_round=state.round,
+            wandb_project_id=config.wandb_project_id,
+        ) as log,
     ):
         states = NO_STATES
         log.say(describe_setup(setup, folder))
-        save_state(folder.last, state, facts)
         while state.round < config.central_num_iterations and not out_of_patience(config, facts, state.round):
             started, before = time.perf_counter(), state
             try:
@@ -198,6 +204,9 @@ def _summarise(
     setup: Setup, folder: RunFolder, num_rounds: int, facts: dict[str, Any], backend: Backend
 ) -> dict[str, Any]:
     best = load_tensors(folder.best)[0]["parameters"].to(setup.device)
+    test = _score(setup, best, "test", backend)
+    label_ap = named_label_average_precision(test.logits, test.targets, setup.labels.names)
+    write_atomically(folder.label_ap, json.dumps(label_ap) + "\n")
     privacy = dict(setup.mechanism.description)
     summary = {
         "setting": setup.config.setting,
@@ -205,7 +214,7 @@ def _summarise(
         "best_round": facts["best_round"],
         "seconds": facts["seconds"],
         "val": _score(setup, best, "val", backend).metrics(),
-        "test": _score(setup, best, "test", backend).metrics(),
+        "test": test.metrics(),
         "privacy": privacy or None,
         "local_privacy": dict(setup.local_mechanism.description) or None,
         "device": str(setup.device),
