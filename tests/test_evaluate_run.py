@@ -11,7 +11,8 @@ from torchvision import models
 
 from fedflair.cli import run as run_command
 from fedflair.errors import DataError
-from fedflair.tracking import RunFolder, read_summary
+from fedflair.evaluate_run import print_json
+from fedflair.tracking import RunFolder, read_rows, read_summary
 from fedflair.train import train
 from tests.test_train import small_config
 
@@ -29,6 +30,26 @@ def test_evaluate_repeats_the_summary(tiny_store: Path, tmp_path: Path, capsys: 
     test = read_summary(RunFolder(folder))["test"]
     assert {name: shown[name] for name in test} == test
     assert set(shown["label_ap"]) == {"animal", "food", "outdoor", "plant"}
+
+
+def test_the_last_model_is_scored_on_request(
+    tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = train(small_config(tiny_store, run=tmp_path / "run", learning_rate=0.5))
+    rows = {row["round"]: row for row in read_rows(RunFolder(folder)) if "val/macro_loss" in row}
+    best = read_summary(RunFolder(folder))["best_round"]
+    capsys.readouterr()
+    for checkpoint, round_ in (("best", best), ("last", 4)):
+        run_command(["evaluate", "--run", str(folder), "--partition", "val", "--checkpoint", checkpoint, "--json"])
+        shown = json.loads(capsys.readouterr().out)
+        assert shown["macro_loss"] == rows[round_]["val/macro_loss"]
+    run_command(["evaluate", "--run", str(folder), "--partition", "val", "--checkpoint", "last"])
+    assert "val, last model" in capsys.readouterr().out
+
+
+def test_what_is_no_number_is_null_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"a": float("nan"), "b": [1.0, float("inf")], "c": {"d": float("nan"), "e": "nan"}})
+    assert json.loads(capsys.readouterr().out) == {"a": None, "b": [1.0, None], "c": {"d": None, "e": "nan"}}
 
 
 def test_evaluate_needs_a_run(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from fedflair.backends import Backend, Worker
 from fedflair.data.images import decode, eval_inputs
-from fedflair.metrics import multi_label_metrics
+from fedflair.metrics import MultiLabelMetrics, Targets, multi_label_metrics
 from fedflair.setup import Setup
 
 CPU_BATCH_SIZE = 32
@@ -18,13 +19,16 @@ CPU_BATCH_SIZE = 32
 
 @dataclass(frozen=True)
 class Scores:
-    """logits: float32 [n, L]; targets: 0/1 uint8 [n, L]."""
+    """logits: float32 [n, L]; targets: of the same n images."""
 
     logits: npt.NDArray[np.float32]
-    targets: npt.NDArray[np.uint8]
+    targets: Targets
+
+    def measured(self) -> MultiLabelMetrics:
+        return multi_label_metrics(self.logits, self.targets)
 
     def metrics(self) -> dict[str, float]:
-        return multi_label_metrics(self.logits, self.targets)
+        return self.measured().values()
 
 
 @dataclass(frozen=True)
@@ -38,30 +42,40 @@ class Scoring:
 def score_batch(worker: Worker, scoring: Scoring, batch: range) -> npt.NDArray[np.float32]:
     """Logits of the images at the positions ``batch`` of the partition: float32 [len(batch), L]."""
     worker.check_stop()
-    model, setup = worker.model, worker.setup
-    model.parameters.copy_(scoring.parameters)
+    partition = worker.setup.store.partitions[scoring.partition]
+    return score_images(worker, scoring.parameters, [partition.encoded(i) for i in batch])
+
+
+def score_images(
+    worker: Worker, parameters: torch.Tensor, encoded: Sequence[npt.NDArray[np.uint8]]
+) -> npt.NDArray[np.float32]:
+    """Logits of encoded images in one batch with ``parameters`` (float32 [P]): float32 [n, L]."""
+    model = worker.model
+    model.parameters.copy_(parameters)
     model.module.eval()
-    partition = setup.store.partitions[scoring.partition]
-    pixels = decode([partition.encoded(i) for i in batch])
+    pixels = decode(encoded)
     with torch.inference_mode():
-        outputs = model.module(eval_inputs(pixels, setup.config.image_size).to(model.device))
+        outputs = model.module(eval_inputs(pixels, worker.setup.config.image_size).to(model.device))
     logits: npt.NDArray[np.float32] = outputs.float().cpu().numpy()
     return logits
+
+
+def batch_size(setup: Setup) -> int:
+    """Images scored at once. 32 on a CPU, which is as fast and keeps the activations in tens of megabytes."""
+    size = setup.config.central_eval_batch_size
+    return min(size, CPU_BATCH_SIZE) if setup.device.type == "cpu" else size
 
 
 def score_partition(parameters: torch.Tensor, partition: str, *, setup: Setup, backend: Backend) -> Scores:
     """Scores every image of a partition with ``parameters`` (float32 [P]).
 
-    Pixels and activations are held for one batch a worker; only logits and targets grow with the partition. On a CPU
-    batches are cut to 32 images, which is as fast and keeps the activations in tens of megabytes.
+    Pixels and activations are held for one batch a worker; only logits and targets grow with the partition.
     """
     labels, images = setup.labels, setup.store.partitions[partition]
     logits = np.empty((images.num_images, labels.num_labels), dtype=np.float32)
-    size = setup.config.central_eval_batch_size
-    if setup.device.type == "cpu":
-        size = min(size, CPU_BATCH_SIZE)
+    size = batch_size(setup)
     starts = range(0, images.num_images, size)
     batches = [range(start, min(start + size, images.num_images)) for start in starts]
     for position, outputs in backend.map_unordered(score_batch, Scoring(parameters, partition), batches):
         logits[batches[position].start : batches[position].stop] = outputs
-    return Scores(logits, labels.targets(images, range(images.num_images)))
+    return Scores(logits, Targets(*labels.sparse_targets(images, range(images.num_images)), labels.num_labels))

@@ -29,7 +29,6 @@ from fedflair.client_states import NO_STATES, ClientStates
 from fedflair.config import TrainConfig
 from fedflair.errors import ConfigError, DataError, Interrupted
 from fedflair.evaluate import Scores, score_partition
-from fedflair.metrics import named_label_average_precision
 from fedflair.models.flat import flatten
 from fedflair.privacy import ledger
 from fedflair.server import Broadcast, ServerState
@@ -204,9 +203,8 @@ def _summarise(
     setup: Setup, folder: RunFolder, num_rounds: int, facts: dict[str, Any], backend: Backend
 ) -> dict[str, Any]:
     best = load_tensors(folder.best)[0]["parameters"].to(setup.device)
-    test = _score(setup, best, "test", backend)
-    label_ap = named_label_average_precision(test.logits, test.targets, setup.labels.names)
-    write_atomically(folder.label_ap, json.dumps(label_ap) + "\n")
+    test = _score(setup, best, "test", backend).measured()
+    write_atomically(folder.label_ap, json.dumps(test.label_ap_by_name(setup.labels.names)) + "\n")
     privacy = dict(setup.mechanism.description)
     summary = {
         "setting": setup.config.setting,
@@ -214,7 +212,7 @@ def _summarise(
         "best_round": facts["best_round"],
         "seconds": facts["seconds"],
         "val": _score(setup, best, "val", backend).metrics(),
-        "test": test.metrics(),
+        "test": test.values(),
         "privacy": privacy or None,
         "local_privacy": dict(setup.local_mechanism.description) or None,
         "device": str(setup.device),

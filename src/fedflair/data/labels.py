@@ -37,6 +37,22 @@ class LabelSpace:
         hot: ByteArray = partition.multi_hot(images, self.num_in_store, fine=self.fine)[:, self.columns]
         return np.ascontiguousarray(hot)
 
+    def sparse_targets(
+        self, partition: Partition, images: range
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.integer[Any]]]:
+        """Labels of neighbouring images as CSR: (offsets int64 [len(images) + 1], indices), none twice in an image."""
+        columns = partition.columns
+        offsets = (columns.fine_label_offsets if self.fine else columns.label_offsets)[images.start : images.stop + 1]
+        indices = (columns.fine_label_indices if self.fine else columns.label_indices)[offsets[0] : offsets[-1]]
+        offsets = offsets - offsets[0]
+        if self.columns is None:
+            return offsets, indices
+        position = np.full(self.num_in_store, -1, dtype=np.int64)
+        position[self.columns] = np.arange(self.num_labels)
+        mapped = position[indices]
+        num_before = np.concatenate([[0], np.cumsum(mapped >= 0)])
+        return num_before[offsets], mapped[mapped >= 0]
+
 
 def label_space(
     store: Store, *, fine: bool, subset: Sequence[str] | None = None, binary_label: str | None = None
