@@ -34,6 +34,8 @@ from fedflair.privacy import ledger
 from fedflair.server import Broadcast, ServerState
 from fedflair.setup import Setup, initial_state, make_setup
 from fedflair.tracking import RunFolder, create_run, tracker, write_atomically
+from fedflair.user_evaluation import federated_evaluation
+from fedflair.user_metrics import UserAverages
 from fedflair.work import ClientWork, train_group
 
 
@@ -118,7 +120,7 @@ def train(config: TrainConfig) -> Path:
                 row = round_row(setup, state, cohort_sum, time.perf_counter() - started)
                 last = state.round == config.central_num_iterations
                 if last or state.round % config.evaluation_frequency == 0:
-                    row |= prefixed("val", _score(setup, state.parameters, "val", backend).metrics())
+                    row |= evaluated(setup, state, backend)
             except Interrupted as error:
                 # The ledger may be a round ahead of this checkpoint: the resumed run does that round again, alike.
                 save_state(folder.last, before, facts)
@@ -163,11 +165,24 @@ def round_row(setup: Setup, state: ServerState, cohort_sum: UpdateSum, seconds: 
         "train/seconds": seconds,
         "train/images_per_second": num_examples / seconds,
     }
+    for moment in ("before", "after"):
+        averages: UserAverages = getattr(cohort_sum.metrics, moment)
+        if averages.num_users:
+            row |= prefixed(f"train_{moment}", averages.means())
     if setup.mechanism.name != "none":
         row["privacy/num_clipped"] = cohort_sum.cohort.num_clipped
         row["privacy/clipping_bound"] = setup.mechanism.clipping_bound(state.mechanism_state)
         row["privacy/noise_std"] = setup.mechanism.noise_std(state.mechanism_state)
     return row
+
+
+def evaluated(setup: Setup, state: ServerState, backend: Backend) -> dict[str, float]:
+    """Columns of an evaluation: ``val/...``, and with ``val_cohort_size`` also ``val_federated/...``."""
+    columns = prefixed("val", _score(setup, state.parameters, "val", backend).metrics())
+    if setup.config.val_cohort_size:
+        cohort = federated_evaluation(state.parameters, "val", state.round, setup=setup, backend=backend)
+        columns |= prefixed("val_federated", cohort)
+    return columns
 
 
 def describe_setup(setup: Setup, folder: RunFolder) -> str:

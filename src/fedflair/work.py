@@ -15,6 +15,7 @@ from fedflair.privacy import ClipResult
 from fedflair.sampling import stream
 from fedflair.server import Broadcast
 from fedflair.setup import Setup
+from fedflair.user_evaluation import with_local_evaluation
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ def train_group(worker: Worker, server: Broadcast, group: list[ClientWork]) -> U
         client = setup.dataset.load(work.client_id, setup.config.max_num_user_images, generator)
         client = replace(client, state=work.state)
         update = setup.algorithm.client_update(worker.model, server, client, generator)
+        if setup.config.local_evaluation:
+            update = with_local_evaluation(worker, server, client, update)
         clip = bound_update(setup, update, server, work.client_id)
         partial = partial.add_client(work.client_id, update, clip)
     return partial
