@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fedflair.errors import ConfigError, DataError
+from fedflair.privacy import coverage
 from fedflair.tracking import RunFolder, read_config, read_rows, read_summary, write_atomically
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7f7f7f")
@@ -107,16 +108,23 @@ def notes(runs: Sequence[Run]) -> list[str]:
         "AP of a model that knows nothing is the label's prevalence: compare macro AP with the mean prevalence.",
     ]
     for run in runs:
-        privacy = run.summary["privacy"]
-        if privacy is not None and privacy.get("words"):
-            star = "* " if privacy.get("simulated") else ""
-            found.append(f"{star}{run.name}: {privacy['words']}")
-    if any(run.summary["privacy"] is not None for run in runs):
+        for privacy in (run.summary["privacy"], run.summary.get("local_privacy")):
+            if privacy is not None and privacy.get("words"):
+                star = "* " if privacy.get("simulated") else ""
+                found.append(f"{star}{run.name}: {privacy['words']}")
+    names = ", ".join(run.name for run in runs if is_private(run))
+    if names:
         found.append(
-            "Not covered by epsilon: the metrics shown here (they are computed without noise), and the choice of "
-            "hyper-parameters by looking at them."
+            f"Not covered by epsilon: every score, loss, count and time shown here of {names}; they are computed "
+            "without noise."
         )
+        found.append(coverage.TUNING)
     return found
+
+
+def is_private(run: Run) -> bool:
+    """Whether an epsilon is promised, which the run's metrics are then not covered by."""
+    return coverage.is_promised(run.summary["privacy"], run.summary.get("local_privacy"))
 
 
 def page(runs: Sequence[Run]) -> str:
@@ -127,8 +135,9 @@ def page(runs: Sequence[Run]) -> str:
         colour = COLOURS[position % len(COLOURS)]
         columns = "".join(f"<td>{html.escape(text)}</td>" for text in cells(run))
         body += f'<tr><td class="swatch" style="background:{colour}"></td>{columns}</tr>\n'
+    uncovered = "; not covered by epsilon" if any(is_private(run) for run in runs) else ""
     figures = "".join(
-        f"<figure>{_curve(runs, name, title)}<figcaption>{html.escape(title)} by round</figcaption></figure>"
+        f"<figure>{_curve(runs, name, title)}<figcaption>{html.escape(title)} by round{uncovered}</figcaption></figure>"
         for name, title in CURVES.items()
         if any(row.get(name) is not None for run in runs for row in run.rows)
     )

@@ -2,7 +2,7 @@
 
 runs/NAME/
     config.yaml            every option, resolved
-    metrics.jsonl, .csv    one row a round
+    metrics.jsonl, .csv    one row a round; in private runs it names the numbers that epsilon does not cover
     tensorboard/           the same numbers as events
     checkpoints/           last, best and fixed tensors, as safetensors
     privacy_ledger.jsonl   what was released, round by round (private runs)
@@ -29,6 +29,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from fedflair.config import TrainConfig
 from fedflair.errors import ConfigError, DataError
+from fedflair.privacy import coverage
 from fedflair.weights_and_biases import wandb_run
 
 Row = Mapping[str, float | int | None]
@@ -130,7 +131,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 @dataclass
 class Tracker:
-    """Where a run's numbers go while it runs."""
+    """Where a run's numbers go while it runs. private: rows name the numbers that no epsilon covers."""
 
     folder: RunFolder
     progress: Progress
@@ -139,12 +140,13 @@ class Tracker:
     events: Any
     quiet_terminal: bool
     send: Callable[[Row], None]
+    private: bool
     latest: dict[str, str] = field(default_factory=dict)
 
     def log(self, row: Row) -> None:
         """Records one round: a line of JSON, TensorBoard scalars, Weights & Biases, and the progress bar."""
         with self.folder.metrics.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(json.dumps(coverage.marked(row) if self.private else row) + "\n")
         step = int(row["round"] or 0)
         for name, value in row.items():
             if name != "round" and value is not None:
@@ -163,9 +165,12 @@ class Tracker:
 
 @contextmanager
 def tracker(
-    folder: RunFolder, *, num_rounds: int, start_round: int, wandb_project_id: str | None = None
+    folder: RunFolder, *, num_rounds: int, start_round: int, private: bool, wandb_project_id: str | None = None
 ) -> Iterator[Tracker]:
-    """Opens the run's logs, first dropping rows after ``start_round`` so that a resumed run repeats none."""
+    """Opens the run's logs, first dropping rows after ``start_round`` so that a resumed run repeats none.
+
+    private: an epsilon is promised, so every number that it does not cover is marked.
+    """
     from torch.utils.tensorboard import SummaryWriter
 
     rows = [row for row in read_rows(folder) if row["round"] <= start_round]
@@ -179,13 +184,16 @@ def tracker(
         TimeRemainingColumn(),
     )
     events = SummaryWriter(str(folder.path / "tensorboard"), purge_step=start_round + 1 if start_round else None)
+    marks = {coverage.FIELD: coverage.WORDS} if private else {}
+    for name, words in marks.items():
+        events.add_text(name, words, start_round)
     try:
         wandb = (
-            wandb_run(wandb_project_id, folder.path, read_config(folder)) if wandb_project_id else nullcontext(_drop)
+            wandb_run(wandb_project_id, folder.path, {**read_config(folder), **marks}) if wandb_project_id else nullcontext(_drop)
         )
         with wandb as send, Progress(*columns, console=console, disable=not sys.stderr.isatty()) as progress:
             task = progress.add_task("train", total=num_rounds, completed=start_round, loss="-", macro_ap="-", rate="-")
-            yield Tracker(folder, progress, task, console, events, not sys.stderr.isatty(), send)
+            yield Tracker(folder, progress, task, console, events, not sys.stderr.isatty(), send, private)
     finally:
         events.close()
         _write_csv(folder)
@@ -201,4 +209,4 @@ def _write_csv(folder: RunFolder) -> None:
     with folder.csv.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=names)
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: " ".join(v) if isinstance(v, list) else v for name, v in row.items()} for row in rows)

@@ -30,7 +30,7 @@ from fedflair.config import TrainConfig
 from fedflair.errors import ConfigError, DataError, Interrupted
 from fedflair.evaluate import Scores, score_partition
 from fedflair.models.flat import flatten
-from fedflair.privacy import ledger
+from fedflair.privacy import coverage, ledger
 from fedflair.server import Broadcast, ServerState
 from fedflair.setup import Setup, initial_state, make_setup
 from fedflair.tracking import RunFolder, create_run, tracker, write_atomically
@@ -96,6 +96,7 @@ def train(config: TrainConfig) -> Path:
         book = ledger.create(folder.path, setup.mechanism, setup.noise_seed) if private(setup) else None
     facts["noise_seed"] = str(setup.noise_seed)
     save_state(folder.last, state, facts)
+    promised = coverage.is_promised(setup.mechanism.description, setup.local_mechanism.description)
     with (
         _stop_on_signals() as stop,
         thread_backend(setup, stop) as backend,
@@ -103,6 +104,7 @@ def train(config: TrainConfig) -> Path:
             folder,
             num_rounds=config.central_num_iterations,
             start_round=state.round,
+            private=promised,
             wandb_project_id=config.wandb_project_id,
         ) as log,
     ):
@@ -220,7 +222,7 @@ def _summarise(
     best = load_tensors(folder.best)[0]["parameters"].to(setup.device)
     test = _score(setup, best, "test", backend).measured()
     write_atomically(folder.label_ap, json.dumps(test.label_ap_by_name(setup.labels.names)) + "\n")
-    privacy = dict(setup.mechanism.description)
+    privacy, local_privacy = dict(setup.mechanism.description), dict(setup.local_mechanism.description)
     summary = {
         "setting": setup.config.setting,
         "rounds": num_rounds,
@@ -228,8 +230,9 @@ def _summarise(
         "seconds": facts["seconds"],
         "val": _score(setup, best, "val", backend).metrics(),
         "test": test.values(),
+        coverage.FIELD: coverage.SUMMARY if coverage.is_promised(privacy, local_privacy) else None,
         "privacy": privacy or None,
-        "local_privacy": dict(setup.local_mechanism.description) or None,
+        "local_privacy": local_privacy or None,
         "device": str(setup.device),
         "version": __version__,
     }
@@ -242,7 +245,7 @@ def _run_to_resume(config: TrainConfig) -> RunFolder:
         raise ConfigError("resume: name the run's folder with --run")
     folder = RunFolder(config.run)
     if not folder.last.is_file():
-        raise DataError(f"{folder.last}: no checkpoint to resume from; start the run without --resume")
+        raise DataError(f"{folder.last}: no checkpoint to resume from; remove {folder.path} and start the run again")
     return folder
 
 

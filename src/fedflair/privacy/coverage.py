@@ -1,0 +1,38 @@
+"""Which of a private run's numbers its epsilon does not cover, and how they are marked.
+
+Epsilon covers what follows from the noisy sums: the models, and the clipping bound that a noisy count moves. Every
+other number of a run is computed without noise from somebody's data (losses and counts from training users, scores from
+the users of val and test, seconds from how much everybody had to compute), so whatever is not listed here is marked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+FIELD = "not_covered_by_epsilon"
+TUNING = (
+    "Tuning is not covered either: every further run on the same users, and every option chosen by looking at such "
+    "numbers, costs privacy that no epsilon here counts."
+)
+_COVERED = frozenset({"round", "privacy/clipping_bound", "privacy/noise_std"})
+SUMMARY = ["best_round", "seconds", "val", "test"]
+WORDS = (
+    "Every number here but privacy/clipping_bound and privacy/noise_std is computed without noise from users' data: "
+    "the run's epsilon does not cover it."
+)
+
+
+def is_promised(*descriptions: Mapping[str, Any] | None) -> bool:
+    """Whether one of the mechanisms so described promises an epsilon, of which something could be left uncovered."""
+    return any(facts is not None and facts.get("delta") is not None for facts in descriptions)
+
+
+def marked(row: Mapping[str, Any]) -> dict[str, Any]:
+    """``row`` with one more field, ``not_covered_by_epsilon``: the names of its numbers that were computed openly."""
+    return {**row, FIELD: uncovered(row)}
+
+
+def uncovered(names: Iterable[str]) -> list[str]:
+    """Those of a run's numbers that its epsilon does not cover."""
+    return [name for name in names if name not in _COVERED]

@@ -1,0 +1,90 @@
+"""Training runs that are killed again and again at random instants; run by test_killed_runs.py as a process of its own.
+
+Arguments: store, folder, number of kills, names of mechanisms. For each mechanism the folder then holds a run that was
+never killed and one that was. Prints, for each kill: the mechanism, rounds in the ledger, and what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import dp_accounting.pld  # noqa: F401 - once here, not in every child
+import torch
+import torch.utils.tensorboard
+
+from fedflair.config import TrainConfig
+from fedflair.privacy.verification import verify
+from fedflair.tracking import RunFolder
+from fedflair.train import train
+from tests.privacy.runs import run_config
+
+
+def start(config: TrainConfig) -> int:
+    """Trains in a child process: from the run's checkpoint where there is one, else from the beginning."""
+    folder = RunFolder(config.run or Path())
+    resume = folder.last.is_file()
+    if not resume:
+        shutil.rmtree(folder.path, ignore_errors=True)
+    child = os.fork()
+    if child:
+        return child
+    status = 1
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        train(replace(config, resume=resume))
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def kill_soon(child: int, folder: Path, chance: random.Random) -> None:
+    """Kills the child a moment after its files have changed a few times; lets it be where it has ended."""
+    seen, changes = signature(folder), chance.randrange(1, 16)
+    while changes:
+        if os.waitpid(child, os.WNOHANG) != (0, 0):
+            return
+        time.sleep(0.001)
+        now = signature(folder)
+        changes, seen = changes - (now != seen), now
+    time.sleep(chance.uniform(0.0, 0.02))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def signature(folder: Path) -> tuple[int, ...]:
+    names = ("privacy_ledger.jsonl", "metrics.jsonl", "checkpoints/last.safetensors", "checkpoints/best.safetensors")
+    found: list[int] = []
+    for name in names:
+        try:
+            stat = (folder / name).stat()
+        except FileNotFoundError:
+            continue
+        found += [stat.st_ino, stat.st_size]
+    return tuple(found)
+
+
+def main() -> None:
+    store, folder, num_kills = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    torch.set_num_threads(1)
+    chance = random.Random(num_kills)
+    for name in sys.argv[4:]:
+        whole = run_config(store, folder / name / "whole", name, noise_from_seed=True, evaluation_frequency=2)
+        killed = replace(whole, run=folder / name / "killed")
+        os.waitpid(start(whole), 0)
+        for _ in range(num_kills):
+            kill_soon(start(killed), folder / name / "killed", chance)
+            if (folder / name / "killed" / "checkpoints" / "last.safetensors").exists() and "local" not in name:
+                found = verify(folder / name / "killed", use_cache=True)
+                print(name, found.num_rounds, *found.problems, sep="\t", flush=True)
+        os.waitpid(start(killed), 0)
+
+
+if __name__ == "__main__":
+    main()
