@@ -165,7 +165,7 @@ class Tracker:
 
 @contextmanager
 def tracker(
-    folder: RunFolder, *, num_rounds: int, start_round: int, private: bool, wandb_project_id: str | None = None
+    folder: RunFolder, *, num_rounds: int, start_round: int, private: bool = False, wandb_project_id: str | None = None
 ) -> Iterator[Tracker]:
     """Opens the run's logs, first dropping rows after ``start_round`` so that a resumed run repeats none.
 
@@ -189,7 +189,9 @@ def tracker(
         events.add_text(name, words, start_round)
     try:
         wandb = (
-            wandb_run(wandb_project_id, folder.path, {**read_config(folder), **marks}) if wandb_project_id else nullcontext(_drop)
+            wandb_run(wandb_project_id, folder.path, {**read_config(folder), **marks})
+            if wandb_project_id
+            else nullcontext(_drop)
         )
         with wandb as send, Progress(*columns, console=console, disable=not sys.stderr.isatty()) as progress:
             task = progress.add_task("train", total=num_rounds, completed=start_round, loss="-", macro_ap="-", rate="-")
