@@ -12,8 +12,9 @@ import torch
 
 from fedflair.errors import ConfigError, PrivacyError
 from fedflair.privacy import ClipResult, CohortStats, PrivacyOptions
-from fedflair.privacy.audit import AuditResult, Path, audit, audit_options
+from fedflair.privacy.audit import AuditResult, audit, audit_options
 from fedflair.privacy.contract import MechanismState
+from fedflair.privacy.path import PrivacyPath as Path
 from fedflair.sampling import CohortSampler, poisson_sampler, stream
 
 GAUSSIAN = PrivacyOptions("gaussian_moments_accountant")

@@ -1,8 +1,9 @@
 """``fedflair audit``: is the privacy path what the accountant takes it for? Measured with canary clients.
 
 Canaries are clients that flip a coin to be in the population or not, and send one huge coordinate each, a different
-one. The real sampler draws cohorts, the real mechanism clips and adds noise; then somebody who sees only the noisy sums
-guesses the coins, and the auditor, who knows all, checks each part.
+one. The sampler and the mechanism that training would have are made for them, and the rounds are those of training
+(``audit_run.py``); then somebody who sees only the noisy sums guesses the coins, and the auditor, who knows all, checks
+each part.
 """
 
 from __future__ import annotations
@@ -15,31 +16,21 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from scipy.signal import lfilter
 
 from fedflair.errors import ConfigError, PrivacyError
-from fedflair.privacy import CohortStats, Mechanism, PrivacyOptions, make_mechanism
+from fedflair.privacy import PrivacyOptions
+from fedflair.privacy.audit_run import Seen, canary_number, run_canaries
 from fedflair.privacy.audit_statistics import estimate, largest_correlation, lower_bound, normal_tail
-from fedflair.privacy.cyclic_sampling import sampler_for
 from fedflair.privacy.deployment import show
-from fedflair.sampling import CohortSampler, SamplerDescription, stream
+from fedflair.privacy.path import PrivacyPath, make_path
+from fedflair.sampling import stream
 
 AuditedMechanism = Literal["gaussian", "gaussian_moments_accountant", "laplace", "banded_matrix_factorization"]
 
 # False alarms of the direct checks, all together, on an honest path.
 _LEVEL = 1e-3
-_NUM_SILENT = 4096
 
 Vector = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Path:
-    """What is audited: the parts a run is made of, or stand-ins for them."""
-
-    mechanism: Mechanism
-    sampler: CohortSampler
 
 
 @dataclass(frozen=True)
@@ -113,32 +104,36 @@ def audit_options(
     sampling_rate: float,
     num_canaries: int,
     seed: int,
-    tamper: Callable[[Path], Path] = lambda path: path,
+    tamper: Callable[[PrivacyPath], PrivacyPath] = lambda path: path,
 ) -> AuditResult:
     """Audits the path that ``options`` lead to. ``tamper`` puts faults into it, to see whether they are found."""
     included = stream(seed, "canary coins").random(num_canaries) < 0.5
-    path = audited_path(options, num_rounds, sampling_rate, included, seed)
+    client_ids = population(included)
+    # Rounded down, so that groups of clients are large enough for their cohorts wherever the rate allows it.
+    cohort_size = max(1, int(sampling_rate * len(client_ids)))
+    path = make_path(
+        options,
+        client_ids,
+        sampling="poisson",
+        cohort_size=cohort_size,
+        num_rounds=num_rounds,
+        seed=seed,
+        noise_seed=seed,
+    )
     return audit_path(tamper(path), num_rounds, included)
 
 
-def audited_path(
-    options: PrivacyOptions, num_rounds: int, sampling_rate: float, included: npt.NDArray[np.bool_], seed: int
-) -> Path:
-    """Mechanism and sampler as a run with ``options`` has them, over the included canaries and other clients."""
+def population(included: npt.NDArray[np.bool_]) -> list[str]:
+    """The clients that cohorts are drawn from: the included canaries, and as many others as there are canaries left."""
     others = len(included) - int(included.sum())
-    client_ids = [f"canary-{i}" for i in np.flatnonzero(included)] + [f"client-{i}" for i in range(others)]
-    # Rounded down, so that groups of clients are large enough for their cohorts wherever the rate allows it.
-    cohort_size = max(1, int(sampling_rate * len(client_ids)))
-    description = SamplerDescription("poisson", cohort_size, len(client_ids))
-    mechanism = make_mechanism(options, description, num_rounds, noise_seed=seed)
-    return Path(mechanism, sampler_for(mechanism, client_ids, cohort_size, seed))
+    return [f"canary-{i}" for i in np.flatnonzero(included)] + [f"client-{i}" for i in range(others)]
 
 
-def audit_path(path: Path, num_rounds: int, included: npt.NDArray[np.bool_]) -> AuditResult:
+def audit_path(path: PrivacyPath, num_rounds: int, included: npt.NDArray[np.bool_]) -> AuditResult:
     """Runs ``path`` for ``num_rounds`` rounds. included: bool [num_canaries], which canaries are in its population."""
     facts = path.mechanism.description
     num_canaries = len(included)
-    seen = _run(path, num_rounds, num_canaries)
+    seen = run_canaries(path, population(included), num_rounds, num_canaries)
     scores = seen.released[:, :num_canaries].sum(axis=0)
     delta = float(facts["delta"])
     bound = lower_bound(scores, included, delta)
@@ -157,58 +152,7 @@ def audit_path(path: Path, num_rounds: int, included: npt.NDArray[np.bool_]) -> 
     )
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """What a run looked like from outside and from inside.
-
-    cohorts: client ids a round.
-    released: what an observer has, [rounds, P], in units of the stated noise.
-    noise: the same less what the clients should have contributed.
-    """
-
-    cohorts: list[list[str]]
-    released: Vector
-    noise: Vector
-
-
-def _run(path: Path, num_rounds: int, num_canaries: int) -> _Seen:
-    mechanism = path.mechanism
-    size = num_canaries + _NUM_SILENT
-    state = mechanism.init(size)
-    cohorts, released, noise = [], [], []
-    for round_ in range(num_rounds):
-        cohort = path.sampler.sample(round_)
-        bound = mechanism.clipping_bound(state)
-        total, promised = torch.zeros(size), torch.zeros(size)
-        num_clipped = 0
-        for client_id in cohort:
-            update = torch.zeros(size)
-            canary = canary_number(client_id)
-            if canary is not None:
-                update[canary] = 1000 * bound
-                promised[canary] = bound
-            num_clipped += mechanism.clip(update, bound).clipped
-            total += update
-        std = mechanism.noise_std(state)
-        noisy, state = mechanism.add_noise(total, CohortStats(len(cohort), num_clipped, 0), round_, state)
-        cohorts.append(cohort)
-        released.append(noisy.double().numpy() / std)
-        noise.append((noisy.double() - promised.double()).numpy() / std)
-    # Noise that is correlated over rounds is made independent again, which an observer can do as well.
-    if "coefficients" in state:
-        coefficients = state["coefficients"].numpy()
-        released = list(lfilter(coefficients, [1.0], np.stack(released), axis=0))
-        noise = list(lfilter(coefficients, [1.0], np.stack(noise), axis=0))
-    return _Seen(cohorts, np.stack(released), np.stack(noise))
-
-
-def canary_number(client_id: str) -> int | None:
-    """The coordinate of a canary; None for the other clients, whose updates are zero."""
-    kind, _, number = client_id.partition("-")
-    return int(number) if kind == "canary" else None
-
-
-def _direct_findings(path: Path, seen: _Seen, num_canaries: int) -> list[str]:
+def _direct_findings(path: PrivacyPath, seen: Seen, num_canaries: int) -> list[str]:
     """What an auditor who knows cohorts and updates sees wrong with each part."""
     facts = path.mechanism.description
     return [
@@ -232,7 +176,7 @@ def _repeated_clients(cohorts: list[list[str]], min_separation: int) -> list[str
     return []
 
 
-def _too_many(cohorts: list[list[str]], sampling_rate: float, path: Path) -> list[str]:
+def _too_many(cohorts: list[list[str]], sampling_rate: float, path: PrivacyPath) -> list[str]:
     expected = len(cohorts) * path.sampler.description.population * sampling_rate
     found = sum(len(cohort) for cohort in cohorts)
     # Cohorts are sums of independent coins: never more spread than Poisson numbers of the same mean.
@@ -241,7 +185,7 @@ def _too_many(cohorts: list[list[str]], sampling_rate: float, path: Path) -> lis
     return []
 
 
-def _too_much(seen: _Seen, num_canaries: int, *, banded: bool) -> list[str]:
+def _too_much(seen: Seen, num_canaries: int, *, banded: bool) -> list[str]:
     """Canaries' own coordinates in the rounds they were in: on average the bound, at most."""
     if banded:
         # Whitening mixes rounds; what is left of a clipped canary there is noise around zero.
