@@ -11,7 +11,6 @@ from torchvision import models
 
 from fedflair.cli import run as run_command
 from fedflair.errors import DataError
-from fedflair.evaluate_run import print_json
 from fedflair.tracking import RunFolder, read_rows, read_summary
 from fedflair.train import train
 from tests.test_train import small_config
@@ -45,11 +44,6 @@ def test_the_last_model_is_scored_on_request(
         assert shown["macro_loss"] == rows[round_]["val/macro_loss"]
     run_command(["evaluate", "--run", str(folder), "--partition", "val", "--checkpoint", "last"])
     assert "val, last model" in capsys.readouterr().out
-
-
-def test_what_is_no_number_is_null_in_json(capsys: pytest.CaptureFixture[str]) -> None:
-    print_json({"a": float("nan"), "b": [1.0, float("inf")], "c": {"d": float("nan"), "e": "nan"}})
-    assert json.loads(capsys.readouterr().out) == {"a": None, "b": [1.0, None], "c": {"d": None, "e": "nan"}}
 
 
 def test_evaluate_needs_a_run(tmp_path: Path) -> None:

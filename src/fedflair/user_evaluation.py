@@ -36,7 +36,7 @@ def score_users(worker: Worker, scoring: Scoring, users: list[int]) -> list[User
     partition = setup.store.partitions[scoring.partition]
     ranges = [partition.user_slice(user) for user in users]
     encoded = [partition.encoded(image) for images in ranges for image in images]
-    logits = _score_in_batches(worker, scoring.parameters, encoded)
+    logits = score_in_batches(worker, scoring.parameters, encoded)
     ends = np.cumsum([len(images) for images in ranges])
     return [
         UserScores(user, logits[end - len(images) : end], setup.labels.targets(partition, images))
@@ -95,14 +95,15 @@ def with_local_evaluation(worker: Worker, server: Broadcast, client: ClientData,
     """
     metrics = []
     for parameters in (server.parameters, server.parameters + update.delta):
-        logits = _score_in_batches(worker, parameters, client.images)
+        logits = score_in_batches(worker, parameters, client.images)
         metrics.append(UserAverages.of_user(user_metrics(logits, client.labels), client.num_examples))
     return replace(update, metrics=replace(update.metrics, before=metrics[0], after=metrics[1]))
 
 
-def _score_in_batches(
+def score_in_batches(
     worker: Worker, parameters: torch.Tensor, encoded: list[npt.NDArray[np.uint8]]
 ) -> npt.NDArray[np.float32]:
+    """Logits of any number of encoded images with ``parameters`` (float32 [P]): float32 [n, L], n >= 1."""
     size, logits = batch_size(worker.setup), []
     for start in range(0, len(encoded), size):
         worker.check_stop()
