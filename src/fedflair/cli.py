@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "convert": ("fedflair.data.convert:convert", "rewrite a store in another tool's layout, or back"),
     "train": ("fedflair.options:train_command", "train in simulated federated learning"),
     "evaluate": ("fedflair.options:evaluate_command", "score a run's best model on a partition"),
+    "sweep": ("fedflair.sweep:sweep_command", "train a grid or random samples of options, with several seeds"),
     "report": ("fedflair.report:report", "compare runs in one HTML page"),
     "epsilon": ("fedflair.privacy.epsilon:epsilon", "ask the privacy accountant"),
     "ledger": ("fedflair.privacy.ledger:ledger", "verify a run's privacy ledger"),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -52,16 +53,21 @@ def parse_train_config(arguments: Sequence[str]) -> TrainConfig:
 
     Raises ConfigError, naming the option, where one is unknown, of the wrong type or impossible.
     """
-    parser = _parser()
-    try:
-        given = parser.parse_args(_spell_switches(arguments), defaults=False).as_dict()
-    except ArgumentError as error:
-        raise ConfigError(_with_suggestion(str(error))) from error
+    given = parse_given(train_parser(), arguments)
     source = given.pop("args_config", None)
     if given.get("resume"):
-        return _resumed(parser, given)
+        return _resumed(given)
     options = read_options(Path(source)) if source else {}
-    return _build(parser, {**options, **given}, str(source or "command line"))
+    return build_config({**options, **given}, str(source or "command line"))
+
+
+def parse_given(parser: ArgumentParser, arguments: Sequence[str]) -> dict[str, Any]:
+    """What the arguments say, without defaults. Raises ConfigError, naming the option, for what they cannot say."""
+    try:
+        given: dict[str, Any] = parser.parse_args(_spell_switches(arguments), defaults=False).as_dict()
+    except ArgumentError as error:
+        raise ConfigError(_with_suggestion(str(error))) from error
+    return given
 
 
 def read_options(path: Path) -> dict[str, Any]:
@@ -96,21 +102,21 @@ def _read_mapping(path: Path) -> tuple[Path, dict[str, Any]]:
         raise ConfigError(f"args_config: {path}: must be a mapping of option names to values")
     for name in options:
         if name not in NAMES and name != "base":
-            raise ConfigError(f"{path}: {_unknown(str(name))}")
+            raise ConfigError(f"{path}: {unknown_option(str(name))}")
     return path, options
 
 
 def config_of_run(folder: RunFolder) -> TrainConfig:
     """The configuration of the run in ``folder``, to be scored on whatever device this machine has."""
     options = {name: value for name, value in read_config(folder).items() if name in NAMES}
-    return _build(_parser(), {**options, "device": "auto", "wandb_project_id": None}, str(folder.config))
+    return build_config({**options, "device": "auto", "wandb_project_id": None}, str(folder.config))
 
 
-def _parser() -> ArgumentParser:
+def train_parser(command: str = "train", purpose: str = "Train in simulated federated learning.") -> ArgumentParser:
+    """A parser of every training option, for ``fedflair train`` or a command that trains."""
     parser = ArgumentParser(
-        prog="fedflair train",
-        description="Train in simulated federated learning. Options come from --args_config and the command line, "
-        "which wins.",
+        prog=f"fedflair {command}",
+        description=f"{purpose} Options come from --args_config and the command line, which wins.",
         exit_on_error=False,
     )
     parser.add_argument("--args_config", type=str, help="YAML file, or the name of a shipped configuration.")
@@ -118,29 +124,42 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _build(parser: ArgumentParser, options: dict[str, Any], where: str) -> TrainConfig:
+@cache
+def _cached_parser() -> ArgumentParser:
+    """One parser for all configurations of a sweep: making one takes longer than using it."""
+    return train_parser()
+
+
+def build_config(options: Mapping[str, Any], where: str) -> TrainConfig:
+    """The configuration with these options, typed and checked. Raises ConfigError, which says ``where`` they stand."""
     plain = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
     try:
-        values = parser.parse_object(plain).as_dict()
+        values = _cached_parser().parse_object(plain).as_dict()
     except ArgumentError as error:
         raise ConfigError(f"{where}: {' '.join(str(error).split())}") from error
     return TrainConfig(**{name: values[name] for name in NAMES})
 
 
-def _resumed(parser: ArgumentParser, given: dict[str, Any]) -> TrainConfig:
+def _resumed(given: dict[str, Any]) -> TrainConfig:
     if given.get("run") is None:
         raise ConfigError("resume: name the run's folder with --run")
     folder = RunFolder(Path(given["run"]))
     options = {name: value for name, value in read_config(folder).items() if name in NAMES}
-    config = _build(parser, {**options, **given}, str(folder.config))
-    before = _build(parser, {**options, "run": given["run"], "resume": True}, str(folder.config))
+    config = build_config({**options, **given}, str(folder.config))
+    check_same_run(config, folder)
+    return config
+
+
+def check_same_run(config: TrainConfig, folder: RunFolder) -> None:
+    """Raises ConfigError, naming the option, where the run in ``folder`` cannot be continued as ``config``."""
+    options = {name: value for name, value in read_config(folder).items() if name in NAMES}
+    before = build_config(options, str(folder.config))
     for name in NAMES:
         if name not in FREE_ON_RESUME and getattr(config, name) != getattr(before, name):
             raise ConfigError(
                 f"{name}: {getattr(config, name)} differs from {getattr(before, name)} of the run in {folder.path}; "
                 "drop the option, or start a new run"
             )
-    return config
 
 
 def _spell_switches(arguments: Sequence[str]) -> list[str]:
@@ -160,10 +179,11 @@ def _with_suggestion(message: str) -> str:
     for word in message.split():
         name = word.strip("'\",.").split("=")[0]
         if name.startswith("--") and name[2:] not in NAMES:
-            return f"{message}; {_unknown(name[2:])}"
+            return f"{message}; {unknown_option(name[2:])}"
     return message
 
 
-def _unknown(name: str) -> str:
+def unknown_option(name: str) -> str:
+    """What to say of a name that is no option."""
     close = difflib.get_close_matches(name, NAMES, n=1)
     return f"{name}: unknown option" + (f"; did you mean {close[0]}?" if close else "; see fedflair train --help")
