@@ -46,6 +46,19 @@ def test_the_last_model_is_scored_on_request(
     assert "val, last model" in capsys.readouterr().out
 
 
+def test_scores_of_a_private_run_are_marked(
+    tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"central_privacy_mechanism": "gaussian", "central_delta": 0.01, "central_num_iterations": 1}
+    folder = train(small_config(tiny_store, run=tmp_path / "run", model="small_cnn", **options))
+    capsys.readouterr()
+    for more in ([], ["--per_user"]):
+        run_command(["evaluate", "--run", str(folder), *more, "--json"])
+        assert json.loads(capsys.readouterr().out)["not_covered_by_epsilon"] == "every number here"
+        run_command(["evaluate", "--run", str(folder), *more])
+        assert "epsilon does not cover" in " ".join(capsys.readouterr().out.split())
+
+
 def test_evaluate_needs_a_run(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a run folder"):
         run_command(["evaluate", "--run", str(tmp_path)])

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from fedflair.backends import thread_backend
 from fedflair.checkpoint import load_tensors
+from fedflair.config import TrainConfig
 from fedflair.errors import ConfigError
 from fedflair.evaluate import score_partition
 from fedflair.evaluate_users_run import (
@@ -24,6 +25,7 @@ from fedflair.evaluate_users_run import (
 )
 from fedflair.json_text import strict
 from fedflair.options import config_of_run
+from fedflair.privacy import coverage
 from fedflair.setup import make_evaluation_setup
 from fedflair.tracking import RunFolder
 
@@ -65,6 +67,9 @@ def evaluate(
     setup = make_evaluation_setup(config, partition, load_tensors(folder.fixed)[0])
     facts = {"run": str(run), "partition": partition, "checkpoint": checkpoint}
     title = f"{run}: {partition}, {checkpoint} model"
+    if _promises_epsilon(config):
+        facts[coverage.FIELD] = "every number here"
+        title += " (computed without noise: the run's epsilon does not cover it)"
     if per_user:
         tuning = personalisation_of(config, personalise_steps, personalise_fraction, personalise_learning_rate)
         rows = evaluate_per_user(parameters, partition, setup=setup, personalisation=tuning)
@@ -83,6 +88,11 @@ def evaluate(
         print(json_format.dumps(strict({**facts, **metrics, "label_ap": labels}), allow_nan=False))
     else:
         _print_tables(title, metrics, labels)
+
+
+def _promises_epsilon(config: TrainConfig) -> bool:
+    mechanisms = {config.central_privacy_mechanism, config.local_privacy_mechanism}
+    return bool(mechanisms - {"none", "norm_clipping_only"})
 
 
 def _print_tables(title: str, metrics: Mapping[str, float], labels: Mapping[str, float | None]) -> None:
