@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +27,17 @@ def jpeg(seed: int, side: int = 256) -> bytes:
     return buffer.getvalue()
 
 
-def write_tiny_store(path: Path) -> Path:
-    """6, 2 and 2 users; every label occurs in every partition."""
+def write_tiny_store(
+    path: Path,
+    user_sizes: Mapping[str, Sequence[int]] = USER_SIZES,
+    encode: Callable[[int], bytes] = jpeg,
+) -> Path:
+    """6, 2 and 2 users; every label occurs in every partition. encode: an image's number -> its bytes."""
     with packed.create(path) as writer:
         first_id = 0
-        for partition, sizes in USER_SIZES.items():
+        for partition, sizes in user_sizes.items():
             num_images = sum(sizes)
-            images = [jpeg(first_id + i) for i in range(num_images)]
+            images = [encode(first_id + i) for i in range(num_images)]
             labels = [sorted({i % 4, (i * i + 1) % 4}) for i in range(num_images)]
             fine = [sorted({i % 5, (i + 2) % 5}) for i in range(num_images)]
             columns = PartitionColumns(

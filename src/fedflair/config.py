@@ -231,7 +231,9 @@ class TrainConfig:
 
     @property
     def setting(self) -> str:
-        """Short name of the benchmark setting, e.g. ``flair_iid + gaussian_moments_accountant``."""
+        """Short name of the benchmark setting, e.g. ``flair_iid + gaussian_moments_accountant``, or ``central``."""
+        if self.algorithm_name == "central":
+            return "central"
         private = self.central_privacy_mechanism
         return self.dataset if private == "none" else f"{self.dataset} + {private}"
 

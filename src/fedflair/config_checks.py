@@ -54,6 +54,25 @@ def _check_training(config: TrainConfig) -> None:
         raise ConfigError("binary_label: given together with label_subset; drop one of the two")
     if config.label_subset is not None and not 0 < len(config.label_subset) == len(set(config.label_subset)):
         raise ConfigError("label_subset: must hold at least one label, and none twice")
+    if config.dataset == "flair_iid" and config.minimum_num_datapoints_per_user > 1:
+        raise ConfigError("minimum_num_datapoints_per_user: artificial users have the sizes asked for; drop it")
+    if config.algorithm_name == "scaffold" and config.local_momentum > 0:
+        raise ConfigError("local_momentum: scaffold's control variates are defined for plain SGD; use 0")
+    if config.algorithm_name == "central":
+        _check_central(config)
+
+
+def _check_central(config: TrainConfig) -> None:
+    """Refuses what says something of clients, of which centralised training has none."""
+    for name in ("compression", "dropout_rate", "over_selection", "weighting", "local_evaluation", "dataset"):
+        neutral = type(config).__dataclass_fields__[name].default
+        if getattr(config, name) != neutral:
+            raise ConfigError(
+                f"{name}: {getattr(config, name)} is about clients, and algorithm_name central has none; "
+                f"leave it at {neutral}"
+            )
+    if config.local_batch_size > config.max_num_user_images:
+        raise ConfigError("max_num_user_images: must be at least local_batch_size with algorithm_name central")
 
 
 def _check_privacy(config: TrainConfig) -> None:

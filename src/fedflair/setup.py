@@ -10,6 +10,7 @@ from torch import nn
 
 from fedflair.algorithms import ALGORITHMS, Algorithm
 from fedflair.config import TrainConfig
+from fedflair.data.central import central_batches
 from fedflair.data.federated import FederatedDataset, iid_users, natural_users
 from fedflair.data.labels import LabelSpace, label_space
 from fedflair.data.store import Store, open_store
@@ -17,6 +18,7 @@ from fedflair.errors import ConfigError, DataError
 from fedflair.models import MODELS
 from fedflair.models.flat import flatten
 from fedflair.models.multi_label_cnn import imagenet_weights
+from fedflair.participation import num_asked
 from fedflair.privacy import (
     LocalMechanism,
     LocalPrivacyOptions,
@@ -62,16 +64,18 @@ def make_setup(config: TrainConfig, noise_seed: int) -> Setup:
             raise DataError(f"{store.path}: partition {name!r} is empty; training needs train, val and test images")
     dataset = training_clients(config, store)
     num_clients = len(dataset.client_ids)
-    if config.cohort_size > num_clients:
+    algorithm = ALGORITHMS[config.algorithm_name](config, num_clients)
+    asked = num_asked(config) if algorithm.federated else 1
+    if asked > num_clients:
+        named = f"{asked} with over_selection" if config.over_selection > 0 else str(asked)
         raise ConfigError(
-            f"cohort_size: {config.cohort_size} is more than the {num_clients} training clients of {store.path}; "
-            "lower it"
+            f"cohort_size: {named} is more than the {num_clients} training clients of {store.path}; lower it"
         )
     path = make_path(
         privacy_options(config),
         dataset.client_ids,
         sampling=config.sampling,
-        cohort_size=config.cohort_size,
+        cohort_size=asked,
         num_rounds=config.central_num_iterations,
         seed=config.seed,
         noise_seed=noise_seed,
@@ -79,13 +83,22 @@ def make_setup(config: TrainConfig, noise_seed: int) -> Setup:
     local_mechanism = make_local_mechanism(
         local_privacy_options(config), path.sampler.description, config.central_num_iterations, noise_seed
     )
+    sampler = path.sampler
+    if not algorithm.federated:
+        dataset, sampler = central_batches(
+            dataset,
+            batch_size=config.central_batch_size,
+            piece_size=config.local_batch_size,
+            num_rounds=config.central_num_iterations,
+            seed=config.seed,
+        )
     return Setup(
         config,
         store,
         dataset.labels,
         dataset,
-        path.sampler,
-        ALGORITHMS[config.algorithm_name](config, num_clients),
+        sampler,
+        algorithm,
         path.mechanism,
         local_mechanism,
         build_model(config, dataset.labels.num_labels),

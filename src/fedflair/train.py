@@ -30,7 +30,9 @@ from fedflair.config import TrainConfig
 from fedflair.errors import ConfigError, DataError, Interrupted
 from fedflair.evaluate import Scores, score_partition
 from fedflair.models.flat import flatten
+from fedflair.participation import Participation, participate
 from fedflair.privacy import coverage, ledger
+from fedflair.run_states import check_room, describe_states, open_run_states
 from fedflair.server import Broadcast, ServerState
 from fedflair.setup import Setup, initial_state, make_setup
 from fedflair.tracking import RunFolder, create_run, tracker, write_atomically
@@ -57,7 +59,7 @@ def run_round(
         state.round, state.parameters, state.algorithm_state, mechanism.clipping_bound(state.mechanism_state)
     )
     groups = cohort_groups(cohort, setup.dataset.num_images)
-    work = ([ClientWork(client_id, states.get(client_id)) for client_id in group] for group in groups)
+    work = ([ClientWork(client_id, states.get(state.round, client_id)) for client_id in group] for group in groups)
     tree = TreeSum(len(groups))
     for index, partial in backend.map_unordered(train_group, server, work):
         states.put(state.round, partial.client_states)
@@ -91,6 +93,7 @@ def train(config: TrainConfig) -> Path:
     else:
         setup = make_setup(config, noise_seed=config.seed if config.noise_from_seed else secrets.randbits(128))
         state, facts = initial_state(setup), {"best": None, "best_round": 0, "seconds": 0.0}
+        check_room(setup, config.run or Path("runs"))
         folder = create_run(config)
         save_tensors(folder.fixed, flatten(setup.module, setup.device).frozen_tensors(), {})
         book = ledger.create(folder.path, setup.mechanism, setup.noise_seed) if private(setup) else None
@@ -108,24 +111,23 @@ def train(config: TrainConfig) -> Path:
             wandb_project_id=config.wandb_project_id,
         ) as log,
     ):
-        states = NO_STATES
+        states = open_run_states(setup, folder.path, state.round)
         log.say(describe_setup(setup, folder))
         while state.round < config.central_num_iterations and not out_of_patience(config, facts, state.round):
             started, before = time.perf_counter(), state
             try:
-                state, cohort_sum = run_round(
-                    state, setup.sampler.sample(state.round), setup=setup, backend=backend, states=states
-                )
+                answers = who_answers(setup, state)
+                state, cohort_sum = run_round(state, answers.cohort, setup=setup, backend=backend, states=states)
                 if book is not None:
                     # Before any checkpoint: no round that was released can be missing from the ledger.
                     book = ledger.append(book, before.round, cohort_sum.cohort, before.mechanism_state)
-                row = round_row(setup, state, cohort_sum, time.perf_counter() - started)
+                row = round_row(setup, state, cohort_sum, time.perf_counter() - started) | answers.row()
                 last = state.round == config.central_num_iterations
                 if last or state.round % config.evaluation_frequency == 0:
                     row |= evaluated(setup, state, backend)
             except Interrupted as error:
                 # The ledger may be a round ahead of this checkpoint: the resumed run does that round again, alike.
-                save_state(folder.last, before, facts)
+                _checkpoint(folder, before, facts, states)
                 raise Interrupted(
                     f"stopped after round {before.round}; continue with: fedflair train --resume --run {folder.path}"
                 ) from error
@@ -136,12 +138,28 @@ def train(config: TrainConfig) -> Path:
             facts["seconds"] += time.perf_counter() - started
             log.log(row)
             if "val/loss" in row:
-                save_state(folder.last, state, facts)
+                _checkpoint(folder, state, facts, states)
         summary = _summarise(setup, folder, state.round, facts, backend)
         log.say(
             f"test macro AP {summary['test']['macro_ap']:.4f} (best val round {facts['best_round']}); {folder.path}"
         )
     return folder.path
+
+
+def who_answers(setup: Setup, state: ServerState) -> Participation:
+    """The clients that a round is made of, out of those that are sampled for it."""
+    asked = setup.sampler.sample(state.round)
+    if not setup.algorithm.federated:
+        return Participation(asked)
+    return participate(
+        asked,
+        state.round,
+        config=setup.config,
+        dataset=setup.dataset,
+        num_parameters=state.parameters.numel(),
+        vectors_up=setup.algorithm.vectors_up,
+        vectors_down=1 + sum(tensor.ndim > 0 for tensor in state.algorithm_state.values()),
+    )
 
 
 def out_of_patience(config: TrainConfig, facts: Mapping[str, Any], round_: int) -> bool:
@@ -161,7 +179,7 @@ def round_row(setup: Setup, state: ServerState, cohort_sum: UpdateSum, seconds: 
     row: dict[str, Any] = {
         "round": state.round,
         "train/loss": cohort_sum.metrics.loss if num_examples else None,
-        "train/num_clients": cohort_sum.cohort.num_clients,
+        "train/num_clients": cohort_sum.cohort.num_clients if setup.algorithm.federated else 0,
         "train/num_examples": num_examples,
         "train/num_rejected": cohort_sum.cohort.num_rejected,
         "train/seconds": seconds,
@@ -171,6 +189,9 @@ def round_row(setup: Setup, state: ServerState, cohort_sum: UpdateSum, seconds: 
         averages: UserAverages = getattr(cohort_sum.metrics, moment)
         if averages.num_users:
             row |= prefixed(f"train_{moment}", averages.means())
+    for name, tensor in state.algorithm_state.items():
+        if tensor.ndim == 0 and tensor.isfinite():
+            row[f"algorithm/{name}"] = tensor.item()
     if setup.mechanism.name != "none":
         row["privacy/num_clipped"] = cohort_sum.cohort.num_clipped
         row["privacy/clipping_bound"] = setup.mechanism.clipping_bound(state.mechanism_state)
@@ -193,15 +214,27 @@ def describe_setup(setup: Setup, folder: RunFolder) -> str:
     num_parameters = sum(p.numel() for p in setup.module.parameters() if p.requires_grad)
     start = "pretrained" if config.pretrained else "from scratch"
     network = config.model_type if config.model == "multi_label_cnn" else config.model
+    clients = (
+        f"{len(dataset.client_ids):,} clients"
+        if setup.algorithm.federated
+        else f"{config.central_batch_size:,} images a step"
+    )
     lines = [
-        f"{config.setting}: {len(dataset.client_ids):,} clients, {dataset.partition.num_images:,} images, "
-        f"{setup.labels.num_labels} labels",
+        f"{config.setting}: {clients}, {dataset.partition.num_images:,} images, {setup.labels.num_labels} labels",
         f"{network} {start}, {num_parameters:,} parameters, {config.image_size} px, {setup.device}",
     ]
     for mechanism in (setup.mechanism, setup.local_mechanism):
         if mechanism.description.get("words"):
             lines.append(str(mechanism.description["words"]))
+    if setup.algorithm.keeps_client_state:
+        lines.append(describe_states(setup))
     return "\n".join([*lines, f"run folder: {folder.path}"])
+
+
+def _checkpoint(folder: RunFolder, state: ServerState, facts: Mapping[str, Any], states: ClientStates) -> None:
+    states.save(state.round)
+    save_state(folder.last, state, facts)
+    states.prune(state.round)
 
 
 def prefixed(prefix: str, metrics: dict[str, float]) -> dict[str, float]:

@@ -10,6 +10,7 @@ import torch
 from fedflair.aggregate import UpdateSum
 from fedflair.backends import Worker
 from fedflair.client import ClientUpdate
+from fedflair.compression import COMPRESSIONS
 from fedflair.errors import PrivacyError
 from fedflair.privacy import ClipResult
 from fedflair.sampling import stream
@@ -46,13 +47,14 @@ def train_group(worker: Worker, server: Broadcast, group: list[ClientWork]) -> U
 
 
 def bound_update(setup: Setup, update: ClientUpdate, server: Broadcast, client_id: str) -> ClipResult:
-    """What both mechanisms do to an update before it is summed, in place; the central clipping always comes last.
+    """What mechanisms and compression do to an update before it is summed, in place; central clipping comes last.
 
     One that was not finite counts as rejected, and not as clipped too, whatever the client's own noise made of it.
     Raises PrivacyError where an algorithm gives an update more than one say, or sends what no mechanism bounds.
     """
     local, central = setup.local_mechanism, setup.mechanism
     if (local.name, central.name) == ("none", "none"):
+        _compress(setup, update, server, client_id)
         return central.clip(update.delta, server.clipping_bound)
     if update.weight != 1 or update.extra:
         raise PrivacyError(
@@ -60,5 +62,12 @@ def bound_update(setup: Setup, update: ClientUpdate, server: Broadcast, client_i
             "mechanism covers; use fedavg"
         )
     own = None if local.name == "none" else local.privatise(update.delta, server.round, client_id)
+    _compress(setup, update, server, client_id)
     clip = central.clip(update.delta, server.clipping_bound)
     return replace(clip, clipped=False, rejected=True) if own is not None and own.rejected else clip
+
+
+def _compress(setup: Setup, update: ClientUpdate, server: Broadcast, client_id: str) -> None:
+    """What is lost of an update on its way to the server, in place."""
+    generator = stream(setup.config.seed, "compression", server.round, client_id)
+    COMPRESSIONS[setup.config.compression](update.delta, setup.config, generator)

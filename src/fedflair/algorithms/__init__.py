@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from fedflair.algorithms import fedavg
+from fedflair.algorithms import adafedprox, central, fedavg, fedprox, reptile, scaffold
 from fedflair.algorithms.base import Algorithm, MakeAlgorithm
 
 ALGORITHMS: dict[str, MakeAlgorithm] = {
     "fedavg": fedavg.make,
+    "fedprox": fedprox.make,
+    "adafedprox": adafedprox.make,
+    "scaffold": scaffold.make,
+    "reptile": reptile.make,
+    "central": central.make,
 }
 
 __all__ = ["ALGORITHMS", "Algorithm"]

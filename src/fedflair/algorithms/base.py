@@ -32,6 +32,8 @@ class Algorithm:
         private run.
     observe: (state, the round's row of metrics) -> state; for algorithms that adapt to what was measured.
     keeps_client_state: clients have a state between rounds (``ClientUpdate.client_state``).
+    vectors_up: vectors of length P that a client sends, its update among them.
+    federated: False where what stands in for clients are pieces of a batch.
     """
 
     init: Callable[[torch.Tensor], Tensors]
@@ -39,6 +41,8 @@ class Algorithm:
     server_update: ServerUpdateFn
     observe: Callable[[ServerState, Mapping[str, Any]], ServerState] = lambda state, row: state
     keeps_client_state: bool = False
+    vectors_up: int = 1
+    federated: bool = True
 
 
 MakeAlgorithm = Callable[[TrainConfig, int], Algorithm]
