@@ -15,14 +15,12 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
+from fedflair.privacy import coverage
 from fedflair.sweep_plan import Trial
 from fedflair.tracking import RunFolder, read_summary, write_atomically
 
 RESULTS = "sweep.json"
-CAVEAT = (
-    "Each epsilon is that of one run. All runs of a sweep train on the same users, and neither the other runs nor the "
-    "choice among them by a score is covered by it."
-)
+CAVEAT = f"Each epsilon is that of one run. {coverage.TUNING}"
 ALSO = ("macro_ap", "micro_ap", "macro_f1", "loss")
 
 
@@ -50,7 +48,7 @@ def outcome_of(run: RunFolder, log: Path) -> Outcome:
             summary["test"],
             summary["seconds"],
             None if privacy is None else privacy.get("epsilon"),
-            privacy is not None,
+            coverage.is_promised(privacy, summary.get("local_privacy")),
         )
     if not log.is_file():
         return Outcome("waiting")
@@ -139,7 +137,7 @@ def table_of(results: Mapping[str, Any], also: Sequence[str] = ()) -> tuple[list
             [
                 point["point"],
                 f"{point['num_done']}/{point['num_runs']}",
-                *(_plus_minus(point[partition].get(name)) for partition, name in cells),
+                *(plus_minus(point[partition].get(name)) for partition, name in cells),
                 "-" if point["epsilon"] is None else f"{point['epsilon']:.3g}",
                 "-" if point["seconds"] is None else f"{point['seconds'] / 60:.1f}",
             ]
@@ -153,27 +151,29 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
     return [*notes, f"{missing} runs are not done; their seeds are missing from the means."] if missing else notes
 
 
-def _spreads(rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float | None]]:
+def _spreads(rows: Sequence[Mapping[str, float | None]]) -> dict[str, dict[str, float | None]]:
     names = dict.fromkeys(name for row in rows for name in row)
-    return {name: spread([row[name] for row in rows if name in row]) for name in names}
+    return {name: spread(row.get(name) for row in rows) for name in names}
 
 
-def spread(values: Iterable[float]) -> dict[str, float | None]:
-    """Mean and sample standard deviation (over n - 1), which one value does not have."""
-    found = list(values)
-    return {"mean": statistics.fmean(found), "std": statistics.stdev(found) if len(found) > 1 else None}
+def spread(values: Iterable[float | None]) -> dict[str, float | None]:
+    """Mean and sample standard deviation (over n - 1) of the values that are numbers; one has no deviation."""
+    found = [value for value in values if value is not None and math.isfinite(value)]
+    deviation = statistics.stdev(found) if len(found) > 1 else None
+    return {"mean": statistics.fmean(found) if found else None, "std": deviation}
 
 
 def _mean(point: Mapping[str, Any], partition: str, metric: str) -> float:
     value = point[partition].get(metric, {}).get("mean")
-    return -math.inf if value is None or math.isnan(value) else float(value)
+    return -math.inf if value is None else float(value)
 
 
-def _plus_minus(values: Mapping[str, float | None] | None) -> str:
+def plus_minus(values: Mapping[str, float | None] | None, digits: str = ".3f") -> str:
+    """Mean and deviation (``spread``) as they are written in a table; ``-`` without a mean."""
     if values is None or values["mean"] is None:
         return "-"
-    deviation = "" if values["std"] is None else f" ± {values['std']:.3f}"
-    return f"{values['mean']:.3f}{deviation}"
+    deviation = "" if values["std"] is None else f" ± {values['std']:{digits}}"
+    return f"{values['mean']:{digits}}{deviation}"
 
 
 def _csv(trials: Sequence[Trial], outcomes: Sequence[Outcome]) -> str:

@@ -24,7 +24,6 @@ from fedflair.errors import Interrupted
 from fedflair.metrics import LocalMetrics
 from fedflair.privacy.clipping import vector_norm
 from fedflair.privacy.verification import verify
-from fedflair.report import read_run
 from fedflair.report import report as write_report
 from fedflair.setup import initial_state, make_setup
 from fedflair.tracking import RunFolder, read_rows, read_summary
@@ -205,7 +204,7 @@ def test_the_report_says_what_is_not_covered(
     assert "by round; not covered by epsilon</figcaption>" in page
     write_report(plain, output=tmp_path / "open.html")
     assert "ot covered" not in (tmp_path / "open.html").read_text()
-    assert read_run(runs[1]).summary["privacy"]["epsilon"] == pytest.approx(8.0, rel=1e-4)
+    assert read_summary(RunFolder(runs[1]))["privacy"]["epsilon"] == pytest.approx(8.0, rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ["moments", "local gaussian"])
