@@ -12,13 +12,13 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from fedflair.errors import Interrupted
+from fedflair.errors import ConfigError, Interrupted
 from fedflair.models.flat import FlatModel, flatten
 from fedflair.setup import Setup
 
@@ -51,6 +51,19 @@ class Backend:
 
     num_workers: int
     map_unordered: MapUnordered
+
+
+def choose_backend(setup: Setup, stop: threading.Event | None = None) -> AbstractContextManager[Backend]:
+    """Threads of this process, or Ray where ``workers`` or ``ray_address`` ask for it."""
+    if not setup.config.workers and setup.config.ray_address is None:
+        return thread_backend(setup, stop)
+    try:
+        import ray  # noqa: F401
+    except ImportError as error:
+        raise ConfigError("workers: Ray is not installed; install it with: pip install 'fedflair[ray]'") from error
+    from fedflair.ray_backend import ray_backend
+
+    return ray_backend(setup, stop)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ FedflairError
 ├── ConfigError      an option is unknown, impossible, or contradicts another one
 ├── DataError        a file or a record is not what it should be
 ├── PrivacyError     what was asked for cannot be promised
+├── WorkerError      a client's training failed, or its workers were lost again and again
 └── Interrupted      the user stopped a run; a checkpoint was written
 """
 
@@ -22,6 +23,10 @@ class DataError(FedflairError):
 
 class PrivacyError(FedflairError):
     """A privacy guarantee that was asked for cannot be given."""
+
+
+class WorkerError(FedflairError):
+    """The work on a client failed; the message names the client, the error, and the log where there is one."""
 
 
 class Interrupted(FedflairError):

@@ -24,8 +24,10 @@ from fedflair.privacy import (
     LocalPrivacyOptions,
     Mechanism,
     PrivacyOptions,
+    local_noise_seed,
     make_local_mechanism,
     make_mechanism,
+    workers_share,
 )
 from fedflair.privacy.path import make_path
 from fedflair.sampling import SAMPLERS, CohortSampler, SamplerDescription
@@ -81,7 +83,10 @@ def make_setup(config: TrainConfig, noise_seed: int) -> Setup:
         noise_seed=noise_seed,
     )
     local_mechanism = make_local_mechanism(
-        local_privacy_options(config), path.sampler.description, config.central_num_iterations, noise_seed
+        local_privacy_options(config),
+        path.sampler.description,
+        config.central_num_iterations,
+        local_noise_seed(noise_seed),
     )
     sampler = path.sampler
     if not algorithm.federated:
@@ -104,6 +109,39 @@ def make_setup(config: TrainConfig, noise_seed: int) -> Setup:
         build_model(config, dataset.labels.num_labels),
         config.torch_device(),
         noise_seed,
+    )
+
+
+def make_worker_setup(
+    config: TrainConfig, clip_order: float, local_seed: int, fixed: Mapping[str, torch.Tensor]
+) -> Setup:
+    """As ``make_setup``, for a process that trains clients and scores images for another one.
+
+    It draws no cohorts and no noise of a central mechanism, whose seed it does not know; nothing is calibrated.
+
+    clip_order: of the norm that the central mechanism clips. local_seed: of the clients' own noise.
+    fixed: what the model needs beside its trained parameters, so that no weights are fetched.
+    """
+    store = open_store(config.data_path)
+    dataset = training_clients(config, store)
+    num_clients = len(dataset.client_ids)
+    sampler = SAMPLERS["fixed"](dataset.client_ids, 1, config.seed)
+    module = build_model(config, dataset.labels.num_labels, load_weights=False)
+    module.load_state_dict(dict(fixed), strict=False)
+    return Setup(
+        config,
+        store,
+        dataset.labels,
+        dataset,
+        sampler,
+        ALGORITHMS[config.algorithm_name](config, num_clients),
+        workers_share(config.central_privacy_mechanism, clip_order),
+        make_local_mechanism(
+            local_privacy_options(config), sampler.description, config.central_num_iterations, local_seed
+        ),
+        module,
+        config.torch_device(),
+        0,
     )
 
 

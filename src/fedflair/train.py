@@ -23,7 +23,7 @@ import torch
 from fedflair import __version__
 from fedflair.aggregate import TreeSum, UpdateSum, cohort_groups
 from fedflair.allocator import keep_freed_memory
-from fedflair.backends import Backend, thread_backend
+from fedflair.backends import Backend, choose_backend
 from fedflair.checkpoint import load_state, load_tensors, save_state, save_tensors
 from fedflair.client_states import NO_STATES, ClientStates
 from fedflair.config import TrainConfig
@@ -102,7 +102,7 @@ def train(config: TrainConfig) -> Path:
     promised = coverage.is_promised(setup.mechanism.description, setup.local_mechanism.description)
     with (
         _stop_on_signals() as stop,
-        thread_backend(setup, stop) as backend,
+        choose_backend(setup, stop) as backend,
         tracker(
             folder,
             num_rounds=config.central_num_iterations,

@@ -11,7 +11,7 @@ from fedflair.aggregate import UpdateSum
 from fedflair.backends import Worker
 from fedflair.client import ClientUpdate
 from fedflair.compression import COMPRESSIONS
-from fedflair.errors import PrivacyError
+from fedflair.errors import FedflairError, PrivacyError, WorkerError
 from fedflair.privacy import ClipResult
 from fedflair.sampling import stream
 from fedflair.server import Broadcast
@@ -30,20 +30,33 @@ class ClientWork:
 def train_group(worker: Worker, server: Broadcast, group: list[ClientWork]) -> UpdateSum:
     """Trains the clients of a group one by one and sums what they send.
 
-    Each update goes through the client's own mechanism, then through the central clipping.
+    Each update goes through the client's own mechanism, then through the central clipping. Raises WorkerError, naming
+    the client, for whatever is not an error of the package's own.
     """
-    setup, partial = worker.setup, UpdateSum()
+    partial = UpdateSum()
     for work in group:
         worker.check_stop()
-        generator = stream(setup.config.seed, "client", server.round, work.client_id)
-        client = setup.dataset.load(work.client_id, setup.config.max_num_user_images, generator)
-        client = replace(client, state=work.state)
-        update = setup.algorithm.client_update(worker.model, server, client, generator)
-        if setup.config.local_evaluation:
-            update = with_local_evaluation(worker, server, client, update)
-        clip = bound_update(setup, update, server, work.client_id)
-        partial = partial.add_client(work.client_id, update, clip)
+        try:
+            partial = _add_client(worker, server, work, partial)
+        except FedflairError:
+            raise
+        except Exception as error:
+            raise WorkerError(
+                f"client {work.client_id} failed in round {server.round} with {type(error).__name__}: {error}"
+            ) from error
     return partial
+
+
+def _add_client(worker: Worker, server: Broadcast, work: ClientWork, partial: UpdateSum) -> UpdateSum:
+    setup = worker.setup
+    generator = stream(setup.config.seed, "client", server.round, work.client_id)
+    client = setup.dataset.load(work.client_id, setup.config.max_num_user_images, generator)
+    client = replace(client, state=work.state)
+    update = setup.algorithm.client_update(worker.model, server, client, generator)
+    if setup.config.local_evaluation:
+        update = with_local_evaluation(worker, server, client, update)
+    clip = bound_update(setup, update, server, work.client_id)
+    return partial.add_client(work.client_id, update, clip)
 
 
 def bound_update(setup: Setup, update: ClientUpdate, server: Broadcast, client_id: str) -> ClipResult:

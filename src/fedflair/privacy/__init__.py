@@ -5,7 +5,7 @@ from __future__ import annotations
 from fedflair.errors import ConfigError
 from fedflair.privacy.accounting import PrivacyEvent
 from fedflair.privacy.banded_matrix_factorization import banded_matrix_factorization
-from fedflair.privacy.clipping import none, norm_clipping_only
+from fedflair.privacy.clipping import none, norm_clipping_only, workers_share
 from fedflair.privacy.contract import (
     ClipResult,
     CohortStats,
@@ -20,6 +20,7 @@ from fedflair.privacy.contract import (
 from fedflair.privacy.gaussian import gaussian, gaussian_moments_accountant
 from fedflair.privacy.laplace import laplace
 from fedflair.privacy.local import local_gaussian, local_laplace, local_none, local_norm_clipping_only
+from fedflair.privacy.noise import local_noise_seed
 from fedflair.sampling import SamplerDescription
 
 MECHANISMS: dict[str, MakeMechanism] = {
@@ -72,6 +73,8 @@ __all__ = [
     "MechanismState",
     "PrivacyEvent",
     "PrivacyOptions",
+    "local_noise_seed",
     "make_local_mechanism",
     "make_mechanism",
+    "workers_share",
 ]

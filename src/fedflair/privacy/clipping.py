@@ -91,6 +91,11 @@ def norm_clipping_only(
     return _noiseless("norm_clipping_only", options.clipping_bound, order, description)
 
 
+def workers_share(name: str, order: float) -> Mechanism:
+    """What a worker needs of the mechanism ``name``: its clipping, to the bound it is sent. Never adds noise."""
+    return _noiseless(name, math.inf, order, {})
+
+
 def _noiseless(name: str, bound: float, order: float, description: Mapping[str, Any]) -> Mechanism:
     def add_noise(
         total: torch.Tensor, cohort: CohortStats, round_: int, state: MechanismState

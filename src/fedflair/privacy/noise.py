@@ -30,6 +30,11 @@ def noise_key(noise_seed: int, round_: int, client: str | None = None) -> int:
     return int.from_bytes(digest[:16], "little")
 
 
+def local_noise_seed(noise_seed: int) -> int:
+    """The seed of the clients' own noise: 128 bits that give nothing of ``noise_seed`` away, and may go to workers."""
+    return int.from_bytes(hashlib.sha256(f"fedflair local seed\x1f{noise_seed}".encode()).digest()[:16], "little")
+
+
 def noise_fingerprint(noise_seed: int, round_: int) -> str:
     """16 hexadecimal digits that tell rounds' generators apart and give nothing of a secret seed away."""
     key = noise_key(noise_seed, round_).to_bytes(16, "little")

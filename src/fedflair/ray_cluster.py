@@ -1,0 +1,119 @@
+"""Where Ray runs: a cluster of this machine's own, which lives and dies with this process, or one at an address."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from fedflair.config import TrainConfig
+from fedflair.errors import ConfigError
+
+# Without it Ray replaces 127.0.0.1 by the address of a network interface and listens there. It is the switch by which
+# Ray stays on loopback on macOS and Windows, read when Ray is imported, and has no other effect on a local cluster.
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """What each of ``num_workers`` workers reserves of the cluster: cores, and GPUs or a fraction of one."""
+
+    num_workers: int
+    cpus: float
+    gpus: float
+
+
+@contextmanager
+def connected(config: TrainConfig) -> Iterator[Reservation]:
+    """Connects this process to Ray and says what a worker reserves there.
+
+    A cluster that this process is connected to already is used, and left as it is. Raises ConfigError where there is
+    none at ``ray_address``, or too few GPUs for the workers.
+    """
+    if config.ray_address is None:
+        os.environ.update({name: value for name, value in LOOPBACK.items() if name not in os.environ})
+    import ray
+
+    if ray.is_initialized():
+        yield _reservation(config, ray.cluster_resources())
+        return
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if config.ray_address is None:
+        # As many cores as were asked for: Ray only counts them, and a worker too many would wait for ever.
+        cores = max(math.ceil(config.workers * config.cpus_per_worker), os.cpu_count() or 1)
+        options |= {"address": "local", "num_cpus": cores, "include_dashboard": False}
+    else:
+        options |= {"address": config.ray_address}
+    try:
+        with _signals_kept():
+            ray.init(**options)
+        _silence_raylets()
+    except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
+        raise ConfigError(f"ray_address: {config.ray_address or 'this machine'}: no Ray to be had: {error}") from error
+    try:
+        yield _reservation(config, ray.cluster_resources())
+    finally:
+        ray.shutdown()
+
+
+def _reservation(config: TrainConfig, resources: dict[str, float]) -> Reservation:
+    num_gpus = resources.get("GPU", 0.0) if config.device != "cpu" else 0.0
+    workers = config.workers or max(1, int(resources.get("CPU", 0.0) // config.cpus_per_worker))
+    if not config.workers and num_gpus:
+        workers = min(workers, int(num_gpus // (config.gpus_per_worker or 1.0)))
+    gpus = gpu_share(config.gpus_per_worker, num_gpus, workers)
+    if config.ray_address is None and workers * config.gpus_per_worker > num_gpus:
+        raise ConfigError(
+            f"gpus_per_worker: {workers} workers of {config.gpus_per_worker:g} are more than the {num_gpus:g} GPUs of "
+            "this machine; lower it, or workers"
+        )
+    return Reservation(workers, config.cpus_per_worker, gpus)
+
+
+def gpu_share(asked: float, num_gpus: float, num_workers: int) -> float:
+    """GPUs that a worker reserves: what was asked for, and no less than spreads the workers over all GPUs.
+
+    Ray fills one GPU before it goes to the next: two workers of 0.25 would share the first of two GPUs.
+    """
+    if not num_gpus:
+        return asked
+    return max(asked, 1 / math.ceil(num_workers / num_gpus))
+
+
+def _silence_raylets() -> None:
+    """Keeps Ray from printing a paragraph for each lost worker, of which ``say`` tells in a line."""
+    from ray._private import worker
+
+    show = worker.print_to_stdstream
+
+    def show_others(data: dict[str, Any], ignore_prefix: bool) -> None:
+        if data.get("pid") != "raylet":
+            show(data, ignore_prefix)
+
+    worker.print_to_stdstream = show_others
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Keeps the handlers of SIGINT and SIGTERM, the second of which Ray replaces."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def say(text: str) -> None:
+    """One line for the user, beside the progress bar."""
+    print(f"ray: {' '.join(text.split())}", file=sys.stderr, flush=True)
