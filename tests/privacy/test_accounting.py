@@ -21,11 +21,19 @@ def test_published_noise_multipliers() -> None:
     assert single_release("laplace", 0.5, 0.0) == 2.0
 
 
-@pytest.mark.parametrize("accountant", ["pld", "rdp"])
-def test_calibration_stays_on_the_safe_side(accountant: str) -> None:
-    event = PrivacyEvent("gaussian", 0.0, 50, "poisson", 0.05)
-    multiplier = calibrate(event, 1.5, 1e-5, accountant)  # type: ignore[arg-type]
-    assert 1.5 * (1 - 2e-5) < epsilon(replace(event, noise_multiplier=multiplier), 1e-5, accountant) <= 1.5  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("event", "target", "delta", "accountant"),
+    [
+        (PrivacyEvent("gaussian", 0.0, 50, "poisson", 0.05), 1.5, 1e-5, "pld"),
+        (PrivacyEvent("gaussian", 0.0, 50, "poisson", 0.05), 1.5, 1e-5, "rdp"),
+        (PrivacyEvent("gaussian", 0.0, 210, "poisson", 5e-4), 2.0, 5e-8, "pld"),
+        (PrivacyEvent("gaussian", 0.0, 40, "poisson", 0.05, "replace_one"), 0.5, 1e-6, "pld"),
+    ],
+)
+def test_calibration_stays_on_the_safe_side(event: PrivacyEvent, target: float, delta: float, accountant: str) -> None:
+    multiplier = calibrate(event, target, delta, accountant)  # type: ignore[arg-type]
+    found = epsilon(replace(event, noise_multiplier=multiplier), delta, accountant)  # type: ignore[arg-type]
+    assert target * (1 - 2e-5) < found <= target
 
 
 def test_one_sampled_release_against_the_hockey_stick_integral() -> None:

@@ -226,16 +226,16 @@ def _calibrate(event: PrivacyEvent, target: float, delta: float, accountant: Acc
     # Aiming a little below the target puts the answer on the safe side of it.
     aim = target * (1 - _CALIBRATION_TOLERANCE)
 
-    def gap(log_multiplier: float, tolerance: float) -> float:
-        found = _epsilon(
-            replace(event, noise_multiplier=math.exp(log_multiplier)), delta, accountant, tolerance, target
-        )
-        return math.log(max(found, 1e-12) / aim)
+    def gap(log_multiplier: float, tolerance: float = _TOLERANCE, rough: float = 0.0) -> float:
+        noisy = replace(event, noise_multiplier=math.exp(log_multiplier))
+        return math.log(max(_epsilon(noisy, delta, accountant, tolerance, rough), 1e-12) / aim)
 
     start = math.log(quick_noise_multiplier(event, target, delta))
     if accountant == "pld":
-        start = _root(partial(gap, tolerance=_COARSE_TOLERANCE), start, step=0.1, tolerance=_COARSE_TOLERANCE)
-    return math.exp(_root(partial(gap, tolerance=_TOLERANCE), start, step=1e-3, tolerance=_CALIBRATION_TOLERANCE))
+        coarse = partial(gap, tolerance=_COARSE_TOLERANCE, rough=target)
+        start = _root(coarse, start, step=0.1, tolerance=_COARSE_TOLERANCE)
+    # Discretised as ``epsilon`` does it, so that what it then finds is at most what was asked for.
+    return math.exp(_root(gap, start, step=1e-3, tolerance=_CALIBRATION_TOLERANCE))
 
 
 def _root(gap: Callable[[float], float], start: float, step: float, tolerance: float) -> float:

@@ -30,10 +30,17 @@ def draw(question: Question, noise_multiplier: float, cohort_size: int | None, p
     if target:
         sizes, noises = noise_by_cohort(question, target)
         unit = cohort_size or 1
-        right.plot([rate / question.sampling_rate * unit for rate in sizes], noises, marker="o")
+        cohorts = [rate / question.sampling_rate * unit for rate in sizes]
+        right.plot(cohorts, noises, marker="o")
         label = "cohort size" if cohort_size else "cohort size, relative"
         right.set(xscale="log", yscale="log", xlabel=label, ylabel="noise on the mean / clipping bound, relative")
         right.set_title(f"epsilon {target:.3g}, same population")
+        # On a logarithmic axis of two octaves matplotlib writes its own ticks over one another.
+        right.set_xticks(cohorts, [f"{size:g}" for size in cohorts])
+        right.set_xticks([], minor=True)
+    for axes in (left, right):
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
     try:
         figure.savefig(path, format="png", dpi=120)
     except OSError as error:
