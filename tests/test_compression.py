@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedflair.client import ClientUpdate
 from fedflair.compression import BLOCK, COMPRESSIONS, UPDATE_BYTES
 from fedflair.config import TrainConfig
+from fedflair.metrics import LocalMetrics
 from fedflair.sampling import stream
+from fedflair.server import Broadcast
+from fedflair.setup import make_setup
+from fedflair.work import bound_update
+from tests.test_train import small_config
 
 
 def compressed(values: list[float] | torch.Tensor, name: str, seed: int = 0, **options: float) -> torch.Tensor:
@@ -66,3 +74,29 @@ def test_bytes_by_hand() -> None:
     assert UPDATE_BYTES["top_k"](10_000, config) == 800
     # One byte an entry and the scales of five blocks of up to 2,048.
     assert UPDATE_BYTES["quantize_8bit"](10_000, config) == 10_020
+
+
+@pytest.mark.parametrize("name", ["top_k", "quantize_8bit"])
+def test_the_bound_of_privacy_holds_for_what_is_summed(tiny_store: Path, name: str) -> None:
+    """Rounding to levels may lengthen an update; the central clipping comes after it."""
+    mechanism = {"central_privacy_mechanism": "norm_clipping_only", "central_privacy_clipping_bound": 0.1}
+    setup = make_setup(small_config(tiny_store, model="small_cnn", compression=name, **mechanism), noise_seed=0)
+    for seed in range(5):
+        delta = torch.randn(5000, generator=torch.Generator().manual_seed(seed)) * 0.1 / 5000**0.5
+        whole = delta.clone()
+        update = ClientUpdate(delta, 1.0, 1, LocalMetrics())
+        bound_update(setup, update, Broadcast(seed, delta, {}, 0.1), "client")
+        assert not torch.equal(update.delta, whole)
+        assert float(update.delta.double().norm()) <= 0.1 * (1 + 1e-6)
+
+
+def test_rounds_and_clients_are_rounded_apart(tiny_store: Path) -> None:
+    setup = make_setup(small_config(tiny_store, model="small_cnn", compression="quantize_8bit"), noise_seed=0)
+    rounded = []
+    for round_, client in ((0, "a"), (0, "a"), (1, "a"), (0, "b")):
+        update = ClientUpdate(torch.linspace(-1, 1, 500), 1.0, 1, LocalMetrics())
+        bound_update(setup, update, Broadcast(round_, update.delta, {}, np.inf), client)
+        rounded.append(update.delta)
+    assert torch.equal(rounded[0], rounded[1])
+    assert not torch.equal(rounded[0], rounded[2])
+    assert not torch.equal(rounded[0], rounded[3])

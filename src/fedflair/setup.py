@@ -18,6 +18,8 @@ from fedflair.errors import ConfigError, DataError
 from fedflair.models import MODELS
 from fedflair.models.flat import flatten
 from fedflair.models.multi_label_cnn import imagenet_weights
+from fedflair.models.normalization import refuse_batch_statistics
+from fedflair.models.trainable import freeze
 from fedflair.participation import num_asked
 from fedflair.privacy import (
     LocalMechanism,
@@ -88,6 +90,8 @@ def make_setup(config: TrainConfig, noise_seed: int) -> Setup:
         config.central_num_iterations,
         local_noise_seed(noise_seed),
     )
+    module = build_model(config, dataset.labels.num_labels)
+    check_image_size(config, module)
     sampler = path.sampler
     if not algorithm.federated:
         dataset, sampler = central_batches(
@@ -106,7 +110,7 @@ def make_setup(config: TrainConfig, noise_seed: int) -> Setup:
         algorithm,
         path.mechanism,
         local_mechanism,
-        build_model(config, dataset.labels.num_labels),
+        module,
         config.torch_device(),
         noise_seed,
     )
@@ -204,9 +208,25 @@ def build_model(config: TrainConfig, num_labels: int, *, load_weights: bool = Tr
     """The network with its initial weights; without ``load_weights`` a pretrained one has its shape only."""
     wanted = config.pretrained and load_weights
     weights = imagenet_weights(config.model_type, config.pretrained_weights) if wanted else None
-    return MODELS[config.model](
+    module = MODELS[config.model](
         config.model_type, num_labels, pretrained=config.pretrained, weights=weights, seed=config.seed
     )
+    refuse_batch_statistics(module)
+    freeze(module, config.trainable, config.num_trainable_blocks)
+    return module
+
+
+def check_image_size(config: TrainConfig, module: nn.Module) -> None:
+    """Raises ConfigError where the network cannot take images of ``image_size``."""
+    try:
+        module.eval()
+        with torch.inference_mode():
+            module(torch.zeros(1, 3, config.image_size, config.image_size))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise ConfigError(
+            f"image_size: {config.model_type} cannot take images of {config.image_size} px "
+            f"({' '.join(str(error).split())}); use the size it was made for, such as 224"
+        ) from error
 
 
 def initial_state(setup: Setup) -> ServerState:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from fedflair.errors import ConfigError
+
 MAX_GROUPS = 32
 
 
@@ -46,6 +48,20 @@ def frozen_batch_norm(norm: nn.BatchNorm2d) -> nn.Module:
     frozen = FrozenBatchNorm2d(norm.num_features, norm.eps)
     frozen.load_state_dict({k: v for k, v in norm.state_dict().items() if k != "num_batches_tracked"})
     return frozen
+
+
+def refuse_batch_statistics(module: nn.Module) -> None:
+    """Raises ConfigError where a layer would still compute, or keep, statistics over a batch of a client's images.
+
+    Any BatchNorm, and anything that keeps a running mean of what it sees (InstanceNorm with ``track_running_stats``).
+    """
+    for name, layer in module.named_modules():
+        keeps = isinstance(getattr(layer, "running_mean", None), torch.Tensor)
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) or (keeps and not isinstance(layer, FrozenBatchNorm2d)):
+            raise ConfigError(
+                f"model: layer {name or 'of the whole'} ({type(layer).__name__}) takes statistics of a client's images "
+                "into the model; use frozen BatchNorm or GroupNorm in its place"
+            )
 
 
 def replace_modules(module: nn.Module, kind: type[nn.Module], make: Callable[..., nn.Module]) -> None:
