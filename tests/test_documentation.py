@@ -1,4 +1,4 @@
-"""What the pages say is true: their commands run, their links lead somewhere, every shipped configuration trains."""
+"""What the pages say is true: their commands run, their links lead somewhere."""
 
 from __future__ import annotations
 
@@ -12,15 +12,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from fedflair.options import parse_train_config
 from fedflair.tracking import RunFolder, read_summary
-from fedflair.train import train
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
-CONFIGS = sorted((ROOT / "src" / "fedflair" / "configs").glob("*.yaml"))
 SMALL = (
     "--pretrained false --model_type squeezenet1_1 --image_size 32 --central_num_iterations 2 --evaluation_frequency 1 "
     "--cohort_size 4 --mean_datapoints_per_user 4 --device cpu"
@@ -85,16 +82,6 @@ def test_data_can_be_written_one_group_an_image(tmp_path: Path) -> None:
         assert image["image"].shape == (256, 256, 3)
         assert image["user_id"][()]
     assert [path.name for path in tmp_path.iterdir()] == ["central.hdf5"]
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_shipped_configuration_trains(path: Path, tiny_store: Path, tmp_path: Path) -> None:
-    small = [*shlex.split(SMALL), "--data_path", str(tiny_store), "--cohort_size", "3", "--run", str(tmp_path / "run")]
-    options = yaml.safe_load(path.read_text())
-    if options.get("central_privacy_mechanism", "none") != "none":
-        small += ["--population", "10000000", "--central_delta", "5e-8"]
-    folder = train(parse_train_config(["--args_config", path.stem, *small]))
-    assert read_summary(RunFolder(folder))["rounds"] == 2
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
