@@ -94,13 +94,7 @@ def make_setup(config: TrainConfig, noise_seed: int) -> Setup:
     check_image_size(config, module)
     sampler = path.sampler
     if not algorithm.federated:
-        dataset, sampler = central_batches(
-            dataset,
-            batch_size=config.central_batch_size,
-            piece_size=config.local_batch_size,
-            num_rounds=config.central_num_iterations,
-            seed=config.seed,
-        )
+        dataset, sampler = pieces_of_batches(config, dataset)
     return Setup(
         config,
         store,
@@ -129,7 +123,10 @@ def make_worker_setup(
     store = open_store(config.data_path)
     dataset = training_clients(config, store)
     num_clients = len(dataset.client_ids)
+    algorithm = ALGORITHMS[config.algorithm_name](config, num_clients)
     sampler = SAMPLERS["fixed"](dataset.client_ids, 1, config.seed)
+    if not algorithm.federated:
+        dataset, sampler = pieces_of_batches(config, dataset)
     module = build_model(config, dataset.labels.num_labels, load_weights=False)
     module.load_state_dict(dict(fixed), strict=False)
     return Setup(
@@ -138,7 +135,7 @@ def make_worker_setup(
         dataset.labels,
         dataset,
         sampler,
-        ALGORITHMS[config.algorithm_name](config, num_clients),
+        algorithm,
         workers_share(config.central_privacy_mechanism, clip_order),
         make_local_mechanism(
             local_privacy_options(config), sampler.description, config.central_num_iterations, local_seed
@@ -200,6 +197,17 @@ def training_clients(config: TrainConfig, store: Store) -> FederatedDataset:
         labels,
         mean_num_images=config.mean_datapoints_per_user,
         distribution=config.datapoints_per_user_distribution,
+        seed=config.seed,
+    )
+
+
+def pieces_of_batches(config: TrainConfig, clients: FederatedDataset) -> tuple[FederatedDataset, CohortSampler]:
+    """What stands in for clients, and who is drawn, in centralised training."""
+    return central_batches(
+        clients,
+        batch_size=config.central_batch_size,
+        piece_size=config.local_batch_size,
+        num_rounds=config.central_num_iterations,
         seed=config.seed,
     )
 
