@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from fedflair.errors import DataError
 
 if TYPE_CHECKING:
+    from fedflair.data.dataset import Dataset
     from fedflair.data.records import Source
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -37,6 +38,16 @@ SOURCES: dict[str, Callable[[Path], Source]] = {
     "apple": _apple,
     "hdf5": _hdf5,
 }
+
+
+def open(path: str | Path) -> Dataset:
+    """The packed store at ``path`` for people with their own code; see :mod:`fedflair.data.dataset`.
+
+    Raises DataError where there is no store that can be read.
+    """
+    from fedflair.data.dataset import open_dataset
+
+    return open_dataset(path)
 
 
 def open_source(path: Path, name: str | None = None) -> Source:
