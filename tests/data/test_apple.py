@@ -1,18 +1,27 @@
 from __future__ import annotations
 
+import io
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
 from fedflair.data import open_source
 from fedflair.data.apple import read_relation
+from fedflair.data.prepare import prepare
+from fedflair.data.records import Record
+from fedflair.data.store import open_store
 from fedflair.errors import DataError
 from tests.conftest import jpeg
 from tests.data.releases import (
     RELATION,
+    contents,
+    encoded,
     expected,
     member,
     records,
@@ -62,6 +71,60 @@ def test_the_server_s_own_folders(tmp_path: Path):
     write_labels(tmp_path / "labels", records(), ids_as_text=False)
     write_archive(tmp_path / "images" / "small" / "small_images-00.tar.gz", map(member, records()))
     assert read(tmp_path) == expected(records())
+
+
+def full_size() -> list[Record]:
+    """The records with photographs of 640x480 pixels, two of them as cameras write upright ones: lying on a side."""
+    made = []
+    for number, r in enumerate(records()):
+        pixels = np.random.default_rng(r.image_id).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        image = Image.fromarray(pixels).resize((640, 480), Image.Resampling.BICUBIC)
+        exif = Image.Exif()
+        if number < 2:
+            exif[0x0112] = 6
+            image = image.transpose(Image.Transpose.ROTATE_90)
+        made.append(replace(r, image=encoded(image, "JPEG", quality=95, exif=exif)))
+    return made
+
+
+@pytest.mark.parametrize("place", ["images/raw/images-00.tar.gz", "images-00.tar.gz", "images/raw/images", "images"])
+def test_full_size_images_become_256x256(tmp_path: Path, place: str, capsys: pytest.CaptureFixture[str]):
+    write_labels(tmp_path, full_size())
+    members = [(f"images/{r.image_id}.jpg", r.image) for r in full_size()]
+    if place.endswith(".gz"):
+        write_archive(tmp_path / place, members)
+    else:
+        (tmp_path / place).mkdir(parents=True)
+        for name, content in members:
+            (tmp_path / place / Path(name).name).write_bytes(content)
+    assert open_source(tmp_path).name == "apple-raw"
+    assert read(tmp_path) == expected(full_size())
+    summary = prepare(source=tmp_path, output=tmp_path / "store.hdf5")
+    assert summary.reencoded == {"not 256x256": 8, "rotated by EXIF": 2}
+    assert "re-encoded 8: not 256x256" in capsys.readouterr().out
+    stored = contents(open_store(tmp_path / "store.hdf5"))
+    for r in full_size():
+        with Image.open(io.BytesIO(r.image)) as image:
+            whole = ImageOps.exif_transpose(image).resize((256, 256), Image.Resampling.LANCZOS)
+        with Image.open(io.BytesIO(stored[r.image_id][4])) as image:
+            assert (image.format, image.size, image.mode) == ("JPEG", (256, 256), "RGB")
+            difference = np.abs(np.asarray(image, dtype=int) - np.asarray(whole, dtype=int))
+        assert difference.mean() < 2
+
+
+def test_of_both_sizes_the_small_images_are_taken_unless_full_size_is_asked_for(tmp_path: Path):
+    write_apple(tmp_path, records())
+    with pytest.raises(DataError, match=r"no full-size images; put the folder 'images/raw/images' or"):
+        open_source(tmp_path, "apple-raw")
+    write_archive(
+        tmp_path / "images/raw/images-00.tar.gz", [(f"images/{r.image_id}.jpg", r.image) for r in full_size()]
+    )
+    assert read(tmp_path) == expected(records())
+    assert expected(open_source(tmp_path, "apple-raw").records()) == expected(full_size())
+    (tmp_path / "images/raw/images-00.tar.gz").unlink()
+    write_archive(tmp_path / "images/raw/images-00.tar.gz", [])
+    with pytest.raises(DataError, match=r"images/raw/images-\*\.tar\.gz: 10 of the 10 images"):
+        expected(open_source(tmp_path, "apple-raw").records())
 
 
 def test_only_image_members_that_are_listed_are_read(tmp_path: Path):

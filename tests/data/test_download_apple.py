@@ -121,6 +121,14 @@ def test_raw(server: Files, tmp_path: Path) -> None:
     assert sorted(f"/{path.relative_to(tmp_path)}" for path in tmp_path.glob("images/*/*")) == archive_paths(
         "raw", "images"
     )
+    assert open_source(tmp_path).name == "apple-raw"
+    assert images_of(tmp_path) == {r.image_id: r.image for r in records()}
+
+
+def test_raw_unpacked(server: Files, tmp_path: Path) -> None:
+    download(output=tmp_path, from_="apple", base_url=server.url, raw=True, unpack=True)
+    assert len(list(tmp_path.glob("images/raw/images/*.jpg"))) == 53
+    assert images_of(tmp_path) == {r.image_id: r.image for r in records()}
 
 
 def test_unpack(server: Files, tmp_path: Path) -> None:

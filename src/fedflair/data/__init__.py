@@ -27,6 +27,12 @@ def _apple(path: Path) -> Source:
     return open_apple(path)
 
 
+def _apple_raw(path: Path) -> Source:
+    from fedflair.data.apple import open_apple
+
+    return open_apple(path, raw=True)
+
+
 def _hdf5(path: Path) -> Source:
     from fedflair.data.hdf5_layouts import open_hdf5
 
@@ -36,6 +42,7 @@ def _hdf5(path: Path) -> Source:
 SOURCES: dict[str, Callable[[Path], Source]] = {
     "huggingface": _huggingface,
     "apple": _apple,
+    "apple-raw": _apple_raw,
     "hdf5": _hdf5,
 }
 

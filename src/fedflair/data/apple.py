@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 import tarfile
 import zlib
@@ -29,6 +30,56 @@ _READ_CHARACTERS = 1 << 20
 _LONGEST_ENTRY = 1 << 24
 
 
+@dataclass(frozen=True)
+class ImagePlaces:
+    """Where a release has its images of one size.
+
+    folders: of unpacked images, in the order they are looked for. pattern: of the archives' names. archive_folders:
+    where those may lie, "" for the release's own folder.
+    """
+
+    raw: bool
+    folders: tuple[str, ...]
+    pattern: str
+    archive_folders: tuple[str, ...]
+
+    def folder(self, path: Path) -> Path | None:
+        return next((path / name for name in self.folders if _holds_images(path / name)), None)
+
+    def archives(self, path: Path) -> list[Path]:
+        return next((found for name in self.archive_folders if (found := sorted((path / name).glob(self.pattern)))), [])
+
+
+IMAGES = (
+    ImagePlaces(
+        raw=False,
+        folders=("small_images", "images/small_images", "images/small/small_images"),
+        pattern="small_images-*.tar.gz",
+        archive_folders=("", "images/small", "images"),
+    ),
+    ImagePlaces(
+        raw=True,
+        folders=("images/raw/images", "raw/images", "images"),
+        pattern="images-*.tar.gz",
+        archive_folders=("", "images/raw", "raw", "images"),
+    ),
+)
+"""The places, the smaller images first."""
+
+
+def _holds_images(folder: Path) -> bool:
+    """Whether a file in the folder is named as an image; of a folder of folders, False."""
+    return folder.is_dir() and any(_MEMBER.fullmatch(name) for name in _names(folder))
+
+
+def _names(folder: Path) -> Iterator[str]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from (entry.name for entry in entries)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror}); download the images again") from error
+
+
 def find_labels(path: Path) -> Path | None:
     """The labels JSON of a release at ``path``: directly in it, or under ``labels/`` as on the server; else None."""
     for candidate in (path / LABELS_FILE, path / "labels" / LABELS_FILE):
@@ -37,13 +88,12 @@ def find_labels(path: Path) -> Path | None:
     return None
 
 
-def open_apple(path: Path) -> Source:
-    """The release in the folder ``path``.
+def open_apple(path: Path, *, raw: bool | None = None) -> Source:
+    """The release in the folder ``path``: its images of 256x256, or the full-size ones where ``raw``.
 
-    Images are looked for, in this order, in ``small_images/``, ``images/small_images/`` and
-    ``images/small/small_images/``, then in the archives ``small_images-*.tar.gz`` directly in the folder or under
-    ``images/small/`` or ``images/``.
-    Archives are read once, front to back; nothing is unpacked. Images that the JSON does not list are left out.
+    With ``raw`` None, the full-size images are taken where there are no others. Images are looked for unpacked, then
+    in archives, at each place that IMAGES names. Archives are read once, front to back; nothing is unpacked. Images
+    that the JSON does not list are left out. Full-size images become 256x256 as any others do, see ``jpeg.reencode``.
 
     Raises DataError where the labels or the images are missing.
     """
@@ -52,19 +102,24 @@ def open_apple(path: Path) -> Source:
         raise DataError(f"{path}: no {LABELS_FILE} in it or in its folder 'labels'; download Apple's release again")
     relation = labels.with_name(RELATION_FILE)
     fine_to_coarse = read_relation(relation) if relation.is_file() else {}
-    folder = _image_folder(path)
-    archives = _archives(path)
-    if folder is None and not archives:
+    for images in IMAGES if raw is None else [places for places in IMAGES if places.raw == raw]:
+        folder, archives = images.folder(path), images.archives(path)
+        if folder is not None or archives:
+            break
+    else:
         raise DataError(
-            f"{path}: {LABELS_FILE} is there but no images; put the folder 'small_images' or the archives "
-            "'small_images-*.tar.gz' beside it"
+            f"{path}: {LABELS_FILE} is there but no {'full-size ' if raw else ''}images; put "
+            + " or ".join(
+                f"the folder {i.folders[0]!r} or the archives {i.pattern!r}" for i in IMAGES if raw in (None, i.raw)
+            )
+            + " beside it"
         )
 
     def records() -> Iterator[Record]:
         listing = _read_listing(labels)
-        return _from_folder(folder, listing) if folder is not None else _from_archives(archives, listing)
+        return _from_folder(folder, listing) if folder is not None else _from_archives(archives, images, listing)
 
-    return Source("apple", path, records, fine_to_coarse)
+    return Source("apple-raw" if images.raw else "apple", path, records, fine_to_coarse)
 
 
 def read_relation(path: Path) -> dict[str, str]:
@@ -94,21 +149,6 @@ def _read_text(path: Path) -> str:
         raise DataError(f"{path}: not UTF-8 text (byte {error.start}); download it again") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def _image_folder(path: Path) -> Path | None:
-    for name in ("small_images", "images/small_images", "images/small/small_images"):
-        if (path / name).is_dir():
-            return path / name
-    return None
-
-
-def _archives(path: Path) -> list[Path]:
-    for folder in (path, path / "images" / "small", path / "images"):
-        found = sorted(folder.glob("small_images-*.tar.gz"))
-        if found:
-            return found
-    return []
 
 
 @dataclass(frozen=True)
@@ -253,8 +293,8 @@ def _entries(path: Path) -> Iterator[Any]:
 
 def _from_folder(folder: Path, listing: _Listing) -> Iterator[Record]:
     present = np.zeros(len(listing.ids), dtype=bool)
-    for file in folder.iterdir():
-        match = _MEMBER.fullmatch(file.name)
+    for name in _names(folder):
+        match = _MEMBER.fullmatch(name)
         entry = listing.entry(int(match[1])) if match else None
         if entry is not None:
             present[entry] = True
@@ -268,7 +308,7 @@ def _from_folder(folder: Path, listing: _Listing) -> Iterator[Record]:
         yield listing.record(entry, image, str(file))
 
 
-def _from_archives(archives: list[Path], listing: _Listing) -> Iterator[Record]:
+def _from_archives(archives: list[Path], images: ImagePlaces, listing: _Listing) -> Iterator[Record]:
     present = np.zeros(len(listing.ids), dtype=bool)
     for archive in archives:
         for name, image_id, image in _members(archive):
@@ -276,7 +316,7 @@ def _from_archives(archives: list[Path], listing: _Listing) -> Iterator[Record]:
             if entry is not None:
                 present[entry] = True
                 yield listing.record(entry, image, f"{archive}: {name}")
-    _check_all_present(present, listing, f"{archives[0].parent}/small_images-*.tar.gz")
+    _check_all_present(present, listing, f"{archives[0].parent}/{images.pattern}")
 
 
 def _members(archive: Path) -> Iterator[tuple[str, int, bytes]]:

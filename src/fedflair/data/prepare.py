@@ -24,12 +24,14 @@ def prepare(
 ) -> PrepareSummary:
     """Turn a dataset in any of its forms into one packed store.
 
-    JPEGs of 256x256 RGB are stored byte for byte; any other image is decoded and re-encoded as one, and counted.
+    JPEGs of 256x256 RGB are stored byte for byte; any other image, such as a full-size one, is decoded, turned upright,
+    resized whole to 256x256 (Lanczos, the aspect ratio is not kept) and stored as JPEG of quality 95, and counted.
 
     Args:
         source: Folder of the hub's parquet files or of Apple's release, or a parquet or HDF5 file.
         output: The store to write; appears under this name only once it is whole.
-        source_format: huggingface, apple or hdf5, where it should not be recognised from the files.
+        source_format: huggingface, apple, apple-raw (the full-size images where the small ones lie beside them) or
+            hdf5, where it should not be recognised from the files.
         skip_bad_images: Leave out images that cannot be decoded, and list them, instead of stopping at the first.
         ignore_label_relation: Accept labels that contradict the source's label_relationship.txt.
         image_encoding: How the bare pixels of an HDF5 source are stored: png loses nothing, jpeg is far smaller.
