@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from fedflair.data.convert import convert, write_layout
 from fedflair.data.images import decode
@@ -16,6 +18,9 @@ from fedflair.data.packing import pack
 from fedflair.data.prepare import prepare
 from fedflair.data.store import Store, open_store
 from fedflair.errors import DataError
+from fedflair.options import parse_train_config
+from fedflair.tracking import RunFolder, read_rows
+from fedflair.train import train
 from tests.conftest import jpeg
 from tests.data.releases import contents, expected, record, records, write_hub
 from tests.data.test_prepare import source_of
@@ -164,37 +169,93 @@ def test_the_source_is_not_overwritten_and_a_failure_leaves_nothing(tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["store.hdf5"]
 
 
-def test_pfl_s_own_federated_dataset_reads_the_file(tmp_path: Path, store: Store):
-    """The reading code is that of pfl-research's FLAIR benchmark, in its essentials."""
-    data = pytest.importorskip("pfl.data")
-    sampling = pytest.importorskip("pfl.data.sampling")
-    dataset = pytest.importorskip("pfl.data.dataset")
+def read_as_pfl_does(path: Path, user_id: str, *, fine: bool) -> tuple[Any, Any]:
+    """Pixels and multi-hot labels of a training user, read as pfl-research's FLAIR benchmark does."""
+    prefix = "fine_grained_label" if fine else "label"
+    with h5py.File(path, "r") as file:
+        num_labels = len(json.loads(file[f"/metadata/{prefix}_mapping"][()]))
+        inputs = np.array(file[f"/train/{user_id}/images"])
+        rows, columns = (np.array(file[f"/train/{user_id}/{prefix}s_{kind}"]) for kind in ("row", "col"))
+    targets = np.zeros((len(inputs), num_labels), dtype=np.float32)
+    targets[rows, columns] = 1
+    return inputs, targets
+
+
+def sizes_as_pfl_counts_them(path: Path) -> dict[str, int]:
+    with h5py.File(path, "r") as file:
+        return {user_id: file[f"/train/{user_id}/image_ids"].shape[0] for user_id in file["/train"]}
+
+
+def assert_is_user(store: Store, key: str, inputs: Any, targets: Any, *, fine: bool) -> None:
+    train = store.partitions["train"]
+    images = train.user_slice(train.user_ids.index(key.replace("%2F", "/")))
+    np.testing.assert_array_equal(targets, train.multi_hot(images, len(store.label_names(fine=fine)), fine=fine))
+    for pixels, image in zip(inputs, images):
+        np.testing.assert_array_equal(pixels, decode([train.encoded(image)])[0].permute(1, 2, 0).numpy())
+
+
+needs_pfl = pytest.mark.skipif(sys.version_info >= (3, 13), reason="pfl has no release for Python 3.13")
+
+
+@needs_pfl
+@pytest.mark.parametrize("fine", [False, True])
+def test_pfl_s_own_federated_dataset_reads_the_file(tmp_path: Path, store: Store, fine: bool):
+    from pfl.data import FederatedDataset
+    from pfl.data.dataset import Dataset
+    from pfl.data.sampling import get_user_sampler
+
     convert(store.path, tmp_path / "pfl.hdf5", layout="pfl")
-    with h5py.File(tmp_path / "pfl.hdf5") as file:
-        num_labels = len(json.loads(file["/metadata/label_mapping"][()]))
-        sizes = {user_id: file[f"/train/{user_id}/image_ids"].shape[0] for user_id in file["/train"]}
-    user_ids = sorted(sizes)
+    sizes = sizes_as_pfl_counts_them(tmp_path / "pfl.hdf5")
+    assert sizes == {"a@N01": 1, "b@N01": 3, "c%2Fd@N02": 2}
 
     def make_dataset(user_id: str) -> Any:
-        with h5py.File(tmp_path / "pfl.hdf5", "r") as file:
-            inputs = np.array(file[f"/train/{user_id}/images"])
-            rows = np.array(file[f"/train/{user_id}/labels_row"])
-            columns = np.array(file[f"/train/{user_id}/labels_col"])
-        targets = np.zeros((len(inputs), num_labels), dtype=np.float32)
-        targets[rows, columns] = 1
-        return dataset.Dataset(raw_data=[inputs, targets], user_id=user_id)
+        raw_data = list(read_as_pfl_does(tmp_path / "pfl.hdf5", user_id, fine=fine))
+        return Dataset(raw_data=raw_data, train_kwargs={"eval": False}, eval_kwargs={"eval": True}, user_id=user_id)
 
-    sampler = sampling.get_user_sampler("minimize_reuse", user_ids)
-    federated = data.FederatedDataset(make_dataset, sampler, user_id_to_weight=sizes)
-    train = store.partitions["train"]
-    seen = set()
-    for _ in range(len(user_ids)):
-        user, _seed = next(federated)
-        seen.add(user.user_id)
+    sampler = get_user_sampler("minimize_reuse", sorted(sizes))
+    federated = FederatedDataset(make_dataset, sampler, user_id_to_weight=sizes)
+    users = [user for user, _seed in federated.get_cohort(3)]
+    assert {user.user_id: len(user) for user in users} == sizes
+    for user in users:
+        assert_is_user(store, user.user_id, *user.raw_data, fine=fine)
+
+
+@needs_pfl
+def test_pfl_s_own_pytorch_dataset_reads_the_file(tmp_path: Path, store: Store):
+    from pfl.data.pytorch import PyTorchFederatedDataset
+    from pfl.data.sampling import get_user_sampler
+
+    convert(store.path, tmp_path / "pfl.hdf5", layout="pfl")
+    sizes = sizes_as_pfl_counts_them(tmp_path / "pfl.hdf5")
+
+    class Users(torch.utils.data.Dataset):  # type: ignore[type-arg]
+        """Indexed by user id, as pfl wants it."""
+
+        def __len__(self) -> int:
+            return len(sizes)
+
+        def __getitem__(self, user_id: str) -> Any:
+            return [torch.as_tensor(part) for part in read_as_pfl_does(tmp_path / "pfl.hdf5", user_id, fine=False)]
+
+    sampler = get_user_sampler("minimize_reuse", sorted(sizes))
+    federated = PyTorchFederatedDataset(Users(), sampler, user_id_to_weight=sizes)
+    for user_id, (user, _seed) in zip(sorted(sizes), federated.get_cohort(3)):
         inputs, targets = user.raw_data
-        position = train.user_ids.index(user.user_id.replace("%2F", "/"))
-        images = train.user_slice(position)
-        np.testing.assert_array_equal(targets, train.multi_hot(images, num_labels, fine=False))
-        for pixels, image in zip(inputs, images):
-            np.testing.assert_array_equal(pixels, decode([train.encoded(image)])[0].permute(1, 2, 0).numpy())
-    assert seen == {"a@N01", "b@N01", "c%2Fd@N02"}
+        assert_is_user(store, user_id, inputs.numpy(), targets.numpy(), fine=False)
+
+
+def test_training_on_either_side_of_a_conversion_is_bit_identical(tmp_path: Path, tiny_store: Path):
+    convert(tiny_store, tmp_path / "pfl.hdf5", layout="pfl")
+    convert(tmp_path / "pfl.hdf5", tmp_path / "back.hdf5", layout="packed")
+    options = (
+        "--model small_cnn --image_size 32 --pretrained false --cohort_size 3 --central_num_iterations 2 "
+        "--evaluation_frequency 1 --device cpu"
+    )
+    parameters, metrics = [], []
+    for name, store in (("packed", tiny_store), ("back", tmp_path / "back.hdf5")):
+        words = [*options.split(), "--data_path", str(store), "--run", str(tmp_path / name)]
+        folder = RunFolder(train(parse_train_config(words)))
+        parameters.append(load_file(folder.last)["parameters"])
+        metrics.append([{k: v for k, v in row.items() if "/" in k and "second" not in k} for row in read_rows(folder)])
+    assert torch.equal(*parameters)
+    assert metrics[0] == metrics[1] and len(metrics[0]) == 2 and "val/macro_ap" in metrics[0][1]
