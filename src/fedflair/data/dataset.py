@@ -27,6 +27,7 @@ from PIL import Image
 from torch.utils.data import Dataset as TorchDataset
 
 from fedflair.data.jpeg import SIDE
+from fedflair.data.labels import LabelSpace, label_space
 from fedflair.data.store import Partition, Store, open_store
 from fedflair.errors import ConfigError, DataError
 from fedflair.sampling import stream
@@ -67,14 +68,15 @@ def _file(path: Path) -> File:
 
 @dataclass(frozen=True)
 class Labels:
-    """The labels of a target: of the store's coarse or fine-grained ones, those at ``indices``, in this order."""
+    """The labels of a target: all coarse or all fine-grained ones of the store, or ``subset`` of them in its order."""
 
-    fine: bool
-    indices: range | tuple[int, ...]
+    fine: bool = False
+    subset: tuple[str, ...] | None = None
 
-    def names(self, store: Store) -> tuple[str, ...]:
-        known = store.label_names(fine=self.fine)
-        return tuple(known[index] for index in self.indices)
+
+@lru_cache(maxsize=64)
+def _space(file: File, labels: Labels) -> LabelSpace:
+    return label_space(file.store(), fine=labels.fine, subset=labels.subset)
 
 
 def open_dataset(path: str | Path) -> Dataset:
@@ -88,7 +90,7 @@ def open_dataset(path: str | Path) -> Dataset:
         name: {user_id: partition.user_slice(user) for user, user_id in enumerate(partition.user_ids)}
         for name, partition in store.partitions.items()
     }
-    return Dataset(file, clients, Labels(False, range(len(store.metadata.labels))))
+    return Dataset(file, clients, Labels())
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +116,7 @@ class ImageDataset(TorchDataset[tuple[Any, torch.Tensor]]):
     def __getitem__(self, position: int) -> tuple[Any, torch.Tensor]:
         image = int(self.images[position])
         pixels = torch.from_numpy(_pixels(self._partition.encoded(image))).permute(2, 0, 1)
-        targets = torch.from_numpy(_targets(self._partition, self.labels, [image])[0])
+        targets = torch.from_numpy(self._targets(range(image, image + 1))[0])
         return (pixels if self.transform is None else self.transform(pixels)), targets
 
     @property
@@ -128,16 +130,22 @@ class ImageDataset(TorchDataset[tuple[Any, torch.Tensor]]):
     def pixels(self) -> npt.NDArray[np.uint8]:
         """All photographs, decoded on all cores: uint8 [n, 256, 256, 3]."""
         partition = self._partition
-        encoded = [partition.encoded(image) for image in map(int, self.images)]
-        if len(encoded) <= 1:
-            return np.array([_pixels(image) for image in encoded], dtype=np.uint8).reshape(-1, SIDE, SIDE, 3)
+        decoded = np.empty((len(self), SIDE, SIDE, 3), dtype=np.uint8)
+
+        def decode(position: int) -> None:
+            decoded[position] = _pixels(partition.encoded(int(self.images[position])))
+
         # Threads are enough: Pillow decodes without holding the interpreter.
-        with ThreadPoolExecutor(min(len(encoded), os.cpu_count() or 1)) as pool:
-            return np.stack(list(pool.map(_pixels, encoded)))
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(decode, range(len(self))))
+        return decoded
 
     def targets(self) -> npt.NDArray[np.float32]:
         """The labels of all photographs, without decoding one: float32 [n, num_labels], 0 or 1."""
-        return _targets(self._partition, self.labels, self.images)
+        return self._targets(self.images)
+
+    def _targets(self, images: Indices) -> npt.NDArray[np.float32]:
+        return _space(self.file, self.labels).targets(self._partition, images).astype(np.float32)
 
     def image_ids(self) -> npt.NDArray[np.int64]:
         """The numbers that the photographs bear in FLAIR: int64 [n]."""
@@ -146,14 +154,14 @@ class ImageDataset(TorchDataset[tuple[Any, torch.Tensor]]):
     @property
     def label_names(self) -> tuple[str, ...]:
         """The names of a target's columns."""
-        return self.labels.names(self.file.store())
+        return _space(self.file, self.labels).names
 
     def names(self, *, fine: bool) -> list[tuple[str, ...]]:
         """The names of the labels of each photograph; of the kind that is selected, only the selected ones."""
         partition, known = self._partition, self.file.store().label_names(fine=fine)
-        wanted = set(self.labels.indices) if fine == self.labels.fine else range(len(known))
-        of_image = (partition.label_indices(int(image), fine=fine).tolist() for image in self.images)
-        return [tuple(known[index] for index in indices if index in wanted) for indices in of_image]
+        wanted = set(self.label_names if fine == self.labels.fine else known)
+        of_image = ([known[k] for k in partition.label_indices(int(image), fine=fine)] for image in self.images)
+        return [tuple(name for name in names if name in wanted) for names in of_image]
 
     def label_counts(self) -> dict[str, int]:
         """Label -> how many of the photographs have it."""
@@ -163,16 +171,7 @@ class ImageDataset(TorchDataset[tuple[Any, torch.Tensor]]):
 
 def _pixels(encoded: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     with Image.open(io.BytesIO(encoded.data)) as image:
-        return np.array(image.convert("RGB"))
-
-
-def _targets(partition: Partition, labels: Labels, images: Sequence[int] | Indices) -> npt.NDArray[np.float32]:
-    num_stored = max(labels.indices) + 1
-    hot = np.zeros((len(images), num_stored), dtype=np.float32)
-    for row, image in enumerate(images):
-        present = partition.label_indices(int(image), fine=labels.fine)
-        hot[row, present[present < num_stored]] = 1
-    return hot if isinstance(labels.indices, range) else hot[:, labels.indices]
+        return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,7 +193,7 @@ class Dataset:
     @property
     def label_names(self) -> tuple[str, ...]:
         """The names of a target's columns."""
-        return self.labels.names(self.file.store())
+        return _space(self.file, self.labels).names
 
     def num_images(self, partition: str) -> int:
         return sum(map(len, self.of_partition(partition).values()))
@@ -275,22 +274,19 @@ class Dataset:
 
     def fine_grained(self) -> Dataset:
         """The same photographs with all fine-grained labels of the store as targets."""
-        return replace(self, labels=Labels(True, range(len(self.file.store().metadata.fine_grained_labels))))
+        return replace(self, labels=Labels(fine=True))
 
     def select_labels(self, names: Sequence[str]) -> Dataset:
-        """The same photographs with these of the present labels as targets, in this order.
+        """The same photographs with these labels, of the kind that is selected, as targets, in this order.
 
         A photograph that has none of them stays, with a target of zeros. Raises ConfigError for an unknown name, one
         given twice, or none at all.
         """
-        known = dict(zip(self.label_names, self.labels.indices))
-        for name in names:
-            if name not in known:
-                kind = "fine-grained labels" if self.labels.fine else "labels"
-                raise ConfigError(f"label {name!r} is not among the {len(known)} {kind} of this dataset")
         if len(set(names)) != len(names) or not names:
             raise ConfigError(f"labels {list(names)!r}: name at least one, and each once")
-        return replace(self, labels=Labels(self.labels.fine, tuple(known[name] for name in names)))
+        labels = replace(self.labels, subset=tuple(names))
+        _space(self.file, labels)
+        return replace(self, labels=labels)
 
     def binary_label(self, name: str) -> Dataset:
         """The same photographs with one label as the target: float32 [1], 1 where a photograph has it."""
