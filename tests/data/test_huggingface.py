@@ -182,7 +182,7 @@ def test_an_empty_or_missing_folder(tmp_path: Path):
     assert f"{tmp_path}/none: no such file or folder" in error_of(tmp_path / "none")
     (tmp_path / "file.txt").write_text("x")
     assert "file.txt: neither a .parquet file nor an HDF5 file" in error_of(tmp_path / "file.txt")
-    with pytest.raises(DataError, match="format 'tar' is unknown; choose one of huggingface, apple, hdf5"):
+    with pytest.raises(DataError, match="format 'tar' is unknown; choose one of huggingface, apple, apple-raw, hdf5"):
         open_source(tmp_path, "tar")
     with pytest.raises(DataError, match="no parquet files in it"):
         open_source(tmp_path, "huggingface")
