@@ -200,6 +200,7 @@ needs_pfl = pytest.mark.skipif(sys.version_info >= (3, 13), reason="pfl has no r
 @needs_pfl
 @pytest.mark.parametrize("fine", [False, True])
 def test_pfl_s_own_federated_dataset_reads_the_file(tmp_path: Path, store: Store, fine: bool):
+    import pfl.model.pytorch  # noqa: F401 - pfl settles on one framework for a process's whole life
     from pfl.data import FederatedDataset
     from pfl.data.dataset import Dataset
     from pfl.data.sampling import get_user_sampler
@@ -222,6 +223,7 @@ def test_pfl_s_own_federated_dataset_reads_the_file(tmp_path: Path, store: Store
 
 @needs_pfl
 def test_pfl_s_own_pytorch_dataset_reads_the_file(tmp_path: Path, store: Store):
+    import pfl.model.pytorch  # noqa: F401
     from pfl.data.pytorch import PyTorchFederatedDataset
     from pfl.data.sampling import get_user_sampler
 
