@@ -135,9 +135,13 @@ class ImageDataset(TorchDataset[tuple[Any, torch.Tensor]]):
         def decode(position: int) -> None:
             decoded[position] = _pixels(partition.encoded(int(self.images[position])))
 
-        # Threads are enough: Pillow decodes without holding the interpreter.
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(decode, range(len(self))))
+        positions, num_threads = range(len(self)), min(len(self), os.cpu_count() or 1)
+        if num_threads > 1:
+            # Threads are enough: Pillow decodes without holding the interpreter.
+            with ThreadPoolExecutor(num_threads) as pool:
+                list(pool.map(decode, positions))
+        else:
+            list(map(decode, positions))
         return decoded
 
     def targets(self) -> npt.NDArray[np.float32]:
