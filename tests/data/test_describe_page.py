@@ -16,7 +16,7 @@ from PIL import Image
 
 from fedflair.data import describe_gallery
 from fedflair.data.describe import describe
-from fedflair.data.describe_plots import PLOTS, plain_text
+from fedflair.data.describe_plots import PLOTS, _widening, plain_text
 from fedflair.data.statistics import join, store_statistics
 from fedflair.data.store import open_store
 from fedflair.errors import DataError
@@ -136,6 +136,15 @@ def test_what_cannot_be_decoded_has_no_thumbnail() -> None:
     assert describe_gallery.thumbnail(b"\xff\xd8\xff\xd9") is None
     assert describe_gallery.thumbnail(jpeg()[:200]) is None
     assert describe_gallery.thumbnail(jpeg()) is not None
+
+
+@pytest.mark.parametrize("most", [1, 41, 838, 1628])
+def test_bins_cover_all_numbers_and_never_narrow(most: int) -> None:
+    edges = _widening(most)
+    widths = np.diff(edges)
+    assert edges[0] == 1 and edges[-1] > most >= edges[-2]
+    assert (np.diff(widths) >= 0).all() and widths.min() == 1
+    assert len(widths) < 40
 
 
 def test_labels_in_plots_start_no_formula() -> None:

@@ -159,7 +159,7 @@ tr.published { color: var(--muted); }
 summary { margin: 24px 0 8px; cursor: pointer; font-size: 18px; font-weight: bold; }
 figure { margin: 0; }
 figure img { max-width: 100%; height: auto; }
-.browser { display: grid; grid-template-columns: 260px 1fr; gap: 24px; min-height: 420px; margin-bottom: 60px; }
+.browser { display: grid; grid-template-columns: 310px 1fr; gap: 24px; min-height: 420px; margin-bottom: 60px; }
 .kinds button { font: inherit; padding: 5px 14px; border: 1px solid var(--line); background: #fff; cursor: pointer; }
 .kinds button[aria-pressed=true] { background: var(--accent); border-color: var(--accent); color: #fff; }
 #filter { width: 100%; font: inherit; padding: 5px 8px; margin: 10px 0; border: 1px solid #9aa5b1; border-radius: 4px; }

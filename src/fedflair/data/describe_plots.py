@@ -79,8 +79,8 @@ def labels_per_user(columns: PartitionColumns, num_coarse: int, num_fine: int) -
         users, _, _ = counts_by_user(columns, num_labels, fine=kind == "fine")
         distinct = np.bincount(users, minlength=columns.num_users)
         most = int(distinct.max(initial=1))
-        bins = np.arange(0.5, most + 1) if most <= 40 else np.unique(np.round(np.geomspace(1, most + 1, 31))) - 0.5
-        axes.hist(distinct, bins=bins.tolist(), color=ACCENT, edgecolor="white", linewidth=0.5)
+        bins = [edge - 0.5 for edge in (range(1, most + 2) if most <= 40 else _widening(most))]
+        axes.hist(distinct, bins=bins, color=ACCENT, edgecolor="white", linewidth=0.5)
         if len(distinct):
             median = float(np.median(distinct))
             axes.axvline(median, color=INK, linewidth=1, linestyle="--", label=f"median {median:g}")
@@ -92,6 +92,17 @@ def labels_per_user(columns: PartitionColumns, num_coarse: int, num_fine: int) -
         else:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
+
+
+def _widening(most: int) -> list[int]:
+    """Edges of bins for whole numbers from 1 to ``most``, each about a fifth of its first number wide.
+
+    No bin is narrower than the one before: a bin of one number between bins of two would look like a gap.
+    """
+    edges = [1]
+    while edges[-1] <= most:
+        edges.append(edges[-1] + max(1, edges[-1] // 5))
+    return edges
 
 
 def co_occurring_labels(columns: PartitionColumns, coarse: LabelStatistics) -> Figure:
