@@ -130,7 +130,7 @@ def fedflair_encoded(dataset: Dataset, path: Path, user_ids: Iterable[str]) -> i
     num_bytes = 0
     for user_id in user_ids:
         client = dataset.client(user_id)
-        images = [client.encoded(position).tobytes() for position in range(len(client))]
+        images = [encoded.tobytes() for encoded in client.encoded_images()]
         num_bytes += sum(map(len, images)) + client.targets().nbytes
     return num_bytes
 

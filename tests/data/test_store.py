@@ -129,3 +129,11 @@ def test_too_little_space_is_said_beforehand(tmp_path: Path):
     check_space(tmp_path / "s.hdf5", 1)
     with pytest.raises(DataError, match=r"s\.hdf5: needs 1,000,000,000,000 MB, the disk has .* free some space"):
         check_space(tmp_path / "s.hdf5", 10**18)
+
+
+def test_prefetching_reaches_every_image_of_every_partition(tiny_store: Path):
+    for partition in open_store(tiny_store).partitions.values():
+        before = [partition.encoded(image).tobytes() for image in range(partition.num_images)]
+        for images in (range(partition.num_images), np.array([0, 2, partition.num_images - 1]), range(0), range(3, 4)):
+            partition.prefetch(images)
+        assert before == [partition.encoded(image).tobytes() for image in range(partition.num_images)]

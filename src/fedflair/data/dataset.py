@@ -127,13 +127,19 @@ class ImageDataset(TorchDataset[tuple[Any, torch.Tensor]]):
         """The photograph as it is stored (JPEG, or PNG): uint8 [bytes], a view of the mapped file, not copied."""
         return self._partition.encoded(int(self.images[position]))
 
+    def encoded_images(self) -> list[npt.NDArray[np.uint8]]:
+        """All photographs as they are stored, asked of the disk in one go."""
+        partition = self._partition
+        partition.prefetch(self.images)
+        return [partition.encoded(int(image)) for image in self.images]
+
     def pixels(self) -> npt.NDArray[np.uint8]:
         """All photographs, decoded on all cores: uint8 [n, 256, 256, 3]."""
-        partition = self._partition
+        encoded = self.encoded_images()
         decoded = np.empty((len(self), SIDE, SIDE, 3), dtype=np.uint8)
 
         def decode(position: int) -> None:
-            decoded[position] = _pixels(partition.encoded(int(self.images[position])))
+            decoded[position] = _pixels(encoded[position])
 
         positions, num_threads = range(len(self)), min(len(self), os.cpu_count() or 1)
         if num_threads > 1:

@@ -57,6 +57,7 @@ class FederatedDataset:
         images = self.images_of(self._positions[client_id])
         if max_num_images is not None and len(images) > max_num_images:
             images = np.sort(generator.choice(images, size=max_num_images, replace=False))
+        self.partition.prefetch(images)
         labels = self.labels.targets(self.partition, images)
         return ClientData(client_id, [self.partition.encoded(int(i)) for i in images], labels)
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import mmap
 import os
 import re
 import shutil
@@ -111,6 +112,22 @@ class Partition:
         """The encoded JPEG of image ``image``: uint8 [bytes], a view of the mapped file."""
         offsets = self.columns.image_offsets
         return self.images[offsets[image] : offsets[image + 1]]
+
+    def prefetch(self, images: npt.NDArray[np.integer[Any]] | range) -> None:
+        """Asks the system to read the bytes of these images, ascending, at once and in the background.
+
+        Without it each page waits for the disk on its own, which for a user's images is twenty times slower.
+        """
+        mapped = self.images.base
+        if len(images) and isinstance(mapped, mmap.mmap):
+            whole = int(images[-1]) - int(images[0]) == len(images) - 1
+            runs = [(images[0], images[-1])] if whole else [(image, image) for image in images]
+            # The array starts within the first page of the mapping, since mappings start at a multiple of a page.
+            shift = len(mapped) - len(self.images)
+            for first, last in runs:
+                start, stop = (int(self.columns.image_offsets[k]) + shift for k in (first, last + 1))
+                page = start - start % mmap.PAGESIZE
+                mapped.madvise(mmap.MADV_WILLNEED, page, stop - page)
 
     def label_indices(self, image: int, *, fine: bool) -> IndexArray:
         """The image's label indices, ascending: uint16 [k]."""
