@@ -8,10 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 from fedflair.data import store as packed
 from fedflair.data.store import PartitionColumns, StoreMetadata
+
+# On a busy machine an example may take any time.
+settings.register_profile("any time", deadline=None)
+settings.load_profile("any time")
 
 LABELS = ("animal", "food", "outdoor", "plant")
 FINE_LABELS = ("cat", "dog", "bread", "sky", "tree")
