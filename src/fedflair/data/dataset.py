@@ -10,7 +10,6 @@ Every selection (``filter_users``, ``sample_users``, ``cap_images``, ``select_la
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,9 +22,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch.utils.data import Dataset as TorchDataset
 
+from fedflair.data.decode import decode_rgb
 from fedflair.data.jpeg import SIDE
 from fedflair.data.labels import LabelSpace, label_space
 from fedflair.data.store import Partition, Store, open_store
@@ -115,7 +114,7 @@ class ImageDataset(TorchDataset[tuple[Any, torch.Tensor]]):
 
     def __getitem__(self, position: int) -> tuple[Any, torch.Tensor]:
         image = int(self.images[position])
-        pixels = torch.from_numpy(_pixels(self._partition.encoded(image))).permute(2, 0, 1)
+        pixels = torch.from_numpy(decode_rgb(self._partition.encoded(image))).permute(2, 0, 1)
         targets = torch.from_numpy(self._targets(range(image, image + 1))[0])
         return (pixels if self.transform is None else self.transform(pixels)), targets
 
@@ -139,7 +138,7 @@ class ImageDataset(TorchDataset[tuple[Any, torch.Tensor]]):
         decoded = np.empty((len(self), SIDE, SIDE, 3), dtype=np.uint8)
 
         def decode(position: int) -> None:
-            decoded[position] = _pixels(encoded[position])
+            decoded[position] = decode_rgb(encoded[position])
 
         positions, num_threads = range(len(self)), min(len(self), os.cpu_count() or 1)
         if num_threads > 1:
@@ -177,11 +176,6 @@ class ImageDataset(TorchDataset[tuple[Any, torch.Tensor]]):
         """Label -> how many of the photographs have it."""
         counts = self.targets().sum(axis=0, dtype=np.int64)
         return dict(zip(self.label_names, counts.tolist()))
-
-
-def _pixels(encoded: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    with Image.open(io.BytesIO(encoded.data)) as image:
-        return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 @dataclass(frozen=True, eq=False)

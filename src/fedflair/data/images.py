@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torchvision.transforms.v2 import functional as transforms
+
+from fedflair.data.decode import decode_rgb
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -19,12 +19,7 @@ CROP_LOG_RATIO = (np.log(3 / 4), np.log(4 / 3))
 
 def decode(encoded: Sequence[npt.NDArray[np.uint8]]) -> list[torch.Tensor]:
     """Pixels of each image (JPEG, or PNG where a store was made from decoded pixels): uint8 [3, H, W]."""
-    return [_pixels(image) for image in encoded]
-
-
-def _pixels(encoded: npt.NDArray[np.uint8]) -> torch.Tensor:
-    with Image.open(io.BytesIO(encoded.tobytes())) as image:
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    return [torch.from_numpy(decode_rgb(image)).permute(2, 0, 1) for image in encoded]
 
 
 def train_inputs(images: Sequence[torch.Tensor], size: int, generator: np.random.Generator) -> torch.Tensor:
