@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +15,10 @@ from PIL import Image
 
 from fedflair.data import store as packed
 from fedflair.data.store import PartitionColumns, StoreMetadata
+from fedflair.ray_cluster import LOOPBACK
+
+# Read when Ray is imported. A token of our own, so that none is written to the home folder.
+os.environ.update({**LOOPBACK, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)})
 
 # On a busy machine an example may take any time.
 settings.register_profile("any time", deadline=None)

@@ -30,8 +30,19 @@ def test_a_weighted_sum_by_hand() -> None:
 def test_groups_hold_every_client_once_largest_first() -> None:
     sizes = {"a": 1, "b": 7, "c": 7, "d": 3, "e": 2, "f": 9}
     groups = cohort_groups(list(sizes), sizes.__getitem__)
-    assert [client for group in groups for client in group] == ["f", "b", "c", "d", "e", "a"]
-    assert [len(group) for group in groups] == [GROUP_SIZE, 2]
+    assert groups == [["f"], ["b"], ["c"], ["d"], ["e"], ["a"]]
+    assert cohort_groups([], sizes.__getitem__) == []
+
+
+def test_groups_are_small_where_their_clients_are_large() -> None:
+    # 300 clients of 1 image and 3 larger ones: 1/128 of the work (450 + 40.5 + 2.5 + 2.5 = 495.5) is 3.87 images and
+    # client costs, which two small clients fill.
+    sizes = {"large": 40, **{f"small {k}": 1 for k in range(300)}, "two": 2, "other two": 2}
+    groups = cohort_groups(list(sizes), sizes.__getitem__)
+    assert groups[:3] == [["large"], ["two"], ["other two"]]
+    assert groups[3:] == [[f"small {k}", f"small {k + 1}"] for k in range(0, 300, 2)]
+    equal = {f"client {k}": 1 for k in range(1030)}
+    assert [len(group) for group in cohort_groups(list(equal), equal.__getitem__)] == [GROUP_SIZE] * 257 + [2]
 
 
 @pytest.mark.parametrize("num_groups", [1, 2, 3, 5, 8, 13])

@@ -11,17 +11,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from fedflair.ray_cluster import LOOPBACK
-
-# Read when Ray is imported.
-os.environ.update(LOOPBACK)
 ray = pytest.importorskip("ray")
 
 from fedflair.backends import Backend, Worker  # noqa: E402
@@ -36,6 +31,7 @@ from fedflair.setup import make_setup, make_worker_setup  # noqa: E402
 from fedflair.tracking import RunFolder, read_rows  # noqa: E402
 from fedflair.train import train  # noqa: E402
 from fedflair.work import ClientWork  # noqa: E402
+from tests.processes import descendants, listening_addresses, titled  # noqa: E402
 from tests.test_train import command, small_config, timeless_rows  # noqa: E402
 
 PRIVATE: dict[str, Any] = {
@@ -74,17 +70,8 @@ def backend(cluster: None, tiny_store: Path) -> Iterator[Backend]:
         yield backend
 
 
-def worker_pids(doing: bytes = b"ray::RayWorker") -> list[int]:
-    pids = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                title = (folder / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if title.startswith(doing):
-                pids.append(int(folder.name))
-    return pids
+def worker_pids(driver: int, doing: str = "ray::RayWorker") -> list[int]:
+    return titled(descendants(driver), doing)
 
 
 def square(worker: Worker, shared: int, item: int) -> int:
@@ -133,34 +120,12 @@ def test_ray_is_not_imported_without_workers(tiny_store: Path, tmp_path: Path) -
     assert process.returncode == 0, process.stderr
 
 
-def listening_addresses(pids: list[int]) -> list[str]:
-    """The addresses at which these processes listen for TCP connections, as the kernel has them in /proc/net."""
-    sockets = set()
-    for pid in pids:
-        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-            with suppress(OSError):
-                sockets.add(str(descriptor.readlink()))
-    addresses = []
-    for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
-                addresses.append(fields[1].split(":")[0])
-    return addresses
-
-
-def descendants(pid: int) -> list[int]:
-    children = [int(word) for file in Path(f"/proc/{pid}/task").glob("*/children") for word in file.read_text().split()]
-    return children + [grandchild for child in children for grandchild in descendants(child)]
-
-
-def test_nothing_listens_beyond_loopback_and_tokens_are_asked_for(backend: Backend) -> None:
+def test_nothing_listens_beyond_loopback(backend: Backend) -> None:
     assert list(backend.map_unordered(square, 0, [1])) == [(0, 1)]
     addresses = listening_addresses([os.getpid(), *descendants(os.getpid())])
     assert len(addresses) >= 5
     # 127.0.0.1 in hexadecimal, as IPv4, and mapped into IPv6.
     assert set(addresses) <= {"0100007F", "0000000000000000FFFF00000100007F"}
-    assert os.environ["RAY_AUTH_MODE"] == "token"
 
 
 def test_results_come_with_their_positions(backend: Backend) -> None:
@@ -219,7 +184,7 @@ def test_a_private_run_under_kills_equals_one_in_threads(
 
     def kill() -> None:
         while len(kills) < num_kills and not over.wait(generator.uniform(0.0, 0.05)):
-            pids = worker_pids(b"ray::RayWorker.run")
+            pids = worker_pids(os.getpid(), "ray::RayWorker.run")
             if pids:
                 kills.append(generator.choice(pids))
                 os.kill(kills[-1], signal.SIGKILL)
@@ -248,21 +213,26 @@ def test_a_killed_driver_leaves_nothing_behind_and_resumes_without_ray(tiny_stor
     options: dict[str, Any] = {"central_num_iterations": 30, "evaluation_frequency": 2, "workers": 1}
     whole = train(config_of(tiny_store, run=tmp_path / "whole", **{**options, "workers": 0}))
     halted = config_of(tiny_store, run=tmp_path / "halted", **options)
-    process = subprocess.Popen(command(halted), stderr=subprocess.DEVNULL)
-    before = set(worker_pids())
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment["HOME"] = str(tmp_path)
+    process = subprocess.Popen(command(halted), stderr=subprocess.DEVNULL, env=environment)
     try:
         deadline = time.monotonic() + 100
         while len(read_rows(RunFolder(tmp_path / "halted"))) < 3 and time.monotonic() < deadline:
             time.sleep(0.02)
-        own = set(worker_pids()) - before
+        workers = worker_pids(process.pid)
+        children = Path(f"/proc/{workers[0]}/environ").read_bytes()
     finally:
         process.kill()
         process.wait()
-    assert own
+    # As Ray has it for a cluster of its own: on, with a token that it makes.
+    assert b"RAY_AUTH_MODE=token" in children
+    assert (tmp_path / ".ray" / "auth_token").stat().st_size >= 32
+    assert len(workers) == 1
     deadline = time.monotonic() + 20
-    while own & set(worker_pids()) and time.monotonic() < deadline:
+    while titled(workers, "ray::RayWorker") and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not own & set(worker_pids())
+    assert not titled(workers, "ray::RayWorker")
     assert not RunFolder(tmp_path / "halted").summary.exists()
     arguments = ["--resume", "--run", str(tmp_path / "halted"), "--workers", "0"]
     resumed = subprocess.run(

@@ -18,6 +18,10 @@ from fedflair.metrics import LocalMetrics
 from fedflair.privacy import ClipResult, CohortStats
 
 GROUP_SIZE = 4
+GROUP_SHARE = 1 / 128
+
+# What a client costs beside its images (weights copied, update clipped and summed), in images.
+_CLIENT_IMAGES = 0.5
 
 
 @dataclass(frozen=True)
@@ -97,9 +101,23 @@ class TreeSum:
 
 
 def cohort_groups(cohort: list[str], num_images: Callable[[str], int]) -> list[list[str]]:
-    """Cuts a cohort into groups of ``GROUP_SIZE``, clients with most images first (ties in the cohort's order)."""
-    ordered = sorted(cohort, key=num_images, reverse=True)
-    return [ordered[start : start + GROUP_SIZE] for start in range(0, len(ordered), GROUP_SIZE)]
+    """Cuts a cohort into groups, clients with most images first (ties in the cohort's order).
+
+    A group is what a worker takes at once, and what comes back as one sum. It has at most ``GROUP_SIZE`` clients and at
+    most ``GROUP_SHARE`` of the cohort's work; a client of more than that is a group of its own. So the largest user
+    holds up nobody, and the last groups to be handed out are small. Depends on nothing but the cohort.
+    """
+    work = {client: num_images(client) + _CLIENT_IMAGES for client in cohort}
+    limit = GROUP_SHARE * sum(work.values())
+    groups: list[list[str]] = []
+    room = 0.0
+    for client in sorted(cohort, key=work.__getitem__, reverse=True):
+        if not groups or work[client] > room or len(groups[-1]) == GROUP_SIZE:
+            groups.append([])
+            room = limit
+        groups[-1].append(client)
+        room -= work[client]
+    return groups
 
 
 def _add(one: CohortStats, other: CohortStats) -> CohortStats:

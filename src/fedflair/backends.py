@@ -7,6 +7,7 @@ and processes on other machines run the same code. ``shared`` goes out once, ite
 from __future__ import annotations
 
 import copy
+import importlib.util
 import os
 import queue
 import threading
@@ -18,6 +19,7 @@ from typing import Any
 
 import torch
 
+from fedflair.config import TrainConfig
 from fedflair.errors import ConfigError, Interrupted
 from fedflair.models.flat import FlatModel, flatten
 from fedflair.setup import Setup
@@ -53,14 +55,22 @@ class Backend:
     map_unordered: MapUnordered
 
 
+def require_backend(config: TrainConfig) -> None:
+    """Refuses (ConfigError) workers where Ray is not installed, and a cluster's address at which nobody listens."""
+    if not config.workers and config.ray_address is None:
+        return
+    if importlib.util.find_spec("ray") is None:
+        raise ConfigError("workers: Ray is not installed; install it with: pip install 'fedflair[ray]'")
+    if config.ray_address is not None:
+        from fedflair.ray_cluster import require_listener
+
+        require_listener(config.ray_address)
+
+
 def choose_backend(setup: Setup, stop: threading.Event | None = None) -> AbstractContextManager[Backend]:
     """Threads of this process, or Ray where ``workers`` or ``ray_address`` ask for it."""
     if not setup.config.workers and setup.config.ray_address is None:
         return thread_backend(setup, stop)
-    try:
-        import ray  # noqa: F401
-    except ImportError as error:
-        raise ConfigError("workers: Ray is not installed; install it with: pip install 'fedflair[ray]'") from error
     from fedflair.ray_backend import ray_backend
 
     return ray_backend(setup, stop)

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from fedflair.errors import ConfigError
 # Without it Ray replaces 127.0.0.1 by the address of a network interface and listens there. It is the switch by which
 # Ray stays on loopback on macOS and Windows, read when Ray is imported, and has no other effect on a local cluster.
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+_CONNECT_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ def connected(config: TrainConfig) -> Iterator[Reservation]:
         cores = max(math.ceil(config.workers * config.cpus_per_worker), os.cpu_count() or 1)
         options |= {"address": "local", "num_cpus": cores, "include_dashboard": False}
     else:
+        require_listener(config.ray_address)
         options |= {"address": config.ray_address}
     try:
         with _signals_kept():
@@ -85,6 +89,21 @@ def gpu_share(asked: float, num_gpus: float, num_workers: int) -> float:
     if not num_gpus:
         return asked
     return max(asked, 1 / math.ceil(num_workers / num_gpus))
+
+
+def require_listener(address: str) -> None:
+    """Refuses (ConfigError) an address at which nobody listens, at which Ray itself would knock for minutes."""
+    if address.startswith("ray://"):
+        raise ConfigError(f"ray_address: {address} is for Ray's client; give the head's own address, as HOST:6379")
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
+    except OSError as error:
+        raise ConfigError(
+            f"ray_address: {address}: {error}; start a cluster there with: ray start --head --port {port}"
+        ) from error
 
 
 def _silence_raylets() -> None:

@@ -23,7 +23,7 @@ import torch
 from fedflair import __version__
 from fedflair.aggregate import TreeSum, UpdateSum, cohort_groups
 from fedflair.allocator import keep_freed_memory
-from fedflair.backends import Backend, choose_backend
+from fedflair.backends import Backend, choose_backend, require_backend
 from fedflair.checkpoint import load_state, load_tensors, save_state, save_tensors
 from fedflair.client_states import NO_STATES, ClientStates
 from fedflair.config import TrainConfig
@@ -58,7 +58,8 @@ def run_round(
     server = Broadcast(
         state.round, state.parameters, state.algorithm_state, mechanism.clipping_bound(state.mechanism_state)
     )
-    groups = cohort_groups(cohort, setup.dataset.num_images)
+    most = setup.config.max_num_user_images
+    groups = cohort_groups(cohort, lambda client_id: min(setup.dataset.num_images(client_id), most))
     work = ([ClientWork(client_id, states.get(state.round, client_id)) for client_id in group] for group in groups)
     tree = TreeSum(len(groups))
     for index, partial in backend.map_unordered(train_group, server, work):
@@ -84,6 +85,7 @@ def train(config: TrainConfig) -> Path:
     Raises Interrupted after writing a checkpoint when the process gets SIGINT or SIGTERM.
     """
     keep_freed_memory()
+    require_backend(config)
     if config.resume:
         folder = _run_to_resume(config)
         facts = load_tensors(folder.last)[1]

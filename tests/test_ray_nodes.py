@@ -1,0 +1,78 @@
+"""A cluster at an address: nodes that join while a run is at work, and nodes that are lost."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+ray = pytest.importorskip("ray")
+
+from ray.cluster_utils import Cluster  # noqa: E402
+
+from fedflair.checkpoint import load_state  # noqa: E402
+from fedflair.errors import ConfigError  # noqa: E402
+from fedflair.tracking import RunFolder  # noqa: E402
+from fedflair.train import train  # noqa: E402
+from tests.test_train import small_config, timeless_rows  # noqa: E402
+
+# The head has the driver and no place for workers: a worker runs on the second node or not at all.
+NODE: dict[str, Any] = {"object_store_memory": 80_000_000, "include_dashboard": False, "node_ip_address": "127.0.0.1"}
+
+
+@pytest.fixture
+def head() -> Iterator[Cluster]:
+    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0})
+    yield cluster
+    cluster.shutdown()
+
+
+def test_a_node_may_join_late_and_another_may_be_lost(head: Cluster, tiny_store: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"cohort_size": 6, "local_num_epochs": 10}
+    calm = train(small_config(tiny_store, run=tmp_path / "calm", **options))
+    shaken = RunFolder(tmp_path / "shaken")
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            train(small_config(tiny_store, run=shaken.path, workers=1, ray_address=head.address, **options))
+        except BaseException as error:  # noqa: BLE001 - shown by the test, in another thread
+            failures.append(error)
+
+    # The run starts without any node for its worker. Only the main thread can add nodes.
+    trainer = threading.Thread(target=run)
+    trainer.start()
+    try:
+        first = head.add_node(**NODE, num_cpus=1)
+        wait_for_rounds(shaken, 1)
+        head.remove_node(first, allow_graceful=False)
+        head.add_node(**NODE, num_cpus=1)
+    finally:
+        trainer.join(120)
+    assert not failures
+    assert not trainer.is_alive()
+    one, two = (load_state(RunFolder(folder).last, torch.device("cpu"))[0] for folder in (calm, shaken.path))
+    assert torch.equal(one.parameters, two.parameters)
+    assert timeless_rows(calm) == timeless_rows(shaken.path)
+
+
+def wait_for_rounds(run: RunFolder, num_rounds: int) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if run.metrics.exists() and len(run.metrics.read_text().splitlines()) >= num_rounds:
+            return
+        time.sleep(0.02)
+    raise TimeoutError(f"{run.path}: no {num_rounds} rounds")
+
+
+def test_an_address_without_a_cluster_is_said_in_one_line(tiny_store: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^ray_address: 127\.0\.0\.1:1: .*refused; start a cluster there with: ray"):
+        train(small_config(tiny_store, run=tmp_path / "run", ray_address="127.0.0.1:1"))
+    with pytest.raises(ConfigError, match=r"^ray_address: ray://127.0.0.1:10001 is for Ray's client"):
+        train(small_config(tiny_store, run=tmp_path / "run", ray_address="ray://127.0.0.1:10001"))
+    assert not (tmp_path / "run").exists()
