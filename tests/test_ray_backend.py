@@ -34,6 +34,9 @@ from fedflair.work import ClientWork  # noqa: E402
 from tests.processes import descendants, listening_addresses, titled  # noqa: E402
 from tests.test_train import command, small_config, timeless_rows  # noqa: E402
 
+# 127.0.0.1 in hexadecimal, as IPv4, and mapped into IPv6.
+ON_LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F"}
+
 PRIVATE: dict[str, Any] = {
     "central_privacy_mechanism": "gaussian_moments_accountant",
     "local_privacy_mechanism": "gaussian",
@@ -124,8 +127,7 @@ def test_nothing_listens_beyond_loopback(backend: Backend) -> None:
     assert list(backend.map_unordered(square, 0, [1])) == [(0, 1)]
     addresses = listening_addresses([os.getpid(), *descendants(os.getpid())])
     assert len(addresses) >= 5
-    # 127.0.0.1 in hexadecimal, as IPv4, and mapped into IPv6.
-    assert set(addresses) <= {"0100007F", "0000000000000000FFFF00000100007F"}
+    assert set(addresses) <= ON_LOOPBACK
 
 
 def test_results_come_with_their_positions(backend: Backend) -> None:
@@ -221,14 +223,17 @@ def test_a_killed_driver_leaves_nothing_behind_and_resumes_without_ray(tiny_stor
         while len(read_rows(RunFolder(tmp_path / "halted"))) < 3 and time.monotonic() < deadline:
             time.sleep(0.02)
         workers = worker_pids(process.pid)
-        children = Path(f"/proc/{workers[0]}/environ").read_bytes()
+        environ = Path(f"/proc/{workers[0]}/environ").read_bytes()
+        addresses = listening_addresses([process.pid, *descendants(process.pid)])
     finally:
         process.kill()
         process.wait()
     # As Ray has it for a cluster of its own: on, with a token that it makes.
-    assert b"RAY_AUTH_MODE=token" in children
+    assert b"RAY_AUTH_MODE=token" in environ
     assert (tmp_path / ".ray" / "auth_token").stat().st_size >= 32
     assert len(workers) == 1
+    assert len(addresses) >= 5
+    assert set(addresses) <= ON_LOOPBACK
     deadline = time.monotonic() + 20
     while titled(workers, "ray::RayWorker") and time.monotonic() < deadline:
         time.sleep(0.1)

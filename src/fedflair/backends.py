@@ -71,6 +71,10 @@ def choose_backend(setup: Setup, stop: threading.Event | None = None) -> Abstrac
     """Threads of this process, or Ray where ``workers`` or ``ray_address`` ask for it."""
     if not setup.config.workers and setup.config.ray_address is None:
         return thread_backend(setup, stop)
+    from fedflair.ray_cluster import stay_on_loopback
+
+    if setup.config.ray_address is None:
+        stay_on_loopback()
     from fedflair.ray_backend import ray_backend
 
     return ray_backend(setup, stop)

@@ -260,4 +260,4 @@ def named(value: Any) -> str:
 def _reason(error: ray.exceptions.RayError) -> str:
     """The line of Ray's many that says why."""
     lines = [line for line in str(error).splitlines() if line and not line.startswith("\t")]
-    return f"{type(error).__name__}: {lines[-1] if lines else ''}"
+    return f"{type(error).__name__}: {lines[-1][:160] if lines else ''}"

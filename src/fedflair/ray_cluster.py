@@ -17,8 +17,8 @@ from typing import Any
 from fedflair.config import TrainConfig
 from fedflair.errors import ConfigError
 
-# Without it Ray replaces 127.0.0.1 by the address of a network interface and listens there. It is the switch by which
-# Ray stays on loopback on macOS and Windows, read when Ray is imported, and has no other effect on a local cluster.
+# Without it Ray replaces 127.0.0.1 by the address of a network interface and listens on all of them. It is the switch
+# that keeps Ray to loopback on macOS and Windows, read when Ray is imported; a local cluster does the same here.
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 _CONNECT_SECONDS = 10
@@ -33,6 +33,12 @@ class Reservation:
     gpus: float
 
 
+def stay_on_loopback() -> None:
+    """Keeps a cluster of this machine's own to loopback; to be called before Ray is imported."""
+    for name, value in LOOPBACK.items():
+        os.environ.setdefault(name, value)
+
+
 @contextmanager
 def connected(config: TrainConfig) -> Iterator[Reservation]:
     """Connects this process to Ray and says what a worker reserves there.
@@ -40,8 +46,6 @@ def connected(config: TrainConfig) -> Iterator[Reservation]:
     A cluster that this process is connected to already is used, and left as it is. Raises ConfigError where there is
     none at ``ray_address``, or too few GPUs for the workers.
     """
-    if config.ray_address is None:
-        os.environ.update({name: value for name, value in LOOPBACK.items() if name not in os.environ})
     import ray
 
     if ray.is_initialized():
@@ -59,6 +63,9 @@ def connected(config: TrainConfig) -> Iterator[Reservation]:
         with _signals_kept():
             ray.init(**options)
         _silence_raylets()
+        if config.ray_address is None and not ray.util.get_node_ip_address().startswith("127."):
+            (name, value), *_ = LOOPBACK.items()
+            say(f"listening beyond loopback, since Ray was imported before fedflair could tell it: set {name}={value}")
     except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise ConfigError(f"ray_address: {config.ray_address or 'this machine'}: no Ray to be had: {error}") from error
     try:
