@@ -12,6 +12,8 @@ import torchvision
 
 from fedflair.config import AlgorithmName, TrainConfig
 from fedflair.options import build_config, read_options
+from fedflair.sweep import sweep_spec
+from fedflair.sweep_plan import plan_sweep
 from fedflair.tracking import RunFolder, read_summary
 from fedflair.train import train
 
@@ -86,3 +88,13 @@ def test_the_page_has_a_command_for_each() -> None:
     page = (ROOT / "docs" / "reproducing.md").read_text()
     for name in NAMES:
         assert name == "demo" or f"--args_config {name}`" in page or f"--args_config {name}\n" in page, name
+
+
+def test_the_sweeps_of_the_benchmarks_can_be_planned() -> None:
+    expected = {"expectations": 7 * 3, "expectations_tuning": 12}
+    for path in (ROOT / "benchmarks").glob("*.yaml"):
+        trials = plan_sweep(sweep_spec({"sweep_config": str(path)}))
+        assert len(trials) == expected.pop(path.stem)
+        seen = {t.config.central_num_iterations * t.config.central_batch_size for t in trials if "central" in t.point}
+        assert seen == {26_880}
+    assert not expected
