@@ -92,7 +92,7 @@ def thread_backend(setup: Setup, stop: threading.Event | None = None) -> Iterato
     stop = stop or threading.Event()
     idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
     for _ in range(num_workers):
-        idle.put(Worker(setup, flatten(copy.deepcopy(setup.module), setup.device), stop))
+        idle.put(Worker(setup, flatten(copy.deepcopy(setup.module), setup.device, setup.config.precision), stop))
     operator_threads = torch.get_num_threads()
     if on_cpu:
         torch.set_num_threads(1)

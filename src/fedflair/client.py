@@ -16,6 +16,7 @@ from fedflair.data.images import decode, train_inputs
 from fedflair.metrics import LocalMetrics
 from fedflair.models.dropout import seed_dropout
 from fedflair.models.flat import FlatModel
+from fedflair.models.vector import difference, norm
 
 GradientAdjustment = Callable[[torch.Tensor, torch.Tensor], None]
 
@@ -67,21 +68,22 @@ def train_locally(
     adjust_gradient: called with (parameters, gradients) before clipping, to change the gradients in place.
     generator: the only source of randomness (order of examples, crops, flips, dropout).
     """
-    model.parameters.copy_(server_parameters)
+    model.load(server_parameters)
     model.module.train()
     seed_dropout(model.module, torch.Generator().manual_seed(int(generator.integers(2**62))))
-    pixels = decode(client.images)
     labels = torch.from_numpy(client.labels).float()
     loss_sum, num_examples, num_steps = torch.zeros((), device=model.device), 0, 0
     velocity = torch.zeros_like(model.parameters) if options.momentum else None
     for batch in local_batches(client.num_examples, options, generator):
-        inputs = train_inputs([pixels[i] for i in batch], options.image_size, generator).to(model.device)
+        # Decoded for each use: that is 1 % of a step, and a large client's pixels would be 100 MB.
+        pixels = decode([client.images[i] for i in batch])
+        inputs = train_inputs(pixels, options.image_size, generator).to(model.device)
         targets = labels[torch.from_numpy(batch)].to(model.device)
         loss = sgd_step(model, inputs, targets, options, adjust_gradient, velocity)
         loss_sum += loss * len(batch)
         num_examples += len(batch)
         num_steps += 1
-    delta = model.parameters - server_parameters
+    delta = difference(model.parameters, server_parameters)
     return delta, LocalMetrics(float(loss_sum), num_examples, num_steps)
 
 
@@ -113,19 +115,18 @@ def sgd_step(
     Weight decay and momentum act on the clipped gradient, as ``torch.optim.SGD`` after ``clip_grad_norm_`` has it.
     velocity: float32 [P], zero before the first step and changed in place; None where there is no momentum.
     """
-    model.gradients.zero_()
-    loss = binary_cross_entropy_with_logits(model.module(inputs), targets)
+    model.clear_gradients()
+    loss = binary_cross_entropy_with_logits(model.logits(inputs), targets)
     loss.backward()  # type: ignore[no-untyped-call]
     with torch.no_grad():
         if adjust_gradient is not None:
             adjust_gradient(model.parameters, model.gradients)
-        norm = torch.linalg.vector_norm(model.gradients)
-        scale = (options.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+        scale = (options.max_grad_norm / (norm(model.gradients) + 1e-6)).clamp(max=1.0)
         if velocity is None and options.weight_decay == 0.0:
-            model.parameters.addcmul_(model.gradients, scale, value=-options.learning_rate)
+            model.descend(scale * options.learning_rate)
         else:
             step = model.gradients.mul_(scale).add_(model.parameters, alpha=options.weight_decay)
             if velocity is not None:
                 step = velocity.mul_(options.momentum).add_(step)
-            model.parameters.add_(step, alpha=-options.learning_rate)
+            model.load(model.parameters.sub_(step, alpha=options.learning_rate))
     return loss.detach()

@@ -14,7 +14,7 @@ from fedflair.data.images import decode, eval_inputs
 from fedflair.metrics import MultiLabelMetrics, Targets, multi_label_metrics
 from fedflair.setup import Setup
 
-CPU_BATCH_SIZE = 32
+CPU_BATCH_SIZE = 16
 
 
 @dataclass(frozen=True)
@@ -51,17 +51,17 @@ def score_images(
 ) -> npt.NDArray[np.float32]:
     """Logits of encoded images in one batch with ``parameters`` (float32 [P]): float32 [n, L]."""
     model = worker.model
-    model.parameters.copy_(parameters)
+    model.load(parameters)
     model.module.eval()
     pixels = decode(encoded)
     with torch.inference_mode():
-        outputs = model.module(eval_inputs(pixels, worker.setup.config.image_size).to(model.device))
-    logits: npt.NDArray[np.float32] = outputs.float().cpu().numpy()
+        outputs = model.logits(eval_inputs(pixels, worker.setup.config.image_size).to(model.device))
+    logits: npt.NDArray[np.float32] = outputs.cpu().numpy()
     return logits
 
 
 def batch_size(setup: Setup) -> int:
-    """Images scored at once. 32 on a CPU, which is as fast and keeps the activations in tens of megabytes."""
+    """Images scored at once. 16 on a CPU, which is as fast and keeps the activations in tens of megabytes."""
     size = setup.config.central_eval_batch_size
     return min(size, CPU_BATCH_SIZE) if setup.device.type == "cpu" else size
 

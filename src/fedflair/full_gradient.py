@@ -26,18 +26,20 @@ def full_gradient(
     The examples go through the model ``batch_size`` at a time, in their order, each cropped and flipped afresh.
     generator: the only source of randomness.
     """
-    model.parameters.copy_(server_parameters)
+    model.load(server_parameters)
     model.module.train()
     seed_dropout(model.module, torch.Generator().manual_seed(int(generator.integers(2**62))))
     labels = torch.from_numpy(client.labels).float()
     loss_sum, num_steps = torch.zeros((), device=model.device), 0
-    model.gradients.zero_()
+    total = torch.zeros_like(model.gradients)
     for start in range(0, client.num_examples, options.batch_size):
         pixels = decode(client.images[start : start + options.batch_size])
         inputs = train_inputs(pixels, options.image_size, generator).to(model.device)
         targets = labels[start : start + options.batch_size].to(model.device)
-        loss = binary_cross_entropy_with_logits(model.module(inputs), targets) * len(pixels)
+        model.clear_gradients()
+        loss = binary_cross_entropy_with_logits(model.logits(inputs), targets) * len(pixels)
         (loss / client.num_examples).backward()  # type: ignore[no-untyped-call]
+        total += model.gradients
         loss_sum += loss.detach()
         num_steps += 1
-    return model.gradients.clone(), LocalMetrics(float(loss_sum), client.num_examples, num_steps)
+    return total, LocalMetrics(float(loss_sum), client.num_examples, num_steps)

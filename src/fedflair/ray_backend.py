@@ -22,7 +22,7 @@ import torch
 from fedflair.aggregate import UpdateSum
 from fedflair.backends import Backend, Task
 from fedflair.errors import FedflairError, Interrupted, WorkerError
-from fedflair.models.flat import flatten
+from fedflair.models.flat import frozen_tensors
 from fedflair.privacy import local_noise_seed
 from fedflair.ray_cluster import Reservation, connected, say
 from fedflair.ray_worker import Failed, RayWorker, Started, WorkerPlan, carry_tensors, placed
@@ -238,7 +238,7 @@ class _Pool:
 def worker_plan(setup: Setup, gpus: float) -> WorkerPlan:
     """What the run's workers are built from. Its one secret is the seed of clients' own noise, where there is any."""
     config, private = setup.config, setup.local_mechanism.name != "none"
-    fixed = flatten(setup.module, setup.device).frozen_tensors()
+    fixed = frozen_tensors(setup.module)
     return WorkerPlan(
         config=replace(config, data_path=config.data_path.absolute()),
         clip_order=float(setup.mechanism.description.get("order", 2.0)),

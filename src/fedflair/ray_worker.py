@@ -77,7 +77,7 @@ class RayWorker:
                 torch.set_num_threads(1)
             elif plan.gpu_share < 1:
                 torch.cuda.set_per_process_memory_fraction(plan.gpu_share)
-            self._worker = Worker(setup, flatten(setup.module, setup.device))
+            self._worker = Worker(setup, flatten(setup.module, setup.device, setup.config.precision))
         except Exception as error:  # noqa: BLE001 - whatever it is, the driver has to tell the user
             return _failed(error, "its set-up")
         worker = ray._private.worker.global_worker

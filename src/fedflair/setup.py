@@ -16,7 +16,7 @@ from fedflair.data.labels import LabelSpace, label_space
 from fedflair.data.store import Store, open_store
 from fedflair.errors import ConfigError, DataError
 from fedflair.models import MODELS
-from fedflair.models.flat import flatten
+from fedflair.models.flat import parameter_vector
 from fedflair.models.multi_label_cnn import imagenet_weights
 from fedflair.models.normalization import refuse_batch_statistics
 from fedflair.models.trainable import freeze
@@ -239,7 +239,7 @@ def check_image_size(config: TrainConfig, module: nn.Module) -> None:
 
 def initial_state(setup: Setup) -> ServerState:
     """The state before round 0."""
-    parameters = flatten(setup.module, setup.device).parameters.clone()
+    parameters = parameter_vector(setup.module, setup.device)
     return ServerState(
         round=0,
         parameters=parameters,

@@ -22,14 +22,14 @@ import torch
 
 from fedflair import __version__
 from fedflair.aggregate import TreeSum, UpdateSum, cohort_groups
-from fedflair.allocator import keep_freed_memory
+from fedflair.allocator import keep_freed_memory, release_freed_memory
 from fedflair.backends import Backend, choose_backend, require_backend
 from fedflair.checkpoint import load_state, load_tensors, save_state, save_tensors
 from fedflair.client_states import NO_STATES, ClientStates
 from fedflair.config import TrainConfig
 from fedflair.errors import ConfigError, DataError, Interrupted
 from fedflair.evaluate import Scores, score_partition
-from fedflair.models.flat import flatten
+from fedflair.models.flat import frozen_tensors
 from fedflair.participation import Participation, participate
 from fedflair.privacy import coverage, ledger
 from fedflair.run_states import check_room, describe_states, open_run_states
@@ -97,7 +97,7 @@ def train(config: TrainConfig) -> Path:
         state, facts = initial_state(setup), {"best": None, "best_round": 0, "seconds": 0.0}
         check_room(setup, config.run or Path("runs"))
         folder = create_run(config)
-        save_tensors(folder.fixed, flatten(setup.module, setup.device).frozen_tensors(), {})
+        save_tensors(folder.fixed, frozen_tensors(setup.module), {})
         book = ledger.create(folder.path, setup.mechanism, setup.noise_seed) if private(setup) else None
     facts["noise_seed"] = str(setup.noise_seed)
     save_state(folder.last, state, facts)
@@ -139,6 +139,7 @@ def train(config: TrainConfig) -> Path:
             state = setup.algorithm.observe(state, row)
             facts["seconds"] += time.perf_counter() - started
             log.log(row)
+            release_freed_memory()
             if "val/loss" in row:
                 _checkpoint(folder, state, facts, states)
         summary = _summarise(setup, folder, state.round, facts, backend)

@@ -3,37 +3,79 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
+
+from fedflair.models.fast_layers import DirectConv2d
+from fedflair.models.fused import fused
+from fedflair.models.vector import descend, load
+
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class FastForm:
+    """The same network in fewer passes over memory; see ``fused.py``.
+
+    rounded: bfloat16 [P], the parameters that its convolutions read where they run in bfloat16.
+    summed: the gradients that ``backward`` adds to; all others are replaced by it.
+    """
+
+    network: nn.Module
+    rounded: torch.Tensor | None
+    summed: list[torch.Tensor]
 
 
 @dataclass(frozen=True)
 class FlatModel:
     """module: the network, in channels-last layout, always in ``eval``-safe form (no batch statistics).
 
-    parameters: float32 [P], contiguous; writing to it changes the module.
-    gradients: float32 [P]; ``backward`` accumulates into it, so zero it first.
+    parameters: float32 [P], contiguous; changed by ``load`` and ``descend`` only, where ``logits`` is used.
+    gradients: float32 [P]; views of it are the module's gradients, so ``backward`` of the module adds to it.
+    precision: of the arithmetic in ``logits``; parameters and gradients are float32.
+    fast: None where the plain module is what runs: on a GPU, without a C compiler, or with an unusual network.
     """
 
     module: nn.Module
     parameters: torch.Tensor
     gradients: torch.Tensor
+    precision: Precision = "fp32"
+    fast: FastForm | None = None
 
     @property
     def device(self) -> torch.device:
         return self.parameters.device
 
-    def frozen_tensors(self) -> dict[str, torch.Tensor]:
-        """Everything the module needs beside ``parameters``: buffers and untrained parameters, by name."""
-        trained = {name for name, p in self.module.named_parameters() if p.requires_grad}
-        return {name: t for name, t in self.module.state_dict().items() if name not in trained}
+    def load(self, parameters: torch.Tensor) -> None:
+        """Sets the parameters: float32 [P]."""
+        load(self.parameters, parameters, self.fast.rounded if self.fast else None)
+
+    def logits(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The network's output in ``precision``: float32 [n, L]. To be differentiated once at most."""
+        network = self.fast.network if self.fast else self.module
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            outputs: torch.Tensor = network(inputs)
+        return outputs.float()
+
+    def clear_gradients(self) -> None:
+        """Makes ``gradients`` ready for one ``backward`` of ``logits``, after which it is that one's gradient."""
+        if self.fast is None:
+            self.gradients.zero_()
+        else:
+            torch._foreach_zero_(self.fast.summed)
+
+    def descend(self, rate: torch.Tensor) -> None:
+        """``parameters -= rate * gradients``; rate: float32 []."""
+        descend(self.parameters, self.gradients, rate, self.fast.rounded if self.fast else None)
 
 
-def flatten(module: nn.Module, device: torch.device) -> FlatModel:
+def flatten(module: nn.Module, device: torch.device, precision: Precision = "fp32") -> FlatModel:
     """Moves ``module`` to ``device`` and its trainable parameters into one vector, in their order of registration.
 
-    Four-dimensional weights are laid out channels-last inside the vector.
+    Four-dimensional weights are laid out channels-last inside the vector. Not to be called while another thread runs
+    a network: tracing, for the fast form, gets hold of every module's call for a moment.
     """
     module = module.to(device)
     trainable = [p for p in module.parameters() if p.requires_grad]
@@ -48,7 +90,38 @@ def flatten(module: nn.Module, device: torch.device) -> FlatModel:
         parameter.data = view
         parameter.grad = _view(gradients[start:stop], parameter.shape)
         start = stop
-    return FlatModel(module, parameters, gradients)
+    return FlatModel(module, parameters, gradients, precision, _fast_form(module, parameters, precision))
+
+
+def parameter_vector(module: nn.Module, device: torch.device) -> torch.Tensor:
+    """A copy of the trainable parameters as ``flatten`` lays them out: float32 [P]."""
+    trainable = [p.detach() for p in module.parameters() if p.requires_grad]
+    laid_out = [p.permute(0, 2, 3, 1) if p.ndim == 4 else p for p in trainable]
+    return torch.cat([p.reshape(-1) for p in laid_out]).to(device, torch.float32)
+
+
+def frozen_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Everything the module needs beside its trainable parameters: buffers and untrained parameters, by name."""
+    trained = {name for name, p in module.named_parameters() if p.requires_grad}
+    return {name: t for name, t in module.state_dict().items() if name not in trained}
+
+
+def _fast_form(module: nn.Module, parameters: torch.Tensor, precision: Precision) -> FastForm | None:
+    if parameters.device.type != "cpu":
+        return None
+    rounded = parameters.bfloat16() if precision == "bf16" else None
+
+    def twin(parameter: torch.Tensor) -> torch.Tensor | None:
+        if rounded is None:
+            return None
+        return rounded.as_strided(parameter.shape, parameter.stride(), parameter.storage_offset())
+
+    network = fused(module, twin)
+    if network is None:
+        return None
+    replaced = {id(layer.convolution.weight) for layer in network.modules() if isinstance(layer, DirectConv2d)}
+    summed = [p.grad for p in module.parameters() if p.grad is not None and id(p) not in replaced]
+    return FastForm(network, rounded, summed)
 
 
 def _view(segment: torch.Tensor, shape: torch.Size) -> torch.Tensor:

@@ -34,7 +34,8 @@ class SmallCNN(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         features = self.features(images)
-        return torch.as_tensor(self.head(torch.cat([features.mean((2, 3)), features.amax((2, 3))], dim=1)))
+        logits: torch.Tensor = self.head(torch.cat([features.mean((2, 3)), features.amax((2, 3))], dim=1))
+        return logits
 
 
 def build(

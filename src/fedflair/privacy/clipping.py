@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from fedflair.errors import ConfigError
+from fedflair.kernels import library
 from fedflair.privacy.contract import ClipResult, CohortStats, Mechanism, MechanismState, PrivacyOptions
 from fedflair.sampling import SamplerDescription
 
@@ -28,6 +29,9 @@ def vector_norm(vector: torch.Tensor, order: float) -> float:
         return 0.0
     if vector.is_cuda:
         return float(torch.linalg.vector_norm(vector, order, dtype=torch.float64))
+    kernels = library()
+    if order == 2 and kernels is not None and vector.is_contiguous() and vector.dtype == torch.float32:
+        return math.sqrt(kernels.sum_of_squares(vector.data_ptr(), vector.numel()))
     if order == 2:
         # Not torch.dot: the linear algebra library starts threads for each block, which costs more than the sum.
         return math.hypot(*(float(torch.linalg.vector_norm(block.double())) for block in torch.split(vector, _BLOCK)))

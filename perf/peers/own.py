@@ -1,0 +1,39 @@
+"""fedflair itself: its own ``run_round``, with the cohort that it is told instead of a drawn one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fedflair.allocator import keep_freed_memory
+from fedflair.backends import thread_backend
+from fedflair.config import TrainConfig
+from fedflair.setup import initial_state, make_setup
+from fedflair.train import run_round
+from peers.phases import Phases
+from peers.task import Receive, Reply, Task
+
+
+def serve(task: Task, receive: Receive, reply: Reply) -> None:
+    keep_freed_memory()
+    phases = Phases()
+    config = TrainConfig(
+        data_path=task.store_path,
+        image_size=task.image_size,
+        model_type=task.model_type,
+        pretrained=False,
+        cohort_size=1,
+        local_learning_rate=task.learning_rate,
+        local_num_epochs=task.num_epochs,
+        local_batch_size=task.batch_size,
+        local_max_grad_norm=task.max_grad_norm,
+        central_num_iterations=10**6,
+        precision=task.precision,
+        device="cpu",
+    )
+    setup = make_setup(config, noise_seed=0)
+    # Past the warm-up, in whose first round the server does not move.
+    state = replace(initial_state(setup), round=1000)
+    with thread_backend(setup) as backend:
+        while users := receive():
+            state, _ = run_round(state, users, setup=setup, backend=backend)
+            reply({"phases": phases.take()})

@@ -1,0 +1,31 @@
+"""fedflair's central evaluation of the val partition, metrics included."""
+
+from __future__ import annotations
+
+import resource
+
+from fedflair.allocator import keep_freed_memory
+from fedflair.backends import thread_backend
+from fedflair.config import TrainConfig
+from fedflair.evaluate import score_partition
+from fedflair.setup import initial_state, make_setup
+from peers.task import Receive, Reply, Task
+
+
+def serve(task: Task, receive: Receive, reply: Reply) -> None:
+    keep_freed_memory()
+    config = TrainConfig(
+        data_path=task.store_path,
+        image_size=task.image_size,
+        model_type=task.model_type,
+        pretrained=False,
+        cohort_size=1,
+        precision=task.precision,
+        device="cpu",
+    )
+    setup = make_setup(config, noise_seed=0)
+    parameters = initial_state(setup).parameters
+    with thread_backend(setup) as backend:
+        while receive():
+            score_partition(parameters, "val", setup=setup, backend=backend).metrics()
+            reply({"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024})

@@ -1,0 +1,103 @@
+"""What every contestant is asked to do, and how it is asked: lines of JSON on its standard input and output."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+Receive = Callable[[], list[str] | None]
+Reply = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """The same for all contestants of a comparison.
+
+    store_path: the packed store; pfl_path: the same users and pixels in pfl-research's layout.
+    """
+
+    store_path: Path
+    pfl_path: Path
+    num_labels: int
+    num_users: int
+    precision: str = "fp32"
+    model_type: str = "resnet18"
+    pretrained: bool = False
+    image_size: int = 224
+    num_epochs: int = 2
+    batch_size: int = 16
+    learning_rate: float = 0.01
+    max_grad_norm: float = 10.0
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A process that runs rounds on demand."""
+
+    name: str
+    process: subprocess.Popen[str]
+
+    def round(self, users: list[str]) -> dict[str, Any]:
+        """Runs one round with these users: ``seconds`` as the process measured them, and what else it reports."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(json.dumps(users) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.name}: ended with status {self.process.wait()}; its messages are above")
+        result: dict[str, Any] = json.loads(line)
+        return result
+
+
+@contextmanager
+def contestant(name: str, module: str, task: Task) -> Iterator[Contestant]:
+    """Starts ``peers.<module>`` in a process of its own; ends it with the block."""
+    words = json.dumps({key: str(value) if isinstance(value, Path) else value for key, value in asdict(task).items()})
+    command = [sys.executable, "-m", "peers.task", module, words]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        try:
+            yield Contestant(name, process)
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _serve(module: str, words: str) -> None:
+    # What libraries print must not mix with the answers.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    options = json.loads(words)
+    task = Task(**{**options, "store_path": Path(options["store_path"]), "pfl_path": Path(options["pfl_path"])})
+    started = 0.0
+
+    def receive() -> list[str] | None:
+        nonlocal started
+        line = sys.stdin.readline()
+        started = time.perf_counter()
+        users: list[str] | None = json.loads(line) if line else None
+        return users
+
+    def reply(facts: dict[str, Any]) -> None:
+        print(json.dumps({"seconds": time.perf_counter() - started, **facts}), file=answers, flush=True)
+
+    importlib.import_module(f"peers.{module}").serve(task, receive, reply)
+
+
+if __name__ == "__main__":
+    _serve(*sys.argv[1:])

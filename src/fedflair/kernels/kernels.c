@@ -1,0 +1,170 @@
+/* The passes over memory that a local step needs and that torch has no fast operator for, one call each.
+
+   Activations lie channels-last, [images][pixels][channels], as float or as bfloat16; whatever is computed is computed in
+   float. `channels` is a multiple of 16. Compiled once on the machine it runs on, for that machine; see __init__.py.
+   Every sum is taken in a fixed order, so equal inputs give equal bits. One thread a call. */
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#define LANES 16
+
+typedef float floats __attribute__((vector_size(LANES * 4)));
+typedef uint32_t words __attribute__((vector_size(LANES * 4)));
+typedef int32_t masks __attribute__((vector_size(LANES * 4)));
+typedef uint16_t halves __attribute__((vector_size(LANES * 2)));
+typedef uint16_t bf16;
+
+static inline floats load_float(const float *p) {
+  floats v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
+
+static inline void store_float(float *p, floats v) { memcpy(p, &v, sizeof v); }
+
+static inline floats load_bf16(const bf16 *p) {
+  halves h;
+  memcpy(&h, p, sizeof h);
+  words w = __builtin_convertvector(h, words) << 16;
+  floats v;
+  memcpy(&v, &w, sizeof v);
+  return v;
+}
+
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+static inline void store_bf16(bf16 *p, floats v) {
+  __m512 f;
+  memcpy(&f, &v, sizeof f);
+  __m256bh h = _mm512_cvtneps_pbh(f);
+  memcpy(p, &h, sizeof h);
+}
+#else
+/* Round to nearest, ties to even; not a number stays so. */
+static inline void store_bf16(bf16 *p, floats v) {
+  words w;
+  memcpy(&w, &v, sizeof w);
+  masks nan = v != v;
+  words rounded = w + 0x7fff + ((w >> 16) & 1);
+  words chosen = (rounded & ~(words)nan) | ((w | 0x400000) & (words)nan);
+  halves h = __builtin_convertvector(chosen >> 16, halves);
+  memcpy(p, &h, sizeof h);
+}
+#endif
+
+static inline floats splat(float value) { return value - (floats){}; }
+
+static inline floats where(masks condition, floats value) {
+  masks bits;
+  memcpy(&bits, &value, sizeof bits);
+  bits &= condition;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+/* Pixels whose float sums are added up before they join the double ones. */
+#define CHUNK 128
+#define MAX_CHANNELS 8192
+
+#define ELEMENT float
+#define LOAD load_float
+#define STORE store_float
+#define NAME(x) x##_float
+#include "norm.h"
+#undef ELEMENT
+#undef LOAD
+#undef STORE
+#undef NAME
+
+#define ELEMENT bf16
+#define LOAD load_bf16
+#define STORE store_bf16
+#define NAME(x) x##_bf16
+#include "norm.h"
+
+/* copy[i] = source[i], rounded[i] = bfloat16 of it. */
+void copy_and_round(const float *source, float *copy, bf16 *rounded, int64_t count) {
+  int64_t i = 0;
+  for (; i + LANES <= count; i += LANES) {
+    floats v = load_float(source + i);
+    store_float(copy + i, v);
+    store_bf16(rounded + i, v);
+  }
+  if (i < count) {
+    float rest[LANES] = {0};
+    bf16 short_rest[LANES];
+    memcpy(rest, source + i, (count - i) * sizeof(float));
+    store_bf16(short_rest, load_float(rest));
+    memcpy(copy + i, rest, (count - i) * sizeof(float));
+    memcpy(rounded + i, short_rest, (count - i) * sizeof(bf16));
+  }
+}
+
+/* parameters -= rate * gradients; rounded (may be null) = bfloat16 of the result. */
+void descend(float *parameters, const float *gradients, bf16 *rounded, float rate, int64_t count) {
+  int64_t i = 0;
+  floats r = splat(rate);
+  if (rounded) {
+    for (; i + LANES <= count; i += LANES) {
+      floats v = load_float(parameters + i) - r * load_float(gradients + i);
+      store_float(parameters + i, v);
+      store_bf16(rounded + i, v);
+    }
+  }
+  for (; i + LANES <= count; i += LANES)
+    store_float(parameters + i, load_float(parameters + i) - r * load_float(gradients + i));
+  for (; i < count; i++) {
+    parameters[i] -= rate * gradients[i];
+    if (rounded) {
+      bf16 one[LANES];
+      store_bf16(one, splat(parameters[i]));
+      rounded[i] = one[0];
+    }
+  }
+}
+
+/* Sum of squares in double, in a fixed order. */
+double sum_of_squares(const float *values, int64_t count) {
+  double lanes[4 * LANES] = {0}, total = 0;
+  int64_t i = 0;
+  for (; i + 4 * LANES <= count; i += 4 * LANES)
+    for (int k = 0; k < 4 * LANES; k++) lanes[k] += (double)values[i + k] * values[i + k];
+  for (; i < count; i++) total += (double)values[i] * values[i];
+  for (int k = 0; k < 4 * LANES; k++) total += lanes[k];
+  return total;
+}
+
+#define TILE_ROWS 8
+#define TILE_VECTORS 3
+#define TILE_WIDTH (TILE_VECTORS * LANES)
+
+/* gradient [channels][width] = transposed dy [rows][channels] times patches [rows][width]; channels a multiple of 8,
+   width of 48. panel: scratch, [rows][48]; dys: scratch, [rows][channels]. */
+void product_of_rows(const float *dy, const float *patches, float *gradient, float *panel, float *dys, int64_t rows,
+                     int64_t channels, int64_t width) {
+  /* Tiles of dy one after the other, so that the innermost loop reads both factors in order. */
+  for (int64_t c = 0; c < channels; c += TILE_ROWS)
+    for (int64_t r = 0; r < rows; r++)
+      memcpy(dys + c * rows + r * TILE_ROWS, dy + r * channels + c, TILE_ROWS * sizeof(float));
+  for (int64_t w = 0; w < width; w += TILE_WIDTH) {
+    for (int64_t r = 0; r < rows; r++)
+      memcpy(panel + r * TILE_WIDTH, patches + r * width + w, TILE_WIDTH * sizeof(float));
+    for (int64_t c = 0; c < channels; c += TILE_ROWS) {
+      const float *left = dys + c * rows, *right = panel;
+      floats sums[TILE_ROWS][TILE_VECTORS] = {0};
+      for (int64_t r = 0; r < rows; r++, left += TILE_ROWS, right += TILE_WIDTH) {
+        floats values[TILE_VECTORS];
+#pragma GCC unroll 3
+        for (int v = 0; v < TILE_VECTORS; v++) values[v] = load_float(right + v * LANES);
+#pragma GCC unroll 8
+        for (int k = 0; k < TILE_ROWS; k++)
+#pragma GCC unroll 3
+          for (int v = 0; v < TILE_VECTORS; v++) sums[k][v] += left[k] * values[v];
+      }
+      for (int k = 0; k < TILE_ROWS; k++)
+        for (int v = 0; v < TILE_VECTORS; v++) store_float(gradient + (c + k) * width + w + v * LANES, sums[k][v]);
+    }
+  }
+}
