@@ -28,8 +28,9 @@ demo: $(READY)
 	$(BIN)/fedflair report $(DEMO)/flair_iid $(DEMO)/flair $(DEMO)/flair_iid_dp $(DEMO)/flair_dp \
 	    --output $(DEMO)/report.html
 
+# Two processes, each with whole files: what a file's tests share is made once.
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .
