@@ -9,6 +9,11 @@ fedflair: groups by ``cohort_groups``, each handed to the first worker that is f
 cohort before the round, users by falling number of images, each to the worker with the fewest images so far (its
 sizes cut alike, which favours it); implemented here anew. A round cannot be shorter than its total work over N, nor
 than its longest client; "of the bound" is over the larger of the two.
+
+    python perf/schedule.py --plan                           # rounds of larger fleets and models, on paper
+
+What a round takes there: training by the model above, the parameters to each node one after another, the sums back to
+the driver over one network card, and their addition there. Speeds are assumptions, to be replaced by measured ones.
 """
 
 from __future__ import annotations
@@ -32,8 +37,15 @@ def main() -> None:
     parser.add_argument("--client_images", type=float, default=0.5, help="fixed time of a client, in images")
     parser.add_argument("--spread", type=float, default=0.1, help="standard deviation of the log of the noise")
     parser.add_argument("--repeats", type=int, default=100)
+    parser.add_argument("--plan", action="store_true", help="print the plan on paper instead")
+    parser.add_argument("--image_seconds", type=float, default=2 / 2500, help="of a GPU, 2 epochs of ResNet-18")
+    parser.add_argument("--network", type=float, default=25.0, help="gigabits a second of the driver's card")
+    parser.add_argument("--adding", type=float, default=3.0, help="gigabytes of sums added a second")
     arguments = parser.parse_args()
     sizes = np.minimum(sizes_by_partition(NUM_USERS, 0)["train"], MAX_IMAGES)
+    if arguments.plan:
+        plan(sizes, arguments)
+        return
     print(f"{len(sizes):,} users, {sizes.mean():.2f} images in the mean after the cut at {MAX_IMAGES}")
     print("users    cohort  workers  groups | makespan / (sum/N)       | of the bound         | longest client rules")
     print("                                 | fedflair  static         | fedflair  static     |")
@@ -51,6 +63,28 @@ def main() -> None:
                 f"{name:<9}{cohort:<8}{num_workers:<9}{groups:<7.0f}| {ours:<10.3f}{static:<15.3f}"
                 f"| {ours_bound:<10.3f}{static_bound:<11.3f}| {ruled:.0%} of rounds"
             )
+
+
+def plan(sizes: npt.NDArray[np.int64], arguments: argparse.Namespace) -> None:
+    """Seconds of a round of ResNet-18 (11.2 M parameters) and of a model 100 times as large and slow."""
+    print("model   cohort  GPUs | train   weights out | exact: groups  sums back  added | fast: sums back  added")
+    for larger, cohort, num_gpus in ((1, 200, 1), (1, 200, 8), (1, 5000, 8), (1, 5000, 64), (100, 5000, 64)):
+        size, card, nodes = 11.2e6 * 4 * larger / 1e9, arguments.network / 8, max(1, num_gpus // 8)
+        rows = []
+        for repeat in range(10):
+            generator = np.random.default_rng(repeat)
+            images = generator.choice(sizes, cohort, replace=False)
+            noise = np.exp(generator.normal(0, arguments.spread, cohort))
+            times = (images + arguments.client_images) * noise * arguments.image_seconds * larger
+            over_perfect, _, _, _, groups, _ = one_round(images, times, num_gpus)
+            rows.append((over_perfect * float(times.sum()) / num_gpus, groups))
+        train, groups = np.mean(rows, axis=0)
+        remote = (nodes - 1) / nodes * size / card
+        out, added = (nodes - 1) * size / card, size / arguments.adding
+        print(
+            f"{larger:>3} x   {cohort:<7} {num_gpus:<4} | {train:<7.1f} {out:<11.1f} | {groups:>13.0f}  "
+            f"{groups * remote:<9.1f}  {groups * added:<5.1f} | {num_gpus * remote:>15.1f}  {num_gpus * added:.1f}"
+        )
 
 
 def one_round(images: npt.NDArray[np.int64], times: FloatArray, num_workers: int) -> tuple[float, ...]:

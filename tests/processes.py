@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import warnings
 from contextlib import suppress
 from pathlib import Path
 
@@ -40,3 +42,10 @@ def listening_addresses(pids: list[int]) -> list[str]:
             if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
                 addresses.append(fields[1].split(":")[0])
     return addresses
+
+
+def forget_ended_processes() -> None:
+    """Lets go of processes that Ray has killed and not waited for, of which Python would warn when it finds them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()

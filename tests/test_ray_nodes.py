@@ -19,6 +19,7 @@ from fedflair.checkpoint import load_state  # noqa: E402
 from fedflair.errors import ConfigError  # noqa: E402
 from fedflair.tracking import RunFolder  # noqa: E402
 from fedflair.train import train  # noqa: E402
+from tests.processes import forget_ended_processes  # noqa: E402
 from tests.test_train import small_config, timeless_rows  # noqa: E402
 
 # The head has the driver and no place for workers: a worker runs on the second node or not at all.
@@ -30,6 +31,7 @@ def head() -> Iterator[Cluster]:
     cluster = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0})
     yield cluster
     cluster.shutdown()
+    forget_ended_processes()
 
 
 def test_a_node_may_join_late_and_another_may_be_lost(head: Cluster, tiny_store: Path, tmp_path: Path) -> None:

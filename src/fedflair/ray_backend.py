@@ -36,6 +36,7 @@ MAX_LOSSES = 5
 
 # How long a run waits for its first worker: a cloud may have to start a machine for it.
 START_SECONDS = 900
+TELL_SECONDS = 30
 
 _POLL_SECONDS = 0.2
 
@@ -101,7 +102,8 @@ class _Pool:
         )
         self._slots: list[_Slot] = []
         self._numbers, self._calls = itertools.count(1), itertools.count()
-        self._alive_since = time.monotonic()
+        self._alive_since, self._told = time.monotonic(), False
+        self._needs = f"{reservation.cpus:g} cores and {reservation.gpus:g} GPUs"
 
     def fill(self) -> None:
         """Asks Ray for the workers that are missing; they join when they are ready."""
@@ -168,10 +170,12 @@ class _Pool:
         answered = [by_reference[reference] for reference in ready]
         if answered or any(slot.started for slot in self._slots):
             self._alive_since = now
+        elif now - self._alive_since > TELL_SECONDS and not self._told:
+            self._told = True
+            say(f"no worker has a place yet; each needs {self._needs}")
         elif now - self._alive_since > START_SECONDS:
             raise WorkerError(
-                f"workers: none could start in {START_SECONDS} s; does the cluster have "
-                f"{self._config.cpus_per_worker:g} free cores and {self._config.gpus_per_worker:g} free GPUs for one?"
+                f"workers: none could start in {START_SECONDS} s; each needs {self._needs}, free on one node"
             )
         return answered + [slot for slot in late if slot not in answered]
 
