@@ -96,5 +96,5 @@ def test_the_sweeps_of_the_benchmarks_can_be_planned() -> None:
         trials = plan_sweep(sweep_spec({"sweep_config": str(path)}))
         assert len(trials) == expected.pop(path.stem)
         seen = {t.config.central_num_iterations * t.config.central_batch_size for t in trials if "central" in t.point}
-        assert seen == {26_880}
+        assert seen == {80 * 20 * 4 * 8}
     assert not expected
