@@ -57,7 +57,7 @@ def peak_mb(path: Path, folder: Path, rounds: int, cohort_size: int, precision: 
     found = re.search(r"VmHWM:\s+(\d+) kB", status)
     if found is None:
         raise SystemExit("this system does not tell a process's peak memory in /proc")
-    return int(found[1]) / 1024
+    return int(found[1]) * 1.024 / 1000
 
 
 if __name__ == "__main__":
