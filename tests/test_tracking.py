@@ -6,6 +6,7 @@ import os
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,6 +48,14 @@ def sent_rows(path: Path) -> list[dict[str, float]]:
     return found
 
 
+def settled_rows(path: Path, count: int) -> list[dict[str, float]]:
+    """The rows in an offline file, which another process writes out: ``count`` of them, or what is there in the end."""
+    deadline = time.monotonic() + 60
+    while len(rows := sent_rows(path)) < count and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return rows
+
+
 def test_weights_and_biases_gets_every_row_and_a_resumed_run_its_id(
     tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,8 +70,8 @@ def test_weights_and_biases_gets_every_row_and_a_resumed_run_its_id(
             log.log({"round": round_, "train/loss": 1 / round_, "val/macro_ap": 0.5})
     first, second = sorted((folder.path / "wandb").glob("offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime)
     assert first.name == second.name == f"run-{(folder.path / 'wandb' / 'id.txt').read_text()}.wandb"
-    assert sent_rows(first) == [{"round": r, "train/loss": 1 / r} for r in (1, 2, 3)]
-    assert sent_rows(second) == [{"round": r, "train/loss": 1 / r, "val/macro_ap": 0.5} for r in (3, 4)]
+    assert settled_rows(first, 3) == [{"round": r, "train/loss": 1 / r} for r in (1, 2, 3)]
+    assert settled_rows(second, 2) == [{"round": r, "train/loss": 1 / r, "val/macro_ap": 0.5} for r in (3, 4)]
     assert [row["round"] for row in read_rows(folder)] == [1, 2, 3, 4]
     assert yaml.safe_load(folder.config.read_text())["wandb_project_id"] == "flair"
 
