@@ -27,6 +27,13 @@ def titled(pids: list[int], title: str) -> list[int]:
     return found
 
 
+def executable(pid: int) -> str:
+    """The name of the program that a process runs; empty where it has ended."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/exe").readlink().name
+    return ""
+
+
 def listening_addresses(pids: list[int]) -> list[str]:
     """The addresses at which these processes listen for TCP connections, in the kernel's hexadecimal."""
     sockets = set()

@@ -21,6 +21,7 @@ ray = pytest.importorskip("ray")
 
 from fedflair.backends import Backend, Worker  # noqa: E402
 from fedflair.checkpoint import load_state  # noqa: E402
+from fedflair.cli import main  # noqa: E402
 from fedflair.config import TrainConfig  # noqa: E402
 from fedflair.errors import ConfigError, Interrupted, WorkerError  # noqa: E402
 from fedflair.ray_backend import named, ray_backend, worker_plan  # noqa: E402
@@ -31,8 +32,9 @@ from fedflair.setup import make_setup, make_worker_setup  # noqa: E402
 from fedflair.tracking import RunFolder, read_rows  # noqa: E402
 from fedflair.train import train  # noqa: E402
 from fedflair.work import ClientWork  # noqa: E402
-from tests.processes import descendants, forget_ended_processes, listening_addresses, titled  # noqa: E402
+from tests.processes import descendants, executable, forget_ended_processes, listening_addresses, titled  # noqa: E402
 from tests.test_train import command, small_config, timeless_rows  # noqa: E402
+from tests.test_work import BROKEN_CLIENT, write_broken_store  # noqa: E402
 
 # 127.0.0.1 in hexadecimal, as IPv4, and mapped into IPv6.
 ON_LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F"}
@@ -168,6 +170,54 @@ def test_what_fails_twice_or_is_lost_again_and_again_ends_the_run_in_one_line(
     with pytest.raises(WorkerError, match=r"^5: lost 2 times with their worker; the last, worker \d+ \(process"):
         list(backend.map_unordered(die_always, None, [5]))
     assert list(backend.map_unordered(square, 0, [2])) == [(0, 4)]
+
+
+def test_a_client_that_fails_is_named_with_the_log_of_its_worker(
+    cluster: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    store, run = write_broken_store(tmp_path / "store.hdf5"), tmp_path / "run"
+    assert main(command(config_of(store, run=run, workers=1))[3:]) == 1
+    lines = capfd.readouterr().err.splitlines()
+    failed = f"round 1: client {BROKEN_CLIENT} failed with OSError: Truncated File Read"
+    told, closing = lines[-2:]
+    assert told.startswith(f"ray: {failed}")
+    assert "; tried once more elsewhere; log: " in told
+    assert closing.startswith(f"fedflair: {failed}")
+    assert closing.endswith(f"; stopped after round 0; continue with: fedflair train --resume --run {run}")
+    log = Path(closing.split("; log: ")[1].split(";")[0])
+    assert "OSError: Truncated File Read" in log.read_text()
+    assert not any("Traceback" in line for line in lines)
+
+
+def test_a_lost_raylet_ends_the_run_in_one_line(tiny_store: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"central_num_iterations": 500, "evaluation_frequency": 500, "workers": 1}
+    run, said = RunFolder(tmp_path / "run"), tmp_path / "stderr"
+    with said.open("w") as errors:
+        process = subprocess.Popen(command(config_of(tiny_store, run=run.path, **options)), stderr=errors)
+    try:
+        deadline = time.monotonic() + 100
+        while len(read_rows(run)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        (raylet,) = [pid for pid in descendants(process.pid) if executable(pid) == "raylet"]
+        os.kill(raylet, signal.SIGKILL)
+        assert process.wait(60) == 1
+    finally:
+        process.kill()
+        process.wait()
+    # From the listener, where Ray ended the process in the middle of a call.
+    deadline = time.monotonic() + 10
+    while "fedflair: " not in said.read_text() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    *before, closing = said.read_text().splitlines()
+    assert closing.startswith("fedflair: ")
+    assert "raylet) was lost; " in closing
+    assert closing.endswith(f"continue with: fedflair train --resume --run {run.path}")
+    # What the run said of itself when it started, and nothing of Ray's.
+    assert [line.split(":")[0] for line in before] == [
+        "flair",
+        "squeezenet1_1 from scratch, 724,548 parameters, 32 px, cpu",
+        "run folder",
+    ]
 
 
 def test_a_stopped_run_leaves_at_once(cluster: None, tiny_store: Path) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from fedflair.config import TrainConfig
-from fedflair.errors import ConfigError, Interrupted
+from fedflair.errors import ConfigError, FedflairError, Interrupted, WorkerError
 from fedflair.models.flat import FlatModel, flatten
 from fedflair.setup import Setup
 
@@ -39,6 +39,17 @@ class Worker:
             raise Interrupted("stopped")
 
 
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Raises WorkerError, naming ``what`` was worked on, for whatever is not an error of the package's own."""
+    try:
+        yield
+    except FedflairError:
+        raise
+    except Exception as error:
+        raise WorkerError(f"{what} failed with {type(error).__name__}: {error}") from error
+
+
 Task = Callable[[Worker, Any, Any], Any]
 MapUnordered = Callable[[Task, Any, Iterable[Any]], Iterator[tuple[int, Any]]]
 
@@ -55,9 +66,14 @@ class Backend:
     map_unordered: MapUnordered
 
 
+def uses_ray(config: TrainConfig) -> bool:
+    """Whether ``workers`` or ``ray_address`` ask for processes, rather than threads of this one."""
+    return bool(config.workers) or config.ray_address is not None
+
+
 def require_backend(config: TrainConfig) -> None:
     """Refuses (ConfigError) workers where Ray is not installed, and a cluster's address at which nobody listens."""
-    if not config.workers and config.ray_address is None:
+    if not uses_ray(config):
         return
     if importlib.util.find_spec("ray") is None:
         raise ConfigError("workers: Ray is not installed; install it with: pip install 'fedflair[ray]'")
@@ -69,7 +85,7 @@ def require_backend(config: TrainConfig) -> None:
 
 def choose_backend(setup: Setup, stop: threading.Event | None = None) -> AbstractContextManager[Backend]:
     """Threads of this process, or Ray where ``workers`` or ``ray_address`` ask for it."""
-    if not setup.config.workers and setup.config.ray_address is None:
+    if not uses_ray(setup.config):
         return thread_backend(setup, stop)
     from fedflair.ray_cluster import stay_on_loopback
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fedflair.backends import Backend, Worker
+from fedflair.backends import Backend, Worker, naming
 from fedflair.data.images import decode, eval_inputs
 from fedflair.metrics import MultiLabelMetrics, Targets, multi_label_metrics
 from fedflair.setup import Setup
@@ -43,7 +43,8 @@ def score_batch(worker: Worker, scoring: Scoring, batch: range) -> npt.NDArray[n
     """Logits of the images at the positions ``batch`` of the partition: float32 [len(batch), L]."""
     worker.check_stop()
     partition = worker.setup.store.partitions[scoring.partition]
-    return score_images(worker, scoring.parameters, [partition.encoded(i) for i in batch])
+    with naming(f"scoring images {batch.start} to {batch.stop - 1} of {scoring.partition}"):
+        return score_images(worker, scoring.parameters, [partition.encoded(i) for i in batch])
 
 
 def score_images(

@@ -11,7 +11,7 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -24,7 +24,7 @@ from fedflair.backends import Backend, Task
 from fedflair.errors import FedflairError, Interrupted, WorkerError
 from fedflair.models.flat import frozen_tensors
 from fedflair.privacy import local_noise_seed
-from fedflair.ray_cluster import Reservation, connected, say
+from fedflair.ray_cluster import Reservation, connected, raylet_watch, say
 from fedflair.ray_worker import Failed, RayWorker, Started, WorkerPlan, carry_tensors, placed
 from fedflair.setup import Setup
 from fedflair.work import train_group
@@ -76,11 +76,11 @@ class _Slot:
 def ray_backend(setup: Setup, stop: threading.Event | None = None) -> Iterator[Backend]:
     """Workers in processes of their own, on this machine or at ``ray_address``."""
     on_cpu, operator_threads = setup.device.type == "cpu", torch.get_num_threads()
-    with connected(setup.config) as reservation:
+    with connected(setup.config) as reservation, raylet_watch() as raylet_alive:
         carry_tensors()
         if on_cpu:
             torch.set_num_threads(1)
-        pool = _Pool(setup, reservation, stop or threading.Event())
+        pool = _Pool(setup, reservation, stop or threading.Event(), raylet_alive)
         try:
             pool.fill()
             yield Backend(reservation.num_workers, pool.map_unordered)
@@ -92,9 +92,11 @@ def ray_backend(setup: Setup, stop: threading.Event | None = None) -> Iterator[B
 class _Pool:
     """The workers of a run: ``num_workers`` of them, some of which may be waiting for a place in the cluster."""
 
-    def __init__(self, setup: Setup, reservation: Reservation, stop: threading.Event) -> None:
+    def __init__(
+        self, setup: Setup, reservation: Reservation, stop: threading.Event, raylet_alive: Callable[[], bool]
+    ) -> None:
         config = setup.config
-        self._config, self._device, self._stop = config, setup.device, stop
+        self._config, self._device, self._stop, self._raylet_alive = config, setup.device, stop, raylet_alive
         self._num_workers = reservation.num_workers
         self._plan = ray.put(worker_plan(setup, reservation.gpus))
         self._make = ray.remote(RayWorker).options(
@@ -118,6 +120,14 @@ class _Pool:
 
     def map_unordered(self, task: Task, shared: Any, items: Iterable[Any]) -> Iterator[tuple[int, Any]]:
         """See ``Backend``. With ``reduction`` fast, a cohort's groups come back as one sum a worker, the rest empty."""
+        try:
+            yield from self._map(task, shared, items)
+        except ray.exceptions.RayError as error:
+            raise WorkerError(f"Ray failed: {_reason(error)}") from error
+
+    def _map(self, task: Task, shared: Any, items: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+        # Where its raylet is lost, Ray ends this process in the middle of a put.
+        self._check()
         call, keep = next(self._calls), self._config.reduction == "fast" and task is train_group
         shared_ref = ray.put(shared)
         remaining = (_Item(position, value) for position, value in enumerate(items))
@@ -134,7 +144,7 @@ class _Pool:
 
         try:
             while True:
-                self._check_stop()
+                self._check()
                 self.fill()
                 hand_out()
                 if not any(slot.item for slot in self._slots) and not waiting:
@@ -207,6 +217,8 @@ class _Pool:
         return [(first.position, placed(answer, self._device, copy=True)), *empty]
 
     def _lose(self, slot: _Slot, waiting: deque[_Item], what: str) -> None:
+        # Workers end with their node's raylet.
+        self._check()
         lost = [*([slot.item] if slot.item else []), *slot.kept]
         self._drop(slot)
         if slot.item is not None:
@@ -234,9 +246,12 @@ class _Pool:
         with suppress(ray.exceptions.RayError):
             ray.kill(slot.actor)
 
-    def _check_stop(self) -> None:
+    def _check(self) -> None:
+        """Raises Interrupted where the user stopped the run, WorkerError where this node's Ray is no more."""
         if self._stop.is_set():
             raise Interrupted("stopped")
+        if not self._raylet_alive():
+            raise WorkerError("Ray's own process here (raylet) was lost")
 
 
 def worker_plan(setup: Setup, gpus: float) -> WorkerPlan:

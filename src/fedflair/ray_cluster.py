@@ -9,8 +9,8 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,6 +111,23 @@ def require_listener(address: str) -> None:
         raise ConfigError(
             f"ray_address: {address}: {error}; start a cluster there with: ray start --head --port {port}"
         ) from error
+
+
+@contextmanager
+def raylet_watch() -> Iterator[Callable[[], bool]]:
+    """A function that says whether the raylet, Ray's process of this node, is alive: its connection to it is open."""
+    from ray._private import worker
+
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(worker.global_worker.node.raylet_socket_name)
+        connection.setblocking(False)
+
+        def alive() -> bool:
+            with suppress(BlockingIOError):
+                return connection.recv(1) != b""
+            return True
+
+        yield alive
 
 
 def _silence_raylets() -> None:

@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,13 @@ import torch
 from fedflair import __version__
 from fedflair.aggregate import TreeSum, UpdateSum, cohort_groups
 from fedflair.allocator import keep_freed_memory, release_freed_memory
-from fedflair.backends import Backend, choose_backend, require_backend
+from fedflair.backends import Backend, choose_backend, require_backend, uses_ray
 from fedflair.checkpoint import load_state, load_tensors, save_state, save_tensors
 from fedflair.client_states import NO_STATES, ClientStates
 from fedflair.config import TrainConfig
-from fedflair.errors import ConfigError, DataError, Interrupted
+from fedflair.errors import ConfigError, DataError, FedflairError, Interrupted, WorkerError
 from fedflair.evaluate import Scores, score_partition
+from fedflair.last_words import last_words
 from fedflair.models.flat import frozen_tensors
 from fedflair.participation import Participation, participate
 from fedflair.privacy import coverage, ledger
@@ -104,6 +105,7 @@ def train(config: TrainConfig) -> Path:
     promised = coverage.is_promised(setup.mechanism.description, setup.local_mechanism.description)
     with (
         _stop_on_signals() as stop,
+        last_words(_lost_words(folder)) if uses_ray(config) else nullcontext(),
         choose_backend(setup, stop) as backend,
         tracker(
             folder,
@@ -127,12 +129,10 @@ def train(config: TrainConfig) -> Path:
                 last = state.round == config.central_num_iterations
                 if last or state.round % config.evaluation_frequency == 0:
                     row |= evaluated(setup, state, backend)
-            except Interrupted as error:
+            except (Interrupted, WorkerError) as error:
                 # The ledger may be a round ahead of this checkpoint: the resumed run does that round again, alike.
                 _checkpoint(folder, before, facts, states)
-                raise Interrupted(
-                    f"stopped after round {before.round}; continue with: fedflair train --resume --run {folder.path}"
-                ) from error
+                raise _to_be_continued(error, folder, before.round) from error
             if "val/loss" in row and (facts["best"] is None or row[f"val/{config.best_metric}"] > facts["best"]):
                 facts |= {"best": row[f"val/{config.best_metric}"], "best_round": state.round}
                 save_tensors(folder.best, {"parameters": state.parameters}, facts_without_secrets(facts))
@@ -142,7 +142,10 @@ def train(config: TrainConfig) -> Path:
             release_freed_memory()
             if "val/loss" in row:
                 _checkpoint(folder, state, facts, states)
-        summary = _summarise(setup, folder, state.round, facts, backend)
+        try:
+            summary = _summarise(setup, folder, state.round, facts, backend)
+        except (Interrupted, WorkerError) as error:
+            raise _to_be_continued(error, folder, state.round) from error
         log.say(
             f"test macro AP {summary['test']['macro_ap']:.4f} (best val round {facts['best_round']}); {folder.path}"
         )
@@ -246,6 +249,23 @@ def prefixed(prefix: str, metrics: dict[str, float]) -> dict[str, float]:
 
 def facts_without_secrets(facts: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in facts.items() if name != "noise_seed"}
+
+
+def _to_be_continued(error: FedflairError, folder: RunFolder, round_: int) -> FedflairError:
+    """The error that ends the run, with how to go on from the checkpoint of ``round_``."""
+    why = "" if isinstance(error, Interrupted) else f"{error}; "
+    return type(error)(f"{why}stopped after round {round_}; {_continue_words(folder)}")
+
+
+def _lost_words(folder: RunFolder) -> str:
+    what = (
+        "the run's process ended at once: killed, out of memory, or Ray's own process of this machine (raylet) was lost"
+    )
+    return f"fedflair: {what}; {_continue_words(folder)}"
+
+
+def _continue_words(folder: RunFolder) -> str:
+    return f"continue with: fedflair train --resume --run {folder.path}"
 
 
 def _score(setup: Setup, parameters: torch.Tensor, partition: str, backend: Backend) -> Scores:

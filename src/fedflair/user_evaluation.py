@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fedflair.backends import Backend, Worker
+from fedflair.backends import Backend, Worker, naming
 from fedflair.client import ClientUpdate
 from fedflair.data.federated import ClientData
 from fedflair.data.store import Partition
@@ -36,7 +36,8 @@ def score_users(worker: Worker, scoring: Scoring, users: list[int]) -> list[User
     partition = setup.store.partitions[scoring.partition]
     ranges = [partition.user_slice(user) for user in users]
     encoded = [partition.encoded(image) for images in ranges for image in images]
-    logits = score_in_batches(worker, scoring.parameters, encoded)
+    with naming(f"scoring users {', '.join(partition.user_ids[user] for user in users)} of {scoring.partition}"):
+        logits = score_in_batches(worker, scoring.parameters, encoded)
     ends = np.cumsum([len(images) for images in ranges])
     return [
         UserScores(user, logits[end - len(images) : end], setup.labels.targets(partition, images))

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from fedflair.aggregate import UpdateSum
-from fedflair.backends import Worker
+from fedflair.backends import Worker, naming
 from fedflair.client import ClientUpdate
 from fedflair.compression import COMPRESSIONS
-from fedflair.errors import FedflairError, PrivacyError, WorkerError
+from fedflair.errors import PrivacyError
 from fedflair.privacy import ClipResult
 from fedflair.sampling import stream
 from fedflair.server import Broadcast
@@ -36,14 +36,9 @@ def train_group(worker: Worker, server: Broadcast, group: list[ClientWork]) -> U
     partial = UpdateSum()
     for work in group:
         worker.check_stop()
-        try:
+        # Rounds are counted from 1 wherever a person reads of them.
+        with naming(f"round {server.round + 1}: client {work.client_id}"):
             partial = _add_client(worker, server, work, partial)
-        except FedflairError:
-            raise
-        except Exception as error:
-            raise WorkerError(
-                f"client {work.client_id} failed in round {server.round} with {type(error).__name__}: {error}"
-            ) from error
     return partial
 
 
