@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ import torch
 from fedflair.config import TrainConfig
 from fedflair.errors import ConfigError, FedflairError, Interrupted, WorkerError
 from fedflair.models.flat import FlatModel, flatten
+from fedflair.models.spares import Spare
 from fedflair.setup import Setup
 
 
@@ -107,13 +108,14 @@ def thread_backend(setup: Setup, stop: threading.Event | None = None) -> Iterato
     num_workers = (setup.config.num_threads or _num_cores()) if on_cpu else 1
     stop = stop or threading.Event()
     idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
-    for _ in range(num_workers):
-        idle.put(Worker(setup, flatten(copy.deepcopy(setup.module), setup.device, setup.config.precision), stop))
     operator_threads = torch.get_num_threads()
     if on_cpu:
         torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(num_workers, "client", torch.set_num_threads, (torch.get_num_threads(),)) as executor:
+        with _threads(num_workers, "client") as executor, _threads(num_workers, "part") as lending:
+            for _ in range(num_workers):
+                model = flatten(copy.deepcopy(setup.module), setup.device, setup.config.precision)
+                idle.put(Worker(setup, replace(model, spares=_IdleWorkers(idle, lending)), stop))
 
             def map_unordered(task: Task, shared: Any, items: Iterable[Any]) -> Iterator[tuple[int, Any]]:
                 return _map(executor, idle, num_workers, task, shared, items)
@@ -121,6 +123,35 @@ def thread_backend(setup: Setup, stop: threading.Event | None = None) -> Iterato
             yield Backend(num_workers, map_unordered)
     finally:
         torch.set_num_threads(operator_threads)
+
+
+def _threads(count: int, name: str) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, name, torch.set_num_threads, (torch.get_num_threads(),))
+
+
+@dataclass(frozen=True)
+class _IdleWorkers:
+    """Lends the models of workers that have no task. Whoever has a task for one of them waits until it is back."""
+
+    idle: queue.SimpleQueue[Worker]
+    executor: ThreadPoolExecutor
+
+    def lend(self) -> Spare | None:
+        try:
+            worker = self.idle.get_nowait()
+        except queue.Empty:
+            return None
+        started: list[Future[Any]] = []
+
+        def start(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+            started.append(self.executor.submit(function, worker.model, *arguments))
+            return started[-1]
+
+        def give_back() -> None:
+            wait(started)
+            self.idle.put(worker)
+
+        return Spare(worker.model, start, give_back)
 
 
 def _map(

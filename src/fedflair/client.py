@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.nn.functional import binary_cross_entropy_with_logits
 
+from fedflair.batch_gradient import batch_gradient, num_parts
 from fedflair.data.federated import ClientData
 from fedflair.data.images import decode, train_inputs
 from fedflair.metrics import LocalMetrics
@@ -74,12 +74,13 @@ def train_locally(
     labels = torch.from_numpy(client.labels).float()
     loss_sum, num_examples, num_steps = torch.zeros((), device=model.device), 0, 0
     velocity = torch.zeros_like(model.parameters) if options.momentum else None
+    parts = num_parts(model, client.num_examples, options.batch_size)
     for batch in local_batches(client.num_examples, options, generator):
         # Decoded for each use: that is 1 % of a step, and a large client's pixels would be 100 MB.
         pixels = decode([client.images[i] for i in batch])
         inputs = train_inputs(pixels, options.image_size, generator).to(model.device)
         targets = labels[torch.from_numpy(batch)].to(model.device)
-        loss = sgd_step(model, inputs, targets, options, adjust_gradient, velocity)
+        loss = sgd_step(model, inputs, targets, options, adjust_gradient, velocity, parts)
         loss_sum += loss * len(batch)
         num_examples += len(batch)
         num_steps += 1
@@ -109,15 +110,15 @@ def sgd_step(
     options: LocalTraining,
     adjust_gradient: GradientAdjustment | None = None,
     velocity: torch.Tensor | None = None,
+    parts: int = 1,
 ) -> torch.Tensor:
     """One step of SGD with the gradient's L2 norm clipped; returns the loss before the step, float32 [].
 
     Weight decay and momentum act on the clipped gradient, as ``torch.optim.SGD`` after ``clip_grad_norm_`` has it.
     velocity: float32 [P], zero before the first step and changed in place; None where there is no momentum.
+    parts: how many the batch is cut into; see ``batch_gradient.py``.
     """
-    model.clear_gradients()
-    loss = binary_cross_entropy_with_logits(model.logits(inputs), targets)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss = batch_gradient(model, inputs, targets, parts)
     with torch.no_grad():
         if adjust_gradient is not None:
             adjust_gradient(model.parameters, model.gradients)
@@ -129,4 +130,4 @@ def sgd_step(
             if velocity is not None:
                 step = velocity.mul_(options.momentum).add_(step)
             model.load(model.parameters.sub_(step, alpha=options.learning_rate))
-    return loss.detach()
+    return loss

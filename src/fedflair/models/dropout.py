@@ -35,6 +35,11 @@ def seed_dropout(module: nn.Module, generator: torch.Generator) -> None:
             child.generator = generator
 
 
+def draws_noise(module: nn.Module) -> bool:
+    """Whether training ``module`` draws from the generator of ``seed_dropout``."""
+    return any(isinstance(child, SeededDropout) and child.p > 0.0 for child in module.modules())
+
+
 def replace_dropout(module: nn.Module) -> None:
     """Swaps ``nn.Dropout`` and torchvision's ``StochasticDepth`` for their seeded form, in place."""
     replace_modules(module, nn.Dropout, lambda old: SeededDropout(old.p, rowwise=False))

@@ -10,6 +10,7 @@ from torch import nn
 
 from fedflair.models.fast_layers import DirectConv2d
 from fedflair.models.fused import fused
+from fedflair.models.spares import Spares
 from fedflair.models.vector import descend, load
 
 Precision = Literal["fp32", "bf16"]
@@ -36,6 +37,7 @@ class FlatModel:
     gradients: float32 [P]; views of it are the module's gradients, so ``backward`` of the module adds to it.
     precision: of the arithmetic in ``logits``; parameters and gradients are float32.
     fast: None where the plain module is what runs: on a GPU, without a C compiler, or with an unusual network.
+    spares: models of idle workers, which may take over parts of a batch; None where there are none.
     """
 
     module: nn.Module
@@ -43,6 +45,7 @@ class FlatModel:
     gradients: torch.Tensor
     precision: Precision = "fp32"
     fast: FastForm | None = None
+    spares: Spares | None = None
 
     @property
     def device(self) -> torch.device:

@@ -48,6 +48,11 @@ def difference(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     return torch.sub(left, right, out=_pooled(left.numel()))
 
 
+def copied(vector: torch.Tensor) -> torch.Tensor:
+    """A copy of a float32 vector, in pooled memory as above."""
+    return vector.clone() if vector.device.type != "cpu" else _pooled(vector.numel()).copy_(vector)
+
+
 def _pooled(count: int) -> torch.Tensor:
     free = _FREE[count]
     try:
