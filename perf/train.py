@@ -4,9 +4,9 @@
     python perf/train.py --sizes flair 2 --json
 
 Each tool runs in a process of its own, which waits while another one works; rounds alternate, in both orders. All train
-ResNet-18 with GroupNorm from the same initial weights on the same users and photographs: fedflair from its packed
-store, the others from a file in pfl-research's layout (see peers/). pfl-research is `pip install pfl`; without it the
-rest is compared. An image-step is one image in one local epoch.
+ResNet-18 from the same initial weights on the same users and photographs, with GroupNorm or (``--norm frozen``) frozen
+BatchNorm: fedflair from its packed store, the others from a file in pfl-research's layout (see peers/). pfl-research is
+`pip install pfl`; without it the rest is compared. An image-step is one image in one local epoch.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from peers.limit import GFLOP_PER_IMAGE_STEP, product_limits
+from peers.network import write_weights
 from peers.task import Task, contestant
 from peers.users import NUM_LABELS, flair_sizes, write_users
 
@@ -46,6 +47,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cohort_size", type=int, default=20, help="users of FLAIR's sizes")
     parser.add_argument("--seed", type=int, default=1, help="which users of FLAIR's sizes")
+    parser.add_argument("--norm", choices=["group", "frozen"], default="group")
     parser.add_argument("--tools", nargs="+", choices=list(TOOLS), default=list(TOOLS))
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
@@ -53,7 +55,7 @@ def main() -> None:
     cases = {size: _sizes(size, arguments.cohort_size, arguments.seed) for size in arguments.sizes}
     limits = product_limits()
     with tempfile.TemporaryDirectory() as folder:
-        results = compare(Path(folder), cases, tools, arguments.rounds)
+        results = compare(Path(folder), cases, tools, arguments.rounds, frozen=arguments.norm == "frozen")
     if arguments.json:
         print(json.dumps({"limits_gflops": limits, "cases": cases, "results": _plain(results)}))
     else:
@@ -67,12 +69,14 @@ def _sizes(size: str, cohort_size: int, seed: int) -> list[int]:
 
 
 def compare(
-    folder: Path, cases: dict[str, list[int]], tools: list[str], num_rounds: int
+    folder: Path, cases: dict[str, list[int]], tools: list[str], num_rounds: int, *, frozen: bool
 ) -> dict[str, dict[str, Measured]]:
     """Results by case and tool; every tool runs a small round first."""
     sizes = [size for case in cases.values() for size in case]
     store, pfl_path = write_users(folder, sizes)
     task = Task(store.path, pfl_path, NUM_LABELS, len(sizes))
+    if frozen:
+        task = replace(task, weights_path=write_weights(folder, task.model_type, NUM_LABELS, task.image_size))
     results = {case: {tool: Measured() for tool in tools} for case in cases}
     with ExitStack() as stack:
         running = [

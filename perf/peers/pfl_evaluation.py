@@ -21,7 +21,7 @@ EVAL_BATCH_SIZE = 512
 
 def serve(task: Task, receive: Receive, reply: Reply) -> None:
     torch.manual_seed(0)
-    network = PeerNetwork(task.model_type, task.num_labels, task.image_size, task.pretrained)
+    network = PeerNetwork(task)
     parameters = [p for p in network.parameters() if p.requires_grad]
     model = PyTorchModel(network, torch.optim.SGD, torch.optim.SGD(parameters, 0.1))
     with h5py.File(task.pfl_path, "r") as file:

@@ -39,7 +39,7 @@ class Finished(Exception):
 
 def serve(task: Task, receive: Receive, reply: Reply) -> None:
     torch.manual_seed(0)
-    network = PeerNetwork(task.model_type, task.num_labels, task.image_size, task.pretrained)
+    network = PeerNetwork(task)
     variables = [p for p in network.parameters() if p.requires_grad]
     central_optimizer = torch.optim.AdamW(variables, 0.1, eps=0.01, betas=(0.9, 0.99), weight_decay=0.0)
     model = PyTorchModel(network, torch.optim.SGD, central_optimizer)

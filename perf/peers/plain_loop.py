@@ -12,7 +12,7 @@ from peers.task import Receive, Reply, Task
 
 def serve(task: Task, receive: Receive, reply: Reply) -> None:
     torch.manual_seed(0)
-    model = PeerNetwork(task.model_type, task.num_labels, task.image_size, task.pretrained)
+    model = PeerNetwork(task)
     parameters = [p for p in model.parameters() if p.requires_grad]
     server_optimizer = torch.optim.AdamW(parameters, 0.1, eps=0.01, betas=(0.9, 0.99), weight_decay=0.0)
     while users := receive():

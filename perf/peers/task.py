@@ -23,6 +23,7 @@ class Task:
     """The same for all contestants of a comparison.
 
     store_path: the packed store; pfl_path: the same users and pixels in pfl-research's layout.
+    weights_path: initial weights, with frozen BatchNorm; None is a network from scratch, with GroupNorm.
     """
 
     store_path: Path
@@ -31,7 +32,7 @@ class Task:
     num_users: int
     precision: str = "fp32"
     model_type: str = "resnet18"
-    pretrained: bool = False
+    weights_path: Path | None = None
     image_size: int = 224
     num_epochs: int = 2
     batch_size: int = 16
@@ -83,7 +84,8 @@ def _serve(module: str, words: str) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     options = json.loads(words)
-    task = Task(**{**options, "store_path": Path(options["store_path"]), "pfl_path": Path(options["pfl_path"])})
+    paths = {name: Path(value) for name, value in options.items() if name.endswith("_path") and value is not None}
+    task = Task(**{**options, **paths})
     started = 0.0
 
     def receive() -> list[str] | None:

@@ -25,14 +25,18 @@ def flair_sizes(num_users: int, seed: int, largest: int) -> list[int]:
     return [int(size) for size in np.minimum(drawn, largest)]
 
 
+def pictures(count: int) -> list[bytes]:
+    """JPEGs of the synthetic twin's."""
+    return [render(0, f"photographer-{k}", k, ("sky", "tree", "food")) for k in range(count)]
+
+
 def write_users(folder: Path, sizes: list[int], val_sizes: list[int] | None = None) -> tuple[Store, Path]:
     """A packed store with these users to train on and to score, and the same in pfl's layout.
 
     User k is called ``user-k``; the photographs are a few dozen of the synthetic twin's, repeated.
     """
-    pictures = [render(0, f"photographer-{k}", k, ("sky", "tree", "food")) for k in range(_SOURCE_IMAGES)]
     path, pfl_path = folder / "users.hdf5", folder / "users_pfl.hdf5"
-    _write_store(path, {"train": sizes, "val": val_sizes or [8], "test": [8]}, pictures)
+    _write_store(path, {"train": sizes, "val": val_sizes or [8], "test": [8]}, pictures(_SOURCE_IMAGES))
     store = open_store(path)
     write_layout(store, pfl_path, "pfl")
     return store, pfl_path
@@ -47,11 +51,11 @@ def write_tiny_users(folder: Path, num_users: int) -> Path:
     return path
 
 
-def _write_store(path: Path, sizes: dict[str, list[int]], pictures: list[bytes]) -> None:
+def _write_store(path: Path, sizes: dict[str, list[int]], images_in_turn: list[bytes]) -> None:
     with packed.create(path) as writer:
         for partition, counts in sizes.items():
             total = sum(counts)
-            images = [pictures[k % len(pictures)] for k in range(total)]
+            images = [images_in_turn[k % len(images_in_turn)] for k in range(total)]
             labels = np.stack([np.arange(total) % NUM_LABELS, (np.arange(total) + 5) % NUM_LABELS], axis=1)
             offsets, indices = np.arange(total + 1) * 2, np.sort(labels, axis=1).ravel().astype(np.uint16)
             columns = PartitionColumns(
