@@ -18,7 +18,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-_SOURCES = ("kernels.c", "norm.h")
+_SOURCES = ("kernels.c", "norm.h", "winograd.h")
 _FLAGS = ("-O3", "-march=native", "-fPIC", "-shared", "-std=gnu11")
 
 _pointer, _count, _float, _double, _int = (
@@ -36,6 +36,11 @@ _SIGNATURES: dict[str, list[Any]] = {
     "descend": [_pointer] * 3 + [_float, _count],
     "sum_of_squares": [_pointer, _count],
     "product_of_rows": [_pointer] * 5 + [_count] * 3,
+    "winograd_scratch": [_count] * 5,
+    "winograd_weights": [_pointer] * 2 + [_count] * 2,
+    "winograd_turned_weights": [_pointer] * 2 + [_count] * 2,
+    "winograd_convolution": [_pointer] * 4 + [_count] * 5,
+    "winograd_weight_gradient": [_pointer] * 5 + [_count] * 5,
 }
 _SIGNATURES |= {name.replace("_float", "_bf16"): types for name, types in _SIGNATURES.items() if "_float" in name}
 
@@ -52,7 +57,7 @@ def library() -> ctypes.CDLL | None:
     for name, types in _SIGNATURES.items():
         function = getattr(kernels, name)
         function.argtypes = types
-        function.restype = _double if name == "sum_of_squares" else None
+        function.restype = {"sum_of_squares": _double, "winograd_scratch": _count}.get(name)
     return kernels
 
 

@@ -168,3 +168,5 @@ void product_of_rows(const float *dy, const float *patches, float *gradient, flo
     }
   }
 }
+
+#include "winograd.h"

@@ -14,6 +14,7 @@ from torch.nn.functional import conv2d
 
 from fedflair.kernels import library
 from fedflair.models import matrix_convolution as matrix
+from fedflair.models import winograd_convolution as winograd
 from fedflair.models.matrix_convolution import Geometry, geometry
 from fedflair.models.normalization import FrozenBatchNorm2d
 
@@ -145,6 +146,9 @@ class _Conv(torch.autograd.Function):
         ctx.save_for_backward(x, used)
         ctx.weight, ctx.shape, ctx.has_bias = weight, shape, bias is not None
         bias = None if bias is None else bias.to(used.dtype)
+        if winograd.fits(used, shape) and winograd.pays(x):
+            y = winograd.forward(x, used)
+            return y if bias is None else y.add_(bias.view(-1, 1, 1))
         num_rows = x.shape[0] * shape.output_side(x.shape[2], 0) * shape.output_side(x.shape[3], 1)
         if matrix.outputs_by_product(num_rows, used.shape[0], used.dtype):
             return matrix.forward(x, used, bias, shape)
@@ -156,17 +160,25 @@ class _Conv(torch.autograd.Function):
         shape: Geometry = ctx.shape
         dy = dy.to(used.dtype).contiguous(memory_format=CHANNELS_LAST)
         num_rows, out_channels = dy.numel() // dy.shape[1], dy.shape[1]
+        plain = winograd.fits(used, shape)
         dx = dw = None
-        if ctx.needs_input_grad[0] and matrix.outputs_by_product(num_rows, out_channels, used.dtype):
+        if ctx.needs_input_grad[0] and plain and winograd.pays(x):
+            dx = winograd.input_gradient(dy, used)
+        elif ctx.needs_input_grad[0] and matrix.outputs_by_product(num_rows, out_channels, used.dtype):
             dx = matrix.input_gradient(dy, used, x.shape, shape)
-        if matrix.weights_by_product(num_rows, out_channels, used.dtype):
-            dw = matrix.weight_gradient(dy, x, used, shape)
+        if plain:
+            dw = winograd.weight_gradient(dy, x, ctx.weight.grad)
+        elif matrix.weights_by_product(num_rows, out_channels, used.dtype):
+            dw = ctx.weight.grad.copy_(matrix.weight_gradient(dy, x, used, shape))
         wanted = [ctx.needs_input_grad[0] and dx is None, dw is None, ctx.has_bias]
+        if not any(wanted):
+            return dx, None, None, None, None
         sizes = [out_channels] if ctx.has_bias else None
         found = torch.ops.aten.convolution_backward(
             dy, x, used, sizes, shape.stride, shape.padding, shape.dilation, False, [0, 0], 1, wanted
         )
-        ctx.weight.grad.copy_(found[1] if dw is None else dw)
+        if dw is None:
+            ctx.weight.grad.copy_(found[1])
         return found[0] if dx is None else dx, None, None, found[2], None
 
 

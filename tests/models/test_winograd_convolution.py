@@ -1,0 +1,68 @@
+"""Winograd's convolutions against torch's direct ones in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn.functional import conv2d
+
+from fedflair.kernels import library
+from fedflair.models import winograd_convolution as winograd
+from fedflair.models.matrix_convolution import Geometry
+
+PLAIN = Geometry((3, 3), (1, 1), (1, 1), (1, 1))
+
+pytestmark = pytest.mark.skipif(library() is None, reason="this machine has no C compiler")
+
+
+def channels_last(*shape: int, seed: int) -> torch.Tensor:
+    values = torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    return values.contiguous(memory_format=torch.channels_last)
+
+
+def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float(torch.linalg.vector_norm(found - expected) / torch.linalg.vector_norm(expected))
+
+
+# Odd and even sides, one pixel, more tiles than are worked on at once, fewer outputs than inputs and the reverse.
+@pytest.mark.parametrize(
+    ("images", "inputs", "outputs", "height", "width"),
+    [
+        (2, 32, 64, 14, 14),
+        (3, 64, 32, 7, 7),
+        (1, 32, 32, 1, 1),
+        (2, 96, 32, 5, 8),
+        (1, 32, 96, 2, 3),
+        (5, 64, 64, 9, 15),
+        (1, 256, 160, 13, 6),
+        (3, 32, 32, 31, 17),
+    ],
+)
+def test_output_and_both_gradients(images: int, inputs: int, outputs: int, height: int, width: int) -> None:
+    x, weight = channels_last(images, inputs, height, width, seed=0), channels_last(outputs, inputs, 3, 3, seed=1)
+    dy = channels_last(images, outputs, height, width, seed=2)
+    exact_x, exact_weight = x.double().requires_grad_(), weight.double().requires_grad_()
+    y = conv2d(exact_x, exact_weight, padding=1)
+    dx, dw = torch.autograd.grad(y, (exact_x, exact_weight), dy.double())
+    assert distance(winograd.forward(x, weight), y.detach()) < 2e-6
+    assert distance(winograd.input_gradient(dy, weight), dx) < 2e-6
+    out = torch.full_like(weight, torch.nan)
+    assert winograd.weight_gradient(dy, x, out) is out
+    assert distance(out, dw) < 1e-5
+
+
+def test_what_is_not_a_number_stays_visible() -> None:
+    x, weight = channels_last(1, 32, 8, 8, seed=0), channels_last(32, 32, 3, 3, seed=1)
+    x[0, 3, 4, 4] = torch.inf
+    assert not winograd.forward(x, weight)[0, :, 4, 4].isfinite().any()
+
+
+def test_which_convolutions_are_done_so() -> None:
+    weight = torch.zeros(64, 32, 3, 3)
+    assert winograd.fits(weight, PLAIN)
+    assert not winograd.fits(weight.bfloat16(), PLAIN)
+    assert not winograd.fits(torch.zeros(64, 48, 3, 3), PLAIN)
+    assert not winograd.fits(weight, Geometry((3, 3), (2, 2), (1, 1), (1, 1)))
+    assert not winograd.fits(weight, Geometry((3, 3), (1, 1), (0, 0), (1, 1)))
+    assert winograd.pays(torch.zeros(1, 256, 14, 14))
+    assert not winograd.pays(torch.zeros(2, 512, 7, 7))
