@@ -18,7 +18,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-_SOURCES = ("kernels.c", "norm.h", "winograd.h")
+_SOURCES = ("kernels.c", "norm.h", "winograd.h", "winograd_tiles.h")
 _FLAGS = ("-O3", "-march=native", "-fPIC", "-shared", "-std=gnu11")
 
 _pointer, _count, _float, _double, _int = (
@@ -37,10 +37,10 @@ _SIGNATURES: dict[str, list[Any]] = {
     "sum_of_squares": [_pointer, _count],
     "product_of_rows": [_pointer] * 5 + [_count] * 3,
     "winograd_scratch": [_count] * 5,
-    "winograd_weights": [_pointer] * 2 + [_count] * 2,
-    "winograd_turned_weights": [_pointer] * 2 + [_count] * 2,
-    "winograd_convolution": [_pointer] * 4 + [_count] * 5,
-    "winograd_weight_gradient": [_pointer] * 5 + [_count] * 5,
+    "winograd_weights_float": [_pointer] * 2 + [_count] * 2,
+    "winograd_turned_weights_float": [_pointer] * 2 + [_count] * 2,
+    "winograd_convolution_float": [_pointer] * 4 + [_count] * 5,
+    "winograd_weight_gradient_float": [_pointer] * 5 + [_count] * 5,
 }
 _SIGNATURES |= {name.replace("_float", "_bf16"): types for name, types in _SIGNATURES.items() if "_float" in name}
 
@@ -55,7 +55,10 @@ def library() -> ctypes.CDLL | None:
         return None
     kernels = ctypes.CDLL(str(path))
     for name, types in _SIGNATURES.items():
-        function = getattr(kernels, name)
+        function = getattr(kernels, name, None)
+        if function is None:
+            # Products of bfloat16s, on a processor that has none.
+            continue
         function.argtypes = types
         function.restype = {"sum_of_squares": _double, "winograd_scratch": _count}.get(name)
     return kernels

@@ -83,6 +83,10 @@ static inline floats where(masks condition, floats value) {
 #define STORE store_bf16
 #define NAME(x) x##_bf16
 #include "norm.h"
+#undef ELEMENT
+#undef LOAD
+#undef STORE
+#undef NAME
 
 /* copy[i] = source[i], rounded[i] = bfloat16 of it. */
 void copy_and_round(const float *source, float *copy, bf16 *rounded, int64_t count) {
@@ -169,4 +173,78 @@ void product_of_rows(const float *dy, const float *patches, float *gradient, flo
   }
 }
 
+#include "winograd_tiles.h"
+
+/* 16 times the number at p, bit for bit. */
+static inline floats spread(const float *p) {
+  uint32_t bits;
+  memcpy(&bits, p, sizeof bits);
+  words w = bits - (words){};
+  floats v;
+  memcpy(&v, &w, sizeof v);
+  return v;
+}
+
+#define ELEMENT float
+#define LOAD load_float
+#define STORE store_float
+#define NAME(x) x##_float
+#define PER 1
+#define ALONG(values, p) values[0][p]
+#define ACROSS(values, p) values[0][p]
+#define ADD_PRODUCT(sum, left, right) ((sum) + (left) * (right))
 #include "winograd.h"
+#undef ELEMENT
+#undef LOAD
+#undef STORE
+#undef NAME
+#undef PER
+#undef ALONG
+#undef ACROSS
+#undef ADD_PRODUCT
+
+#ifdef __AVX512BF16__
+static inline floats along(floats first, floats second) {
+  __m512 a, b;
+  memcpy(&a, &first, sizeof a);
+  memcpy(&b, &second, sizeof b);
+  __m512bh h = _mm512_cvtne2ps_pbh(b, a);
+  floats v;
+  memcpy(&v, &h, sizeof v);
+  return v;
+}
+
+static inline floats across(floats first, floats second) {
+  bf16 low[LANES], high[LANES];
+  store_bf16(low, first);
+  store_bf16(high, second);
+  halves l, h;
+  memcpy(&l, low, sizeof l);
+  memcpy(&h, high, sizeof h);
+  words w = __builtin_convertvector(l, words) | __builtin_convertvector(h, words) << 16;
+  floats v;
+  memcpy(&v, &w, sizeof v);
+  return v;
+}
+
+static inline floats add_pairs(floats sum, floats left, floats right) {
+  __m512 s;
+  __m512bh l, r;
+  memcpy(&s, &sum, sizeof s);
+  memcpy(&l, &left, sizeof l);
+  memcpy(&r, &right, sizeof r);
+  s = _mm512_dpbf16_ps(s, l, r);
+  memcpy(&sum, &s, sizeof s);
+  return sum;
+}
+
+#define ELEMENT bf16
+#define LOAD load_bf16
+#define STORE store_bf16
+#define NAME(x) x##_bf16
+#define PER 2
+#define ALONG(values, p) along(values[0][p], values[1][p])
+#define ACROSS(values, p) across(values[0][p], values[1][p])
+#define ADD_PRODUCT add_pairs
+#include "winograd.h"
+#endif

@@ -1,11 +1,13 @@
-"""3 x 3 convolutions in float32 with fewer multiplications; see ``kernels/winograd.h`` for how.
+"""3 x 3 convolutions with fewer multiplications; see ``kernels/winograd_tiles.h`` for how.
 
-Results differ from a direct convolution's by rounding only, somewhat more than another order of summation would.
+Results differ from a direct convolution's by rounding only: in float32 hardly more than another order of summation
+would make them, in bfloat16 (summed in float32) by two to three times what rounding a direct one's factors does.
 """
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 
 import torch
 
@@ -16,38 +18,38 @@ _PLAIN = Geometry((3, 3), (1, 1), (1, 1), (1, 1))
 _PANEL = 32
 _LANES = 16
 # With fewer tiles of 2 x 2 outputs the weights' own transformation costs more than it saves.
-MIN_TILES = 48
+_MIN_TILES = {torch.float32: 48, torch.bfloat16: 24}
 
 
 def fits(weight: torch.Tensor, shape: Geometry) -> bool:
     """Whether the kernels can do this convolution: weight [O, C, kh, kw]. Towards the weights they are then faster."""
     channels = weight.shape[:2]
-    plain = shape == _PLAIN and weight.dtype == torch.float32
-    return plain and all(count % _PANEL == 0 for count in channels) and library() is not None
+    plain = shape == _PLAIN and all(count % _PANEL == 0 for count in channels)
+    return plain and hasattr(library(), f"winograd_convolution_{_kind(weight)}")
 
 
 def pays(x: torch.Tensor) -> bool:
     """Whether outputs, and gradients of inputs, are computed faster too: channels-last [n, C, H, W]."""
     images, _, height, width = x.shape
-    return images * ((height + 1) // 2) * ((width + 1) // 2) >= MIN_TILES
+    return images * ((height + 1) // 2) * ((width + 1) // 2) >= _MIN_TILES[x.dtype]
 
 
 def forward(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """As ``conv2d``: channels-last [n, O, H, W] from channels-last x [n, C, H, W] and weight [O, C, 3, 3]."""
-    return _convolution(x, weight, "winograd_weights", weight.shape[0])
+    return _convolution(x, weight, "weights", weight.shape[0])
 
 
 def input_gradient(dy: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Gradient of the input, channels-last [n, C, H, W], from that of the output."""
-    return _convolution(dy, weight, "winograd_turned_weights", weight.shape[1])
+    return _convolution(dy, weight, "turned_weights", weight.shape[1])
 
 
 def weight_gradient(dy: torch.Tensor, x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-    """Writes the gradient of the weight to ``out`` and returns it: channels-last [O, C, 3, 3]."""
+    """Writes the gradient of the weight to ``out`` and returns it: float32, channels-last [O, C, 3, 3]."""
     (images, inputs, height, width), outputs = x.shape, dy.shape[1]
     sizes = (images, height, width, inputs, outputs)
     points, scratch = _points(outputs, inputs), _scratch(sizes)
-    _kernels().winograd_weight_gradient(*(t.data_ptr() for t in (x, dy, out, points, scratch)), *sizes)
+    _function("weight_gradient", x)(*(t.data_ptr() for t in (x, dy, out, points, scratch)), *sizes)
     return out
 
 
@@ -55,9 +57,9 @@ def _convolution(x: torch.Tensor, weight: torch.Tensor, transform: str, outputs:
     images, inputs, height, width = x.shape
     sizes = (images, height, width, inputs, outputs)
     points, scratch = _points(outputs, inputs), _scratch(sizes)
-    y = torch.empty(images, outputs, height, width, memory_format=torch.channels_last)
-    getattr(_kernels(), transform)(weight.data_ptr(), points.data_ptr(), *weight.shape[:2])
-    _kernels().winograd_convolution(*(t.data_ptr() for t in (x, points, y, scratch)), *sizes)
+    y = torch.empty(images, outputs, height, width, dtype=x.dtype, memory_format=torch.channels_last)
+    _function(transform, x)(weight.data_ptr(), points.data_ptr(), *weight.shape[:2])
+    _function("convolution", x)(*(t.data_ptr() for t in (x, points, y, scratch)), *sizes)
     return y
 
 
@@ -69,7 +71,16 @@ def _scratch(sizes: tuple[int, ...]) -> torch.Tensor:
     return torch.empty(_kernels().winograd_scratch(*sizes))
 
 
+def _function(name: str, x: torch.Tensor) -> Callable[..., None]:
+    function: Callable[..., None] = getattr(_kernels(), f"winograd_{name}_{_kind(x)}")
+    return function
+
+
+def _kind(x: torch.Tensor) -> str:
+    return {torch.float32: "float", torch.bfloat16: "bf16"}.get(x.dtype, "none")
+
+
 def _kernels() -> ctypes.CDLL:
     kernels = library()
-    assert kernels is not None, "asked for by ``fits``"
+    assert kernels is not None, "``fits`` has asked for them"
     return kernels

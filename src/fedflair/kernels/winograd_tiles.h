@@ -1,0 +1,58 @@
+/* Convolutions of 3 x 3 weights, stride 1 and padding 1, by Winograd's minimal filtering F(2 x 2, 3 x 3): 16 products for
+   4 outputs in place of 36. A. Lavin and S. Gray, "Fast algorithms for convolutional neural networks", 2016.
+
+   Images are cut into tiles of 2 x 2 outputs, which see 4 x 4 inputs. With the matrices A, B, G of that paper,
+   y = A' [sum over channels of (G w G') * (B' x B)] A, and its gradients follow by transposition. Each of the 16 points
+   is a matrix product, over channels or, towards the weights, over tiles. Channels are multiples of 32.
+
+   This is what does not depend on the type of the elements; see winograd.h for the rest. */
+
+#define POINTS 16
+#define PANEL 32
+#define STRIP 12
+
+/* Floats from the numbers of one point to those of the next: not a power of two, which would crowd the caches' sets. */
+static inline int64_t weights_point(int64_t outputs, int64_t inputs) { return outputs * inputs + LANES; }
+
+/* Tiles worked on at once: what they need should stay in the second-level cache where channels are few, and be worth
+   another pass over the weights where they are many. Multiples of STRIP. */
+static int64_t tiles_at_once(int64_t channels, int64_t tiles) {
+  int64_t most = channels <= 128 ? 60 : channels <= 256 ? 96 : 480;
+  int64_t all = (tiles + STRIP - 1) / STRIP * STRIP;
+  return all < most ? all : most;
+}
+
+/* Floats of scratch that the functions below need, beside POINTS * weights_point for weights. */
+int64_t winograd_scratch(int64_t images, int64_t height, int64_t width, int64_t in_channels, int64_t out_channels) {
+  int64_t tiles = images * ((height + 1) / 2) * ((width + 1) / 2);
+  return POINTS * tiles_at_once(in_channels + out_channels, tiles) * (in_channels + out_channels + 2 * LANES);
+}
+
+typedef struct {
+  int64_t image, row, column;
+} tile_place;
+
+static inline tile_place place_of(int64_t tile, int64_t tile_rows, int64_t tile_columns) {
+  int64_t line = tile / tile_columns;
+  return (tile_place){line / tile_rows, line % tile_rows * 2, tile % tile_columns * 2};
+}
+
+#define LOW_PAIRS 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define HIGH_PAIRS 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+
+/* Transposes 16 x 16 floats: interleaving rows i and i + 8 four times over. */
+static inline void transpose(floats block[LANES]) {
+  floats other[LANES];
+  for (int pass = 0; pass < 2; pass++) {
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) {
+      other[2 * i] = __builtin_shufflevector(block[i], block[i + 8], LOW_PAIRS);
+      other[2 * i + 1] = __builtin_shufflevector(block[i], block[i + 8], HIGH_PAIRS);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) {
+      block[2 * i] = __builtin_shufflevector(other[i], other[i + 8], LOW_PAIRS);
+      block[2 * i + 1] = __builtin_shufflevector(other[i], other[i + 8], HIGH_PAIRS);
+    }
+  }
+}
