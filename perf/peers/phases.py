@@ -17,7 +17,12 @@ from fedflair.models.flat import FlatModel
 _TIMED: dict[str, list[tuple[Any, str]]] = {
     "data": [(FederatedDataset, "load"), (client, "decode"), (client, "train_inputs")],
     "forward and backward": [(FlatModel, "logits"), (torch.Tensor, "backward")],
-    "parameter vector": [(FlatModel, "load"), (FlatModel, "descend"), (FlatModel, "clear_gradients"), (client, "norm")],
+    "parameter vector": [
+        (FlatModel, "load"),
+        (FlatModel, "descend"),
+        (FlatModel, "clear_gradients"),
+        (client, "clip_factor"),
+    ],
     "privacy": [(work, "bound_update")],
     "aggregation": [(aggregate.UpdateSum, "add_client"), (aggregate.TreeSum, "add")],
 }

@@ -24,15 +24,20 @@ from fedflair.errors import ConfigError, FedflairError, Interrupted, WorkerError
 from fedflair.models.flat import FlatModel, flatten
 from fedflair.models.spares import Spare
 from fedflair.setup import Setup
+from fedflair.streams import DEFAULT_IN_FLIGHT, new_stream, prepare_gpu, run_on_stream
 
 
 @dataclass(frozen=True)
 class Worker:
-    """What one worker owns. setup: the run's data and functions. model: a scratch model. stop: the user stopped it."""
+    """What one worker owns. setup: the run's data and functions. model: a scratch model. stop: the user stopped it.
+
+    stream: where its work goes on a GPU that workers share; None is torch's current one.
+    """
 
     setup: Setup
     model: FlatModel
     stop: threading.Event = field(default_factory=threading.Event)
+    stream: torch.cuda.Stream | None = None
 
     def check_stop(self) -> None:
         """Raises Interrupted where the user stopped the run; tasks call it between clients."""
@@ -102,20 +107,25 @@ def thread_backend(setup: Setup, stop: threading.Event | None = None) -> Iterato
     """Workers in this process. On a CPU ``num_threads`` of them (0: one a core), each with one operator thread.
 
     One operator thread a worker makes a client's result independent of the number of workers, and at FLAIR's median
-    of two images a client it is also the faster way to use the cores.
+    of two images a client it is also the faster way to use the cores. On a GPU each worker has a model and a stream of
+    its own; ``num_threads`` 0 is ``streams.DEFAULT_IN_FLIGHT`` there.
     """
     on_cpu = setup.device.type == "cpu"
-    num_workers = (setup.config.num_threads or _num_cores()) if on_cpu else 1
+    num_workers = setup.config.num_threads or (_num_cores() if on_cpu else DEFAULT_IN_FLIGHT)
     stop = stop or threading.Event()
     idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
     operator_threads = torch.get_num_threads()
     if on_cpu:
         torch.set_num_threads(1)
+    else:
+        prepare_gpu()
     try:
         with _threads(num_workers, "client") as executor, _threads(num_workers, "part") as lending:
             for _ in range(num_workers):
-                model = flatten(copy.deepcopy(setup.module), setup.device, setup.config.precision)
-                idle.put(Worker(setup, replace(model, spares=_IdleWorkers(idle, lending)), stop))
+                module, config = copy.deepcopy(setup.module), setup.config
+                model = flatten(module, setup.device, config.precision, cuda_graphs=config.cuda_graphs)
+                model = replace(model, spares=_IdleWorkers(idle, lending))
+                idle.put(Worker(setup, model, stop, new_stream(setup.device)))
 
             def map_unordered(task: Task, shared: Any, items: Iterable[Any]) -> Iterator[tuple[int, Any]]:
                 return _map(executor, idle, num_workers, task, shared, items)
@@ -168,7 +178,11 @@ def _map(
     def run(item: Any) -> Any:
         worker = idle.get()
         try:
-            return task(worker, shared, item)
+            if worker.stream is None:
+                return task(worker, shared, item)
+            # What goes wrong on the device may show only when it is waited for.
+            with naming("work on the GPU"):
+                return run_on_stream(worker.stream, task, worker, shared, item)
         except BaseException:
             failed.set()
             raise

@@ -13,10 +13,11 @@ import torch
 from fedflair.batch_gradient import batch_gradient, num_parts
 from fedflair.data.federated import ClientData
 from fedflair.data.images import decode, train_inputs
+from fedflair.device_step import DeviceExamples
 from fedflair.metrics import LocalMetrics
 from fedflair.models.dropout import seed_dropout
 from fedflair.models.flat import FlatModel
-from fedflair.models.vector import difference, norm
+from fedflair.models.vector import clip_factor, difference
 
 GradientAdjustment = Callable[[torch.Tensor, torch.Tensor], None]
 
@@ -71,21 +72,62 @@ def train_locally(
     model.load(server_parameters)
     model.module.train()
     seed_dropout(model.module, torch.Generator().manual_seed(int(generator.integers(2**62))))
-    labels = torch.from_numpy(client.labels).float()
-    loss_sum, num_examples, num_steps = torch.zeros((), device=model.device), 0, 0
     velocity = torch.zeros_like(model.parameters) if options.momentum else None
-    parts = num_parts(model, client.num_examples, options.batch_size)
+    step = (_host_steps if model.on_device is None else _device_steps)(
+        model, client, options, generator, adjust_gradient, velocity
+    )
+    loss_sum, num_examples, num_steps = torch.zeros((), device=model.device), 0, 0
     for batch in local_batches(client.num_examples, options, generator):
-        # Decoded for each use: that is 1 % of a step, and a large client's pixels would be 100 MB.
-        pixels = decode([client.images[i] for i in batch])
-        inputs = train_inputs(pixels, options.image_size, generator).to(model.device)
-        targets = labels[torch.from_numpy(batch)].to(model.device)
-        loss = sgd_step(model, inputs, targets, options, adjust_gradient, velocity, parts)
-        loss_sum += loss * len(batch)
+        loss_sum += step(batch)
         num_examples += len(batch)
         num_steps += 1
     delta = difference(model.parameters, server_parameters)
     return delta, LocalMetrics(float(loss_sum), num_examples, num_steps)
+
+
+def _host_steps(
+    model: FlatModel,
+    client: ClientData,
+    options: LocalTraining,
+    generator: np.random.Generator,
+    adjust_gradient: GradientAdjustment | None,
+    velocity: torch.Tensor | None,
+) -> Callable[[npt.NDArray[np.int64]], torch.Tensor]:
+    """Positions of a batch -> a step taken on it, and the sum of its examples' losses before."""
+    labels = torch.from_numpy(client.labels).float()
+    parts = num_parts(model, client.num_examples, options.batch_size)
+
+    def step(batch: npt.NDArray[np.int64]) -> torch.Tensor:
+        # Decoded for each use: that is 1 % of a step, and a large client's pixels would be 100 MB.
+        pixels = decode([client.images[i] for i in batch])
+        inputs = train_inputs(pixels, options.image_size, generator).to(model.device)
+        targets = labels[torch.from_numpy(batch)].to(model.device)
+        return sgd_step(model, inputs, targets, options, adjust_gradient, velocity, parts) * len(batch)
+
+    return step
+
+
+def _device_steps(
+    model: FlatModel,
+    client: ClientData,
+    options: LocalTraining,
+    generator: np.random.Generator,
+    adjust_gradient: GradientAdjustment | None,
+    velocity: torch.Tensor | None,
+) -> Callable[[npt.NDArray[np.int64]], torch.Tensor]:
+    """As ``_host_steps``, with the images on the device; plain SGD is one graph from crops to parameters."""
+    examples = DeviceExamples(
+        model, client, image_size=options.image_size, batch_size=options.batch_size, generator=generator
+    )
+    if adjust_gradient is None and velocity is None and options.weight_decay == 0.0:
+        return examples.plain_steps(options.learning_rate, options.max_grad_norm)
+
+    def step(batch: npt.NDArray[np.int64]) -> torch.Tensor:
+        loss_sum = examples.gradient(batch, len(batch))
+        descend(model, options, adjust_gradient, velocity)
+        return loss_sum
+
+    return step
 
 
 def local_batches(
@@ -119,15 +161,25 @@ def sgd_step(
     parts: how many the batch is cut into; see ``batch_gradient.py``.
     """
     loss = batch_gradient(model, inputs, targets, parts)
-    with torch.no_grad():
-        if adjust_gradient is not None:
-            adjust_gradient(model.parameters, model.gradients)
-        scale = (options.max_grad_norm / (norm(model.gradients) + 1e-6)).clamp(max=1.0)
-        if velocity is None and options.weight_decay == 0.0:
-            model.descend(scale * options.learning_rate)
-        else:
-            step = model.gradients.mul_(scale).add_(model.parameters, alpha=options.weight_decay)
-            if velocity is not None:
-                step = velocity.mul_(options.momentum).add_(step)
-            model.load(model.parameters.sub_(step, alpha=options.learning_rate))
+    descend(model, options, adjust_gradient, velocity)
     return loss
+
+
+@torch.no_grad()
+def descend(
+    model: FlatModel,
+    options: LocalTraining,
+    adjust_gradient: GradientAdjustment | None,
+    velocity: torch.Tensor | None,
+) -> None:
+    """Changes the parameters by what ``sgd_step`` makes of the model's gradients."""
+    if adjust_gradient is not None:
+        adjust_gradient(model.parameters, model.gradients)
+    scale = clip_factor(model.gradients, options.max_grad_norm)
+    if velocity is None and options.weight_decay == 0.0:
+        model.descend(scale * options.learning_rate)
+    else:
+        step = model.gradients.mul_(scale).add_(model.parameters, alpha=options.weight_decay)
+        if velocity is not None:
+            step = velocity.mul_(options.momentum).add_(step)
+        model.load(model.parameters.sub_(step, alpha=options.learning_rate))

@@ -115,8 +115,9 @@ class TrainConfig:
         seed: Seed of every random choice but private noise.
         noise_from_seed: Draw the privacy noise from seed as well: repeatable, for tests only, never private.
         device: auto picks cuda where there is a GPU.
-        precision: fp32, or bf16 arithmetic over float32 parameters.
-        num_threads: Clients trained at once on a CPU; 0 is one a core. Results do not depend on it.
+        precision: fp32 (on a GPU with TF32 convolutions), or bf16 arithmetic over float32 parameters.
+        num_threads: Clients trained at once; 0 is one a core, or 4 on a GPU. Results do not depend on it on a CPU.
+        cuda_graphs: On a GPU, capture local steps once and replay them.
         workers: Processes that clients are spread over with Ray; 0 is this process alone.
         ray_address: A Ray cluster to run on, instead of this machine.
         cpus_per_worker: Cores that each worker reserves.
@@ -216,6 +217,7 @@ class TrainConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
     num_threads: int = 0
+    cuda_graphs: bool = True
     workers: int = 0
     ray_address: str | None = None
     cpus_per_worker: float = 1.0

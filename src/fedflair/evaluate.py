@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from fedflair.backends import Backend, Worker, naming
+from fedflair.data.device_images import cropped, decode_to, whole_images
 from fedflair.data.images import decode, eval_inputs
 from fedflair.metrics import MultiLabelMetrics, Targets, multi_label_metrics
 from fedflair.setup import Setup
@@ -54,9 +55,14 @@ def score_images(
     model = worker.model
     model.load(parameters)
     model.module.eval()
-    pixels = decode(encoded)
+    size = worker.setup.config.image_size
     with torch.inference_mode():
-        outputs = model.logits(eval_inputs(pixels, worker.setup.config.image_size).to(model.device))
+        if model.on_device is None:
+            inputs = eval_inputs(decode(encoded), size)
+        else:
+            crops = whole_images(len(encoded), model.device)
+            inputs = cropped(decode_to(encoded, model.device), crops, size, model.on_device.normalisation)
+        outputs = model.logits(inputs)
     logits: npt.NDArray[np.float32] = outputs.cpu().numpy()
     return logits
 

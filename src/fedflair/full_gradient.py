@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from fedflair.client import LocalTraining
 from fedflair.data.federated import ClientData
 from fedflair.data.images import decode, train_inputs
+from fedflair.device_step import DeviceExamples
 from fedflair.metrics import LocalMetrics
 from fedflair.models.dropout import seed_dropout
 from fedflair.models.flat import FlatModel
@@ -29,17 +33,39 @@ def full_gradient(
     model.load(server_parameters)
     model.module.train()
     seed_dropout(model.module, torch.Generator().manual_seed(int(generator.integers(2**62))))
-    labels = torch.from_numpy(client.labels).float()
+    gradient = (_host_gradient if model.on_device is None else _device_gradient)(model, client, options, generator)
     loss_sum, num_steps = torch.zeros((), device=model.device), 0
     total = torch.zeros_like(model.gradients)
     for start in range(0, client.num_examples, options.batch_size):
-        pixels = decode(client.images[start : start + options.batch_size])
-        inputs = train_inputs(pixels, options.image_size, generator).to(model.device)
-        targets = labels[start : start + options.batch_size].to(model.device)
-        model.clear_gradients()
-        loss = binary_cross_entropy_with_logits(model.logits(inputs), targets) * len(pixels)
-        (loss / client.num_examples).backward()  # type: ignore[no-untyped-call]
+        loss_sum += gradient(np.arange(start, min(start + options.batch_size, client.num_examples)))
         total += model.gradients
-        loss_sum += loss.detach()
         num_steps += 1
     return total, LocalMetrics(float(loss_sum), client.num_examples, num_steps)
+
+
+def _host_gradient(
+    model: FlatModel, client: ClientData, options: LocalTraining, generator: np.random.Generator
+) -> Callable[[npt.NDArray[np.int64]], torch.Tensor]:
+    """Positions of a batch -> its part of the whole gradient in the model's, and the sum of its examples' losses."""
+    labels = torch.from_numpy(client.labels).float()
+
+    def gradient(batch: npt.NDArray[np.int64]) -> torch.Tensor:
+        pixels = decode([client.images[i] for i in batch])
+        inputs = train_inputs(pixels, options.image_size, generator).to(model.device)
+        targets = labels[torch.from_numpy(batch)].to(model.device)
+        model.clear_gradients()
+        loss = binary_cross_entropy_with_logits(model.logits(inputs), targets) * len(batch)
+        (loss / client.num_examples).backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    return gradient
+
+
+def _device_gradient(
+    model: FlatModel, client: ClientData, options: LocalTraining, generator: np.random.Generator
+) -> Callable[[npt.NDArray[np.int64]], torch.Tensor]:
+    """As ``_host_gradient``, with the images on the device."""
+    examples = DeviceExamples(
+        model, client, image_size=options.image_size, batch_size=options.batch_size, generator=generator
+    )
+    return lambda batch: examples.gradient(batch, client.num_examples)

@@ -22,6 +22,7 @@ FREE_ON_RESUME = (
     "run",
     "resume",
     "num_threads",
+    "cuda_graphs",
     "device",
     "workers",
     "ray_address",

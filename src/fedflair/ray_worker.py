@@ -27,6 +27,7 @@ from fedflair.config import TrainConfig
 from fedflair.errors import FedflairError, WorkerError
 from fedflair.models.flat import flatten
 from fedflair.setup import make_worker_setup
+from fedflair.streams import prepare_gpu
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,12 @@ class RayWorker:
             setup = make_worker_setup(plan.config, plan.clip_order, plan.local_noise_seed, plan.fixed)
             if setup.device.type == "cpu":
                 torch.set_num_threads(1)
-            elif plan.gpu_share < 1:
-                torch.cuda.set_per_process_memory_fraction(plan.gpu_share)
-            self._worker = Worker(setup, flatten(setup.module, setup.device, setup.config.precision))
+            else:
+                prepare_gpu()
+                if plan.gpu_share < 1:
+                    torch.cuda.set_per_process_memory_fraction(plan.gpu_share)
+            model = flatten(setup.module, setup.device, plan.config.precision, cuda_graphs=plan.config.cuda_graphs)
+            self._worker = Worker(setup, model)
         except Exception as error:  # noqa: BLE001 - whatever it is, the driver has to tell the user
             return _failed(error, "its set-up")
         worker = ray._private.worker.global_worker

@@ -30,9 +30,9 @@ def train_inputs(images: Sequence[torch.Tensor], size: int, generator: np.random
     """
     crops = []
     for image in images:
-        top, left, height, width = random_crop_box(int(image.shape[1]), int(image.shape[2]), generator)
+        top, left, height, width, flipped = random_crop(int(image.shape[1]), int(image.shape[2]), generator)
         crop = transforms.resized_crop(image, top, left, height, width, [size, size], antialias=True)
-        crops.append(crop.flip(2) if generator.random() < 0.5 else crop)
+        crops.append(crop.flip(2) if flipped else crop)
     return normalise(torch.stack(crops))
 
 
@@ -46,6 +46,11 @@ def normalise(pixels: torch.Tensor) -> torch.Tensor:
     mean = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1) * 255
     scale = 1 / (torch.tensor(IMAGENET_STD).view(1, 3, 1, 1) * 255)
     return ((pixels.float() - mean) * scale).contiguous(memory_format=torch.channels_last)
+
+
+def random_crop(height: int, width: int, generator: np.random.Generator) -> tuple[int, int, int, int, bool]:
+    """(top, left, height, width) of a random resized crop, and whether it is mirrored."""
+    return *random_crop_box(height, width, generator), bool(generator.random() < 0.5)
 
 
 def random_crop_box(height: int, width: int, generator: np.random.Generator) -> tuple[int, int, int, int]:

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from fedflair.models.device_form import DeviceForm, device_form
 from fedflair.models.fast_layers import DirectConv2d
 from fedflair.models.fused import fused
 from fedflair.models.spares import Spares
@@ -38,6 +39,7 @@ class FlatModel:
     precision: of the arithmetic in ``logits``; parameters and gradients are float32.
     fast: None where the plain module is what runs: on a GPU, without a C compiler, or with an unusual network.
     spares: models of idle workers, which may take over parts of a batch; None where there are none.
+    on_device: what ``device_step.py`` needs; None on a CPU, where local training takes the host's way (``client.py``).
     """
 
     module: nn.Module
@@ -46,6 +48,7 @@ class FlatModel:
     precision: Precision = "fp32"
     fast: FastForm | None = None
     spares: Spares | None = None
+    on_device: DeviceForm | None = None
 
     @property
     def device(self) -> torch.device:
@@ -58,7 +61,9 @@ class FlatModel:
     def logits(self, inputs: torch.Tensor) -> torch.Tensor:
         """The network's output in ``precision``: float32 [n, L]. To be differentiated once at most."""
         network = self.fast.network if self.fast else self.module
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        # Each weight is used once, so that a cache of rounded ones, which threads share, would only be in the way.
+        cached = self.on_device is None
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16", cache_enabled=cached):
             outputs: torch.Tensor = network(inputs)
         return outputs.float()
 
@@ -74,8 +79,12 @@ class FlatModel:
         descend(self.parameters, self.gradients, rate, self.fast.rounded if self.fast else None)
 
 
-def flatten(module: nn.Module, device: torch.device, precision: Precision = "fp32") -> FlatModel:
+def flatten(
+    module: nn.Module, device: torch.device, precision: Precision = "fp32", *, cuda_graphs: bool = True
+) -> FlatModel:
     """Moves ``module`` to ``device`` and its trainable parameters into one vector, in their order of registration.
+
+    cuda_graphs: on a GPU, whether local steps are captured once and replayed (``device_step.py``).
 
     Four-dimensional weights are laid out channels-last inside the vector. Not to be called while another thread runs
     a network: tracing, for the fast form, gets hold of every module's call for a moment.
@@ -93,7 +102,9 @@ def flatten(module: nn.Module, device: torch.device, precision: Precision = "fp3
         parameter.data = view
         parameter.grad = _view(gradients[start:stop], parameter.shape)
         start = stop
-    return FlatModel(module, parameters, gradients, precision, _fast_form(module, parameters, precision))
+    fast = _fast_form(module, parameters, precision)
+    on_device = device_form(module, device, cuda_graphs=cuda_graphs) if device.type == "cuda" else None
+    return FlatModel(module, parameters, gradients, precision, fast, on_device=on_device)
 
 
 def parameter_vector(module: nn.Module, device: torch.device) -> torch.Tensor:

@@ -77,6 +77,15 @@ def norm(vector: torch.Tensor) -> torch.Tensor:
     return torch.tensor(math.sqrt(kernels.sum_of_squares(vector.data_ptr(), vector.numel())))
 
 
+def clip_factor(gradients: torch.Tensor, max_norm: float | torch.Tensor) -> torch.Tensor:
+    """What brings gradients to an L2 norm of ``max_norm`` (a number, or float32 []), 1 where it is less: float32 [].
+
+    As ``torch.nn.utils.clip_grad_norm_`` has it. On a GPU the host does not wait for it.
+    """
+    factor: torch.Tensor = (max_norm / (norm(gradients) + 1e-6)).clamp(max=1.0)
+    return factor
+
+
 def _plain(*vectors: torch.Tensor) -> bool:
     """Whether the kernels can read them: in the CPU's memory, without gaps."""
     return all(vector.device.type == "cpu" and vector.is_contiguous() for vector in vectors)
