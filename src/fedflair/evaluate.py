@@ -16,6 +16,8 @@ from fedflair.metrics import MultiLabelMetrics, Targets, multi_label_metrics
 from fedflair.setup import Setup
 
 CPU_BATCH_SIZE = 16
+# Batches after which the pages of the images that were scored are dropped.
+_DROP_AFTER = 64
 
 
 @dataclass(frozen=True)
@@ -85,4 +87,6 @@ def score_partition(parameters: torch.Tensor, partition: str, *, setup: Setup, b
     batches = [range(start, min(start + size, images.num_images)) for start in starts]
     for position, outputs in backend.map_unordered(score_batch, Scoring(parameters, partition), batches):
         logits[batches[position].start : batches[position].stop] = outputs
+        if position % _DROP_AFTER == 0:
+            images.drop_pages()
     return Scores(logits, Targets(*labels.sparse_targets(images, range(images.num_images)), labels.num_labels))

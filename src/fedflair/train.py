@@ -139,6 +139,7 @@ def train(config: TrainConfig) -> Path:
             state = setup.algorithm.observe(state, row)
             facts["seconds"] += time.perf_counter() - started
             log.log(row)
+            setup.store.drop_pages()
             release_freed_memory()
             if "val/loss" in row:
                 _checkpoint(folder, state, facts, states)

@@ -137,3 +137,29 @@ def test_prefetching_reaches_every_image_of_every_partition(tiny_store: Path):
         for images in (range(partition.num_images), np.array([0, 2, partition.num_images - 1]), range(0), range(3, 4)):
             partition.prefetch(images)
         assert before == [partition.encoded(image).tobytes() for image in range(partition.num_images)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="this system does not list a process's mappings")
+def test_pages_that_were_dropped_are_read_again(tmp_path: Path):
+    path = write_tiny_store(tmp_path / "store.hdf5")
+    store = open_store(path)
+
+    def contents() -> list[bytes]:
+        return [p.encoded(k).tobytes() for p in store.partitions.values() for k in range(p.num_images)]
+
+    before = contents()
+    assert _resident_kilobytes(path) >= sum(map(len, before)) / 1024
+    store.drop_pages()
+    assert _resident_kilobytes(path) == 0
+    assert contents() == before
+
+
+def _resident_kilobytes(path: Path) -> int:
+    """Of all mappings of this file in this process."""
+    total, inside = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split(" ")[0]:
+            inside = line.endswith(str(path))
+        elif inside and line.startswith("Rss:"):
+            total += int(line.split()[1])
+    return total
