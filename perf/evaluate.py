@@ -20,7 +20,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from peers.task import Task, contestant
+from peers.task import Task, contestant, device, device_name
 from peers.users import NUM_LABELS, write_users
 
 TOOLS = {"fedflair fp32": "own_evaluation", "fedflair bf16": "own_evaluation", "pfl": "pfl_evaluation"}
@@ -30,6 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--num_images", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", type=device, default="cpu", help="cpu or cuda")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     tools = [tool for tool in TOOLS if tool != "pfl" or importlib.util.find_spec("pfl") is not None]
@@ -37,7 +38,7 @@ def main() -> None:
     memory: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         store, pfl_path = write_users(Path(folder), [1], [arguments.num_images])
-        task = Task(store.path, pfl_path, NUM_LABELS, 1)
+        task = Task(store.path, pfl_path, NUM_LABELS, 1, device=arguments.device)
         running = [
             stack.enter_context(
                 contestant(tool, TOOLS[tool], replace(task, precision="bf16" if "bf16" in tool else "fp32"))
@@ -53,8 +54,18 @@ def main() -> None:
                 memory[process.name] = answer["peak_mb"]
     medians = {tool: statistics.median(values) for tool, values in speeds.items()}
     if arguments.json:
-        print(json.dumps({"images_per_second": speeds, "median": medians, "peak_mb": memory}))
+        print(
+            json.dumps(
+                {
+                    "device": device_name(arguments.device),
+                    "images_per_second": speeds,
+                    "median": medians,
+                    "peak_mb": memory,
+                }
+            )
+        )
         return
+    print(device_name(arguments.device))
     for tool, median in medians.items():
         ratio = f", {median / medians['pfl']:.2f} times pfl's" if "pfl" in medians else ""
         print(f"{tool:<14}{median:8.1f} images a second{ratio}, peak memory {memory[tool]:,.0f} MB")

@@ -25,7 +25,7 @@ from typing import Any
 
 from peers.limit import GFLOP_PER_IMAGE_STEP, product_limits
 from peers.network import write_weights
-from peers.task import Task, contestant
+from peers.task import Task, contestant, device, device_name
 from peers.users import NUM_LABELS, flair_sizes, write_users
 
 TOOLS = {"fedflair fp32": "own", "fedflair bf16": "own", "pfl": "pfl_flair", "plain loop": "plain_loop"}
@@ -48,17 +48,30 @@ def main() -> None:
     parser.add_argument("--cohort_size", type=int, default=20, help="users of FLAIR's sizes")
     parser.add_argument("--seed", type=int, default=1, help="which users of FLAIR's sizes")
     parser.add_argument("--norm", choices=["group", "frozen"], default="group")
+    parser.add_argument("--device", type=device, default="cpu", help="cpu or cuda")
     parser.add_argument("--tools", nargs="+", choices=list(TOOLS), default=list(TOOLS))
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     tools = [tool for tool in arguments.tools if tool != "pfl" or importlib.util.find_spec("pfl") is not None]
     cases = {size: _sizes(size, arguments.cohort_size, arguments.seed) for size in arguments.sizes}
-    limits = product_limits()
+    limits = product_limits(arguments.device)
     with tempfile.TemporaryDirectory() as folder:
-        results = compare(Path(folder), cases, tools, arguments.rounds, frozen=arguments.norm == "frozen")
+        results = compare(
+            Path(folder), cases, tools, arguments.rounds, frozen=arguments.norm == "frozen", on=arguments.device
+        )
     if arguments.json:
-        print(json.dumps({"limits_gflops": limits, "cases": cases, "results": _plain(results)}))
+        print(
+            json.dumps(
+                {
+                    "device": device_name(arguments.device),
+                    "limits_gflops": limits,
+                    "cases": cases,
+                    "results": _plain(results),
+                }
+            )
+        )
     else:
+        print(device_name(arguments.device))
         report(cases, results, limits)
 
 
@@ -69,12 +82,12 @@ def _sizes(size: str, cohort_size: int, seed: int) -> list[int]:
 
 
 def compare(
-    folder: Path, cases: dict[str, list[int]], tools: list[str], num_rounds: int, *, frozen: bool
+    folder: Path, cases: dict[str, list[int]], tools: list[str], num_rounds: int, *, frozen: bool, on: str
 ) -> dict[str, dict[str, Measured]]:
     """Results by case and tool; every tool runs a small round first."""
     sizes = [size for case in cases.values() for size in case]
     store, pfl_path = write_users(folder, sizes)
-    task = Task(store.path, pfl_path, NUM_LABELS, len(sizes))
+    task = Task(store.path, pfl_path, NUM_LABELS, len(sizes), device=on)
     if frozen:
         task = replace(task, weights_path=write_weights(folder, task.model_type, NUM_LABELS, task.image_size))
     results = {case: {tool: Measured() for tool in tools} for case in cases}
@@ -116,7 +129,7 @@ def report(
     for name, rates in limits.items():
         for kind, rate in rates.items():
             bound = GFLOP_PER_IMAGE_STEP / rate * 1e3
-            print(f"{name} {kind:<12}{rate:6.0f} GFLOP/s on all cores: {bound:5.1f} ms an image-step")
+            print(f"{name} {kind:<12}{rate:6.0f} GFLOP/s: {bound:5.1f} ms an image-step")
     for case, tools in results.items():
         users = "sizes, images a user: " + " ".join(map(str, sorted(cases[case])))
         print(f"\n{case} {users if case == 'flair' else 'images a user'}")

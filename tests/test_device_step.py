@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from fedflair.backends import Backend, Task, Worker
 from fedflair.client import LocalTraining, sgd_step, train_locally
 from fedflair.config import TrainConfig
 from fedflair.data.device_images import cropped, decode_to, random_crops
 from fedflair.data.federated import ClientData
-from fedflair.device_step import DeviceExamples, bucket
+from fedflair.device_step import DeviceExamples, bucket, empty_inputs, step_function
 from fedflair.evaluate import score_images
 from fedflair.full_gradient import full_gradient
 from fedflair.models import multi_label_cnn, small_cnn
@@ -61,8 +62,11 @@ def one_operator_thread() -> Iterator[None]:
 
 
 def network(norm: str = "group") -> nn.Module:
-    """small_cnn, with frozen BatchNorm in place of GroupNorm where ``norm`` says so."""
-    module = small_cnn.build("", 4, pretrained=False, weights=None, seed=1)
+    """small_cnn, with frozen BatchNorm in place of GroupNorm where ``norm`` says so; always the same."""
+    return with_norm(small_cnn.build("", 4, pretrained=False, weights=None, seed=1), norm)
+
+
+def with_norm(module: nn.Module, norm: str) -> nn.Module:
     if norm == "frozen":
         replace_modules(module, nn.GroupNorm, lambda old: FrozenBatchNorm2d(old.num_channels, old.eps))
     return module
@@ -247,3 +251,21 @@ def test_evaluation_follows_the_hosts(tiny_store: Path) -> None:
         for model in (host_model(copy.deepcopy(setup.module)), device_model(copy.deepcopy(setup.module)))
     ]
     assert np.abs(logits[0] - logits[1]).max() < 0.01 * np.abs(logits[0]).max()
+
+
+@pytest.mark.skipif(torch.version.cuda is None, reason="this torch knows no GPUs")
+@pytest.mark.parametrize("norm", ["group", "frozen"])
+def test_a_step_stays_on_the_gpu(norm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Tensors that say they are on a GPU and hold no numbers: mixing them with the CPU's, or asking for a value, raises.
+    # Only the backward pass is left out, whose engine asks the driver.
+    monkeypatch.setattr(torch.autograd, "grad", lambda loss, inputs, **options: [torch.zeros_like(t) for t in inputs])
+    device = torch.device("cuda")
+    with FakeTensorMode(), device:
+        module = with_norm(small_cnn.SmallCNN(4), norm)
+        monkeypatch.setattr(module, "to", lambda device: module)
+        model = flatten(module, device, cuda_graphs=False)
+        inputs = empty_inputs(4, torch.empty(9, 4))
+        step_function(model, inputs, 32, descend=True)()
+        assert (inputs.loss.device.type, model.parameters.device.type) == ("cuda", "cuda")
+        with pytest.raises(DataDependentOutputException):
+            float(inputs.loss)

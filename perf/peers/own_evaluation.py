@@ -22,7 +22,7 @@ def serve(task: Task, receive: Receive, reply: Reply) -> None:
         pretrained_weights=task.weights_path,
         cohort_size=1,
         precision=task.precision,
-        device="cpu",
+        device=task.device,
     )
     setup = make_setup(config, noise_seed=0)
     parameters = initial_state(setup).parameters

@@ -12,7 +12,7 @@ from peers.task import Receive, Reply, Task
 
 def serve(task: Task, receive: Receive, reply: Reply) -> None:
     torch.manual_seed(0)
-    model = PeerNetwork(task)
+    model = PeerNetwork(task).to(task.device)
     parameters = [p for p in model.parameters() if p.requires_grad]
     server_optimizer = torch.optim.AdamW(parameters, 0.1, eps=0.01, betas=(0.9, 0.99), weight_decay=0.0)
     while users := receive():
@@ -23,6 +23,7 @@ def serve(task: Task, receive: Receive, reply: Reply) -> None:
                 for p, value in zip(parameters, server):
                     p.copy_(value)
             pixels, targets = read_user(task.pfl_path, "train", user_id, task.num_labels)
+            pixels, targets = pixels.to(task.device), targets.to(task.device)
             optimizer = torch.optim.SGD(parameters, lr=task.learning_rate)
             for _ in range(task.num_epochs):
                 for start in range(0, len(pixels), task.batch_size):

@@ -8,11 +8,14 @@ import os
 import subprocess
 import sys
 import time
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 Receive = Callable[[], list[str] | None]
 Reply = Callable[[dict[str, Any]], None]
@@ -24,6 +27,7 @@ class Task:
 
     store_path: the packed store; pfl_path: the same users and pixels in pfl-research's layout.
     weights_path: initial weights, with frozen BatchNorm; None is a network from scratch, with GroupNorm.
+    device: cpu, or cuda.
     """
 
     store_path: Path
@@ -31,6 +35,7 @@ class Task:
     num_labels: int
     num_users: int
     precision: str = "fp32"
+    device: str = "cpu"
     model_type: str = "resnet18"
     weights_path: Path | None = None
     image_size: int = 224
@@ -59,12 +64,27 @@ class Contestant:
         return result
 
 
+def device(text: str) -> str:
+    """The value of ``--device``, refused where there is no such device."""
+    if text not in ("cpu", "cuda"):
+        raise ArgumentTypeError(f"{text}: choose cpu or cuda")
+    if text == "cuda" and not torch.cuda.is_available():
+        raise ArgumentTypeError("this machine has no usable GPU")
+    return text
+
+
+def device_name(device: str) -> str:
+    """What the comparison ran on, in words."""
+    return torch.cuda.get_device_name() if device == "cuda" else f"{len(os.sched_getaffinity(0))} cores"
+
+
 @contextmanager
 def contestant(name: str, module: str, task: Task) -> Iterator[Contestant]:
     """Starts ``peers.<module>`` in a process of its own; ends it with the block."""
     words = json.dumps({key: str(value) if isinstance(value, Path) else value for key, value in asdict(task).items()})
     command = [sys.executable, "-m", "peers.task", module, words]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
+    environment["PFL_PYTORCH_DEVICE"] = task.device
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
@@ -96,6 +116,8 @@ def _serve(module: str, words: str) -> None:
         return users
 
     def reply(facts: dict[str, Any]) -> None:
+        if task.device == "cuda":
+            torch.cuda.synchronize()
         print(json.dumps({"seconds": time.perf_counter() - started, **facts}), file=answers, flush=True)
 
     importlib.import_module(f"peers.{module}").serve(task, receive, reply)

@@ -74,10 +74,10 @@ class DeviceExamples:
         num_rows = len(batch) if form.capture is None else bucket(len(batch), self._batch_size)
         key = (num_rows, self._targets.shape[1], self._image_size, descend)
         captured = form.steps.get(key)
-        inputs = _empty_inputs(num_rows, self._targets) if captured is None else captured.inputs
+        inputs = empty_inputs(num_rows, self._targets) if captured is None else captured.inputs
         self._fill(inputs, batch, divisor)
         if captured is None:
-            captured = CapturedStep(inputs, _step_function(model, inputs, self._image_size, descend=descend))
+            captured = CapturedStep(inputs, step_function(model, inputs, self._image_size, descend=descend))
             if form.capture is not None:
                 form.steps[key] = captured
         captured.run()
@@ -110,7 +110,7 @@ def _form(model: FlatModel) -> DeviceForm:
     return model.on_device
 
 
-def _empty_inputs(num_rows: int, targets: torch.Tensor) -> StepInputs:
+def empty_inputs(num_rows: int, targets: torch.Tensor) -> StepInputs:
     device = targets.device
     return StepInputs(
         pixels=torch.empty((num_rows, SIDE, SIDE, 3), dtype=torch.uint8, device=device),
@@ -121,7 +121,7 @@ def _empty_inputs(num_rows: int, targets: torch.Tensor) -> StepInputs:
     )
 
 
-def _step_function(model: FlatModel, inputs: StepInputs, image_size: int, *, descend: bool) -> Callable[[], None]:
+def step_function(model: FlatModel, inputs: StepInputs, image_size: int, *, descend: bool) -> Callable[[], None]:
     """The gradient of ``inputs``' loss, and where ``descend`` the step along it; captured where the model captures."""
     form = _form(model)
 
