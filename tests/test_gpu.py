@@ -49,7 +49,8 @@ def test_replayed_steps_equal_those_without_a_graph(precision: Precision, pretra
             deltas.append(delta)
         size = float(deltas[0].norm())
         assert size > 0
-        assert float((deltas[1] - deltas[0]).norm()) < 0.05 * size
+        # Padded batches may take other kernels, which round elsewhere; a wrong step would be off by about 1.
+        assert float((deltas[1] - deltas[0]).norm()) < (0.05 if precision == "fp32" else 0.2) * size
         assert float((deltas[2] - deltas[1]).norm()) < 0.01 * size
     assert graphed.on_device is not None
     assert sorted(graphed.on_device.steps) == [(n, 4, 64, True) for n in (1, 2, 4, 8, 16)]
