@@ -51,7 +51,7 @@ OPTIONS = {
 }
 # Chances of each kind; what takes the driver along costs a whole start of Ray.
 KINDS = {"worker killed": 0.75, "worker stopped": 0.1, "driver killed": 0.1, "raylet killed": 0.05}
-MEAN_SECONDS = 2.0
+MEAN_SECONDS = 1.5
 MEGABYTE = 2**20
 
 # Tracebacks, lines of Ray's C++ logs, and what it prints of its raylets and workers.

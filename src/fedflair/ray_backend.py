@@ -251,7 +251,7 @@ class _Pool:
         if self._stop.is_set():
             raise Interrupted("stopped")
         if not self._raylet_alive():
-            raise WorkerError("Ray's own process here (raylet) was lost")
+            raise WorkerError("cut off from Ray: its process here (raylet) was lost")
 
 
 def worker_plan(setup: Setup, gpus: float) -> WorkerPlan:
