@@ -32,6 +32,7 @@ import torch
 from fedflair.checkpoint import load_state
 from fedflair.data.synthetic import synthesize
 from fedflair.tracking import RunFolder, read_rows
+from processes import MEGABYTE, memory, processes, title
 
 OPTIONS = {
     "model": "small_cnn",
@@ -52,7 +53,6 @@ OPTIONS = {
 # Chances of each kind; what takes the driver along costs a whole start of Ray.
 KINDS = {"worker killed": 0.75, "worker stopped": 0.1, "driver killed": 0.1, "raylet killed": 0.05}
 MEAN_SECONDS = 1.5
-MEGABYTE = 2**20
 
 # Tracebacks, lines of Ray's C++ logs, and what it prints of its raylets and workers.
 FOREIGN = r"^(?:Traceback|\[20\d\d-\S+ \S+ [A-Z] |.{0,9}\((?:raylet|RayWorker|pid)).*$"
@@ -181,40 +181,13 @@ def equal(calm: Path, run: Path) -> bool:
     return torch.equal(one.parameters, two.parameters) and states and rows[0] == rows[1] and ledgers[0] == ledgers[1]
 
 
-def processes(name: str) -> list[int]:
-    """Processes whose command's last part starts with ``name``, among this process's descendants."""
-    return [pid for pid in descendants(os.getpid()) if _title(pid).rpartition("/")[2].startswith(name)]
-
-
-def descendants(pid: int) -> list[int]:
-    children: list[int] = []
-    for file in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            children += [int(word) for word in file.read_text().split()]
-    return children + [grandchild for child in children for grandchild in descendants(child)]
-
-
-def memory(pid: int) -> list[int]:
-    """Resident bytes of a process, without what it shares; nothing where it has ended."""
-    with contextlib.suppress(OSError, IndexError):
-        pages = Path(f"/proc/{pid}/statm").read_text().split()
-        return [(int(pages[1]) - int(pages[2])) * os.sysconf("SC_PAGESIZE")]
-    return []
-
-
 def wait_for_the_end_of(workers: set[int]) -> None:
     """Raises RuntimeError where worker processes outlive their driver by more than 30 s."""
     deadline = time.monotonic() + 30
-    while orphans := [pid for pid in workers if _title(pid).startswith("ray::")]:
+    while orphans := [pid for pid in workers if title(pid).startswith("ray::")]:
         if time.monotonic() > deadline:
             raise RuntimeError(f"workers that outlived their driver: {orphans}")
         time.sleep(0.1)
-
-
-def _title(pid: int) -> str:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode(errors="replace")
-    return ""
 
 
 if __name__ == "__main__":
