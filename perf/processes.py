@@ -39,6 +39,14 @@ def shared_memory(pid: int) -> int:
     return 0
 
 
+def processor_seconds(pid: int) -> float:
+    """Processor time that a process has used, all threads together; 0 where it has ended."""
+    with contextlib.suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return 0.0
+
+
 def title(pid: int) -> str:
     """The first word of a process's command line; empty where it has ended."""
     with contextlib.suppress(OSError):

@@ -1,23 +1,23 @@
 """What Ray costs: rounds with 2 workers against rounds with 2 threads, scaling over workers, and the time of a client.
 
     python perf/scale.py                                       # ResNet-18 at 224 pixels, about 10 minutes on 2 cores
-    python perf/scale.py --model_type squeezenet1_1 --image_size 64 --repeats 2
+    python perf/scale.py --model_type squeezenet1_1 --image_size 64
 
-The users are a FLAIR-like store's. Threads and workers take the same rounds from the same state, in turn, and the
-medians are compared. What Ray adds is a little for each group, whose number hardly depends on the cohort's size from a
-hundred clients on; so its share is also given for a round of 200 clients, from the cost of a group and the time of a
-client as measured here.
+Rounds of 200 clients of a FLAIR-like store, each cut at 16 images. Threads and workers take the same rounds from the
+same state, in turn; each round gives a ratio, and their median counts. So does processor time, of this process and of
+all that it started, which a busy machine disturbs less. Both include aggregation, neither includes evaluation.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import statistics
 import sys
 import tempfile
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,28 +26,34 @@ from fedflair.aggregate import cohort_groups
 from fedflair.backends import Backend, choose_backend, thread_backend
 from fedflair.config import TrainConfig
 from fedflair.data.synthetic import synthesize
-from fedflair.data.synthetic_users import sizes_by_partition
 from fedflair.server import ServerState
 from fedflair.setup import Setup, initial_state, make_setup
 from fedflair.train import run_round
+from processes import descendants, processor_seconds
 
-COHORT = 200
-NUM_USERS = 51_414
 LIMIT = 0.05
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of a round. seconds: from its start to its end. processor: of all processes together."""
+
+    seconds: float
+    processor: float
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model_type", default="resnet18")
     parser.add_argument("--image_size", type=int, default=224)
-    parser.add_argument("--cohort_size", type=int, default=12)
+    parser.add_argument("--cohort_size", type=int, default=200)
     parser.add_argument("--max_num_user_images", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "store.hdf5"
         with contextlib.redirect_stdout(sys.stderr):
-            synthesize(output=store, num_users=200)
+            synthesize(output=store, num_users=2 * arguments.cohort_size)
         config = TrainConfig(
             data_path=store,
             pretrained=False,
@@ -60,39 +66,39 @@ def main() -> None:
             num_threads=2,
         )
         setup = make_setup(config, noise_seed=0)
+        half = make_setup(replace(config, cohort_size=arguments.cohort_size // 2), noise_seed=0)
         state = initial_state(setup)
         fixed, per_image = client_time(setup, state)
         print(f"{arguments.model_type} at {arguments.image_size} px, {state.parameters.numel():,} parameters")
-        print(f"a client               {fixed:.3f} s + {per_image:.3f} s an image (2 epochs, one core)")
-        small = make_setup(replace(config, cohort_size=arguments.cohort_size // 2), noise_seed=0)
-        one_worker = make_setup(replace(config, workers=1), noise_seed=0)
+        print(f"a client          {fixed:.3f} s + {per_image:.4f} s an image (2 epochs, one core)", flush=True)
         with thread_backend(setup) as threads, choose_backend(setup) as workers:
-            in_threads, in_workers = in_turn(setup, state, threads, workers, arguments.repeats)
-        with choose_backend(one_worker) as worker:
-            strong = statistics.median(seconds(setup, state, worker, k) for k in rounds(arguments.repeats))
-            weak = statistics.median(seconds(small, state, worker, k) for k in rounds(arguments.repeats))
+            warm_up(setup, state, [threads, workers])
+            in_threads, in_workers = in_turn(setup, state, [threads, workers], arguments.repeats)
+        with choose_backend(make_setup(replace(config, workers=1), noise_seed=0)) as worker:
+            warm_up(setup, state, [worker])
+            (strong,) = in_turn(setup, state, [worker], 1)
+            (weak,) = in_turn(half, state, [worker], 1)
     groups = len(groups_of(setup, 1))
-    added = max(0.0, (in_workers - in_threads) / groups)
-    print(f"a round of {arguments.cohort_size:<4}        threads {in_threads:.2f} s, workers {in_workers:.2f} s")
-    print(f"measured overhead      {in_workers / in_threads - 1:+.1%}, {added * 1e3:.0f} ms a group ({groups} groups)")
-    sizes = np.minimum(sizes_by_partition(NUM_USERS, 0)["train"], 512)
-    cohort = {str(k): int(n) for k, n in enumerate(np.random.default_rng(0).choice(sizes, COHORT, replace=False))}
-    published = len(cohort_groups(list(cohort), cohort.__getitem__))
-    training = (COHORT * fixed + COHORT * float(sizes.mean()) * per_image) / 2
-    share = published * added / training
-    print(f"a round of {COHORT} clients  {training:.0f} s of training on 2 workers, {published} groups")
-    print(f"overhead there         {share:.2%} (limit {LIMIT:.0%}): {'ok' if share < LIMIT else 'TOO MUCH'}")
+    print(f"a round           {arguments.cohort_size} clients, {num_images(setup, 1)} images, {groups} groups")
+    for what in ("seconds", "processor"):
+        pairs = [(getattr(one, what), getattr(two, what)) for one, two in zip(in_threads, in_workers)]
+        share = statistics.median(two / one - 1 for one, two in pairs)
+        print(
+            f"{what:<18}threads {statistics.median(one for one, _ in pairs):.2f}, "
+            f"workers {statistics.median(two for _, two in pairs):.2f}: {share:+.1%} "
+            f"(limit {LIMIT:.0%}): {'ok' if share < LIMIT else 'TOO MUCH'}; "
+            + ", ".join(f"{one:.2f} -> {two:.2f}" for one, two in pairs)
+        )
     size = state.parameters.numel() * 4 / 1e6
-    print(f"bytes a round          {size:.0f} MB to each node, {published} x {size:.0f} MB back; fast: once a worker")
+    print(f"bytes a round     {size:.0f} MB to each node, {groups} x {size:.0f} MB back; fast: once a worker")
+    first = in_workers[0].seconds
+    print(f"strong scaling    the same round: 1 worker {strong[0].seconds:.1f} s, 2 workers {first:.1f} s")
     print(
-        f"strong scaling         1 worker {strong:.2f} s, 2 workers {in_workers:.2f} s: {strong / in_workers / 2:.0%}"
+        f"                  {strong[0].seconds / first:.2f} times as fast, efficiency {strong[0].seconds / first / 2:.0%}"
     )
-    print(f"weak scaling           1 worker, half the cohort {weak:.2f} s; 2 workers {in_workers:.2f} s")
-
-
-def rounds(repeats: int) -> range:
-    """Rounds to measure; the first is for warming up."""
-    return range(1, repeats + 1)
+    rates = [num_images(half, 1) / weak[0].seconds, num_images(setup, 1) / first]
+    print(f"weak scaling      1 worker, half the cohort {rates[0]:.1f} images/s; 2 workers, all of it {rates[1]:.1f}")
+    print(f"                  efficiency {rates[1] / rates[0] / 2:.0%}")
 
 
 def groups_of(setup: Setup, round_: int) -> list[list[str]]:
@@ -100,22 +106,35 @@ def groups_of(setup: Setup, round_: int) -> list[list[str]]:
     return cohort_groups(setup.sampler.sample(round_), lambda client: min(setup.dataset.num_images(client), most))
 
 
-def seconds(setup: Setup, state: ServerState, backend: Backend, round_: int) -> float:
-    """Time of one round from ``state``, as if it were round ``round_``."""
-    started = time.perf_counter()
-    run_round(replace(state, round=round_), setup.sampler.sample(round_), setup=setup, backend=backend)
-    return time.perf_counter() - started
+def num_images(setup: Setup, round_: int) -> int:
+    """Images that the clients of a round train on."""
+    most = setup.config.max_num_user_images
+    return sum(min(setup.dataset.num_images(client), most) for client in setup.sampler.sample(round_))
 
 
-def in_turn(setup: Setup, state: ServerState, threads: Backend, workers: Backend, repeats: int) -> tuple[float, float]:
-    """Median times of the same rounds on both backends."""
-    times: dict[int, list[float]] = {0: [], 1: []}
-    for backend in (threads, workers):
-        seconds(setup, state, backend, 0)
-    for round_ in rounds(repeats):
-        for index, backend in enumerate((threads, workers)):
-            times[index].append(seconds(setup, state, backend, round_))
-    return statistics.median(times[0]), statistics.median(times[1])
+def in_turn(setup: Setup, state: ServerState, backends: list[Backend], repeats: int) -> list[list[Cost]]:
+    """Costs of rounds 1 to ``repeats`` from ``state``, for each backend; each round on all of them in turn."""
+    costs: list[list[Cost]] = [[] for _ in backends]
+    for round_ in range(1, repeats + 1):
+        cohort = setup.sampler.sample(round_)
+        for found, backend in zip(costs, backends):
+            started, before = time.perf_counter(), all_processor_seconds()
+            run_round(replace(state, round=round_), cohort, setup=setup, backend=backend)
+            found.append(Cost(time.perf_counter() - started, all_processor_seconds() - before))
+    return costs
+
+
+def warm_up(setup: Setup, state: ServerState, backends: list[Backend]) -> None:
+    """A small round on each, after which all its workers have joined and have their memory."""
+    cohort = setup.sampler.sample(0)[:16]
+    for backend in backends:
+        for _ in range(3):
+            run_round(state, cohort, setup=setup, backend=backend)
+
+
+def all_processor_seconds() -> float:
+    """Processor time of this process and of those that it started and that are still there."""
+    return sum(processor_seconds(pid) for pid in [os.getpid(), *descendants(os.getpid())])
 
 
 def client_time(setup: Setup, state: ServerState) -> tuple[float, float]:
@@ -126,11 +145,12 @@ def client_time(setup: Setup, state: ServerState) -> tuple[float, float]:
     alone = make_setup(replace(setup.config, workers=0, num_threads=1), noise_seed=0)
     with thread_backend(alone) as backend:
         run_round(state, [next(iter(chosen.values()))], setup=alone, backend=backend)
-        for size, client in sorted(chosen.items()):
-            started = time.perf_counter()
-            run_round(state, [client], setup=alone, backend=backend)
-            sizes.append(size)
-            times.append(time.perf_counter() - started)
+        for _ in range(3):
+            for size, client in sorted(chosen.items()):
+                started = time.perf_counter()
+                run_round(state, [client], setup=alone, backend=backend)
+                sizes.append(size)
+                times.append(time.perf_counter() - started)
     per_image, fixed = np.polyfit(sizes, times, 1)
     return max(float(fixed), 0.0), float(per_image)
 
