@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import torch
 
 ray = pytest.importorskip("ray")
 
+from fedflair.aggregate import UpdateSum  # noqa: E402
 from fedflair.backends import Backend, Worker  # noqa: E402
 from fedflair.checkpoint import load_state  # noqa: E402
 from fedflair.cli import main  # noqa: E402
@@ -26,7 +28,7 @@ from fedflair.config import TrainConfig  # noqa: E402
 from fedflair.errors import ConfigError, Interrupted, WorkerError  # noqa: E402
 from fedflair.ray_backend import named, ray_backend, worker_plan  # noqa: E402
 from fedflair.ray_cluster import connected, gpu_share  # noqa: E402
-from fedflair.ray_worker import placed  # noqa: E402
+from fedflair.ray_worker import RayWorker, Started, placed  # noqa: E402
 from fedflair.server import Broadcast  # noqa: E402
 from fedflair.setup import make_setup, make_worker_setup  # noqa: E402
 from fedflair.tracking import RunFolder, read_rows  # noqa: E402
@@ -349,6 +351,20 @@ def test_tensors_are_found_and_copied_wherever_they_are() -> None:
     assert torch.equal(copy[0].parameters, tensor)
     assert copy[0].algorithm_state["momentum"].data_ptr() != tensor.data_ptr()
     assert placed(nested, torch.device("cpu")).parameters is tensor
+
+
+def test_a_worker_at_rest_keeps_nothing_of_the_round(cluster: None, tiny_store: Path) -> None:
+    worker = RayWorker()
+    assert isinstance(worker.start(worker_plan(make_setup(config_of(tiny_store), 0), gpus=0.0)), Started)
+    server, result = Broadcast(0, torch.arange(3.0), {}, 1.0), UpdateSum(torch.ones(3))
+    held = [weakref.ref(tensor) for tensor in (server.parameters, result.delta)]
+    assert worker.run(1, lambda worker, shared, item: item, server, result, keep=True) is None
+    del server, result
+    # Both are kept for the next group of the round.
+    assert all(reference() is not None for reference in held)
+    worker.rest()
+    assert [reference() for reference in held] == [None, None]
+    assert worker.take() is None
 
 
 def test_items_have_names() -> None:

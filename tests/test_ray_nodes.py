@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,8 +17,11 @@ ray = pytest.importorskip("ray")
 
 from ray.cluster_utils import Cluster  # noqa: E402
 
+from fedflair.backends import Worker  # noqa: E402
 from fedflair.checkpoint import load_state  # noqa: E402
 from fedflair.errors import ConfigError  # noqa: E402
+from fedflair.ray_backend import ray_backend  # noqa: E402
+from fedflair.setup import make_setup  # noqa: E402
 from fedflair.tracking import RunFolder  # noqa: E402
 from fedflair.train import train  # noqa: E402
 from tests.processes import forget_ended_processes  # noqa: E402
@@ -61,6 +66,35 @@ def test_a_node_may_join_late_and_another_may_be_lost(head: Cluster, tiny_store:
     one, two = (load_state(RunFolder(folder).last, torch.device("cpu"))[0] for folder in (calm, shaken.path))
     assert torch.equal(one.parameters, two.parameters)
     assert timeless_rows(calm) == timeless_rows(shaken.path)
+
+
+@pytest.fixture
+def two_gpus() -> Iterator[Cluster]:
+    """A node that says it has two GPUs; Ray deals them out by number, whether or not there are any."""
+    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 2, "num_gpus": 2})
+    yield cluster
+    cluster.shutdown()
+    forget_ended_processes()
+
+
+def visible_gpus(worker: Worker, shared: float, item: int) -> str:
+    time.sleep(shared)
+    return os.environ["CUDA_VISIBLE_DEVICES"]
+
+
+def test_each_of_two_workers_sees_a_gpu_of_its_own(two_gpus: Cluster, tiny_store: Path) -> None:
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    # A quarter of a GPU each: Ray alone would put both on the first.
+    config = small_config(tiny_store, device="auto", workers=2, gpus_per_worker=0.25, ray_address=two_gpus.address)
+    try:
+        with ray_backend(make_setup(config, noise_seed=0)) as backend:
+            seen: set[str] = set()
+            deadline = time.monotonic() + 60
+            while len(seen) < 2 and time.monotonic() < deadline:
+                seen |= {gpus for _, gpus in backend.map_unordered(visible_gpus, 0.2, range(4))}
+    finally:
+        ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    assert seen == {"0", "1"}
 
 
 def wait_for_rounds(run: RunFolder, num_rounds: int) -> None:
