@@ -154,9 +154,11 @@ class _Pool:
                     for slot in holders:
                         if slot.pending is None:
                             self._assign(slot, slot.actor.take.remote())
-                results = [result for slot in self._answered() for result in self._settle(slot, waiting, keep)]
+                answers = deque(answer for slot in self._answered() for answer in self._settle(slot, waiting, keep))
+                # The workers have their next items before this process turns to what they sent.
                 hand_out()
-                yield from results
+                while answers:
+                    yield self._owned(*answers.popleft())
         finally:
             for slot in [slot for slot in self._slots if slot.item or slot.kept]:
                 self._drop(slot)
@@ -190,7 +192,7 @@ class _Pool:
         return answered + [slot for slot in late if slot not in answered]
 
     def _settle(self, slot: _Slot, waiting: deque[_Item], keep: bool) -> list[tuple[int, Any]]:
-        """Takes in a worker's answer; what was lost or failed goes to the front of ``waiting``."""
+        """Takes in a worker's answer, still in shared memory; what was lost or failed goes first in ``waiting``."""
         try:
             answer = ray.get(slot.pending, timeout=0)
         except ray.exceptions.GetTimeoutError:
@@ -207,14 +209,16 @@ class _Pool:
             slot.started = answer
             return []
         if item is not None and not keep:
-            return [(item.position, placed(answer, self._device, copy=True))]
+            return [(item.position, answer)]
         if item is not None:
             slot.kept.append(item)
             return []
         first, *rest = slot.kept
         slot.kept = []
-        empty = [(item.position, UpdateSum()) for item in rest]
-        return [(first.position, placed(answer, self._device, copy=True)), *empty]
+        return [(first.position, answer), *((item.position, UpdateSum()) for item in rest)]
+
+    def _owned(self, position: int, answer: Any) -> tuple[int, Any]:
+        return position, placed(answer, self._device, copy=True)
 
     def _lose(self, slot: _Slot, waiting: deque[_Item], what: str) -> None:
         # Workers end with their node's raylet.
