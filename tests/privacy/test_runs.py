@@ -185,7 +185,7 @@ def test_what_epsilon_does_not_cover_is_marked_in_every_metrics_file(run_of: Any
     events = EventAccumulator(str(folder.path / "tensorboard")).Reload()
     (words,) = events.Tensors("not_covered_by_epsilon/text_summary")
     assert b"the run's epsilon does not cover it" in words.tensor_proto.string_val[0]
-    assert read_summary(folder)["not_covered_by_epsilon"] == ["best_round", "seconds", "val", "test"]
+    assert read_summary(folder)["not_covered_by_epsilon"] == ["best_round", "seconds", "val", "test", "label_ap.json"]
 
 
 def test_the_report_says_what_is_not_covered(

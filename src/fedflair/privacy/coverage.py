@@ -16,7 +16,8 @@ TUNING = (
     "numbers, costs privacy that no epsilon here counts."
 )
 _COVERED = frozenset({"round", "privacy/clipping_bound", "privacy/noise_std"})
-SUMMARY = ["best_round", "seconds", "val", "test"]
+# Of summary.json, with the file beside it that has nothing but such numbers.
+SUMMARY = ["best_round", "seconds", "val", "test", "label_ap.json"]
 WORDS = (
     "Every number here but privacy/clipping_bound and privacy/noise_std is computed without noise from users' data: "
     "the run's epsilon does not cover it."
