@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 from torchvision import models, transforms
@@ -64,7 +65,7 @@ def write_weights(folder: Path, model_type: str, num_labels: int, image_size: in
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = 1.0
     with torch.no_grad():
-        network(train_inputs(decode(pictures(32)), image_size, stream(0, "perf")))
+        network(train_inputs(decode([np.frombuffer(p, np.uint8) for p in pictures(32)]), image_size, stream(0, "perf")))
     path = folder / "weights.pth"
     torch.save(network.state_dict(), path)
     return path
