@@ -66,6 +66,8 @@ def run_round(
     for index, partial in backend.map_unordered(train_group, server, work):
         states.put(state.round, partial.client_states)
         tree.add(index, replace(partial, client_states={}))
+    # What clients needed is free now, and what the server needs does not fit into its gaps.
+    release_freed_memory()
     cohort_sum = seen = tree.total
     total = torch.zeros_like(state.parameters) if cohort_sum.delta is None else cohort_sum.delta
     if mechanism.name == "none":
