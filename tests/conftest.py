@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import secrets
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from fedflair.ray_cluster import LOOPBACK
 
 # Read when Ray is imported. A token of our own, so that none is written to the home folder.
 os.environ.update({**LOOPBACK, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)})
+
+# Where the suite is started in the background, SIGINT is ignored, and processes that tests start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # On a busy machine an example may take any time.
 settings.register_profile("any time", deadline=None)
