@@ -216,7 +216,9 @@ def test_a_lost_raylet_ends_the_run_in_one_line(tiny_store: Path, tmp_path: Path
     assert "(raylet) was lost" in closing
     assert closing.endswith(f"continue with: fedflair train --resume --run {run.path}")
     # What the run said of itself when it started, and nothing of Ray's.
-    assert [line.split(":")[0] for line in before] == [
+    # But for a worker that went first.
+    said_before = [line.split(":")[0] for line in before if not line.endswith("done again elsewhere")]
+    assert said_before == [
         "flair",
         "squeezenet1_1 from scratch, 724,548 parameters, 32 px, cpu",
         "run folder",
