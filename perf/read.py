@@ -30,6 +30,7 @@ import time
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -212,32 +213,32 @@ def measure(names: Iterable[str], folder: Path, arguments: argparse.Namespace, *
     return {name: statistics.median(values) for name, values in measured.items()}
 
 
-def compare(folder: Path, arguments: argparse.Namespace) -> dict[str, object]:
+def compare(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
-    result: dict[str, object] = {"num_users": arguments.num_users, "bytes": sizes, "cores": os.cpu_count()}
+    result: dict[str, Any] = {"num_users": arguments.num_users, "bytes": sizes, "cores": os.cpu_count()}
     for state, cold in (("warm", False), ("cold", True)):
         opened = measure(OPENERS, folder, arguments, cold=cold)
         rates = measure(READERS, folder, arguments, cold=cold)
         base = rates["pfl-research, pixels"]
         ratios = {wanted: rates[f"fedflair, {wanted}"] / base for wanted in WANTED}
         result[state] = {"seconds to open": opened, "users a second": rates, "ratios": ratios}
-    warm, cold = (result[state]["users a second"] for state in ("warm", "cold"))  # type: ignore[index]
+    warm, cold = (result[state]["users a second"] for state in ("warm", "cold"))
     base = cold["pfl-research, pixels"]
     result["ratios at full scale"] = {wanted: warm[f"fedflair, {wanted}"] / base for wanted in WANTED}
     return result
 
 
-def show(result: dict[str, object]) -> None:
+def show(result: dict[str, Any]) -> None:
     print(f"{result['num_users']:,} users; {result['bytes']}; {result['cores']} cores")
     for state in ("warm", "cold"):
-        part: dict[str, dict[str, float]] = result[state]  # type: ignore[assignment]
+        part: dict[str, dict[str, float]] = result[state]
         for name, seconds in part["seconds to open"].items():
             print(f"{state}  {name:42} opens in {seconds:8.3f} s")
         for name, rate in part["users a second"].items():
             print(f"{state}  {name:42} {rate:10,.1f} users/s")
         for wanted, ratio in part["ratios"].items():
             print(f"{state}  ratio for {wanted}: {ratio:.2f} (wanted: at least {WANTED[wanted]:.0f})")
-    full: dict[str, float] = result["ratios at full scale"]  # type: ignore[assignment]
+    full: dict[str, float] = result["ratios at full scale"]
     for wanted, ratio in full.items():
         print(f"fedflair warm, pfl-research cold: {wanted}: {ratio:.2f} (wanted: at least {WANTED[wanted]:.0f})")
 

@@ -14,7 +14,9 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Iterable
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -81,8 +83,10 @@ def distinct_fine(part: PartitionLabels) -> npt.NDArray[np.int64]:
     return np.bincount(pairs // len(FINE_NAMES), minlength=len(part.user_ids))
 
 
-def distribution(name: str, values: object, published: Distribution, *, exact: bool) -> int:
-    counts = np.concatenate(list(values))  # type: ignore[call-overload]
+def distribution(
+    name: str, values: Iterable[npt.NDArray[np.integer[Any]]], published: Distribution, *, exact: bool
+) -> int:
+    counts = np.concatenate(list(values))
     order = TOLERANCE * (not exact)
     misses = line(f"{name}: mean", float(counts.mean()), published.mean, TOLERANCE)
     if published.std is not None:

@@ -6,11 +6,12 @@ import io
 import os
 import secrets
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import settings
 from PIL import Image
 
@@ -70,6 +71,15 @@ def write_tiny_store(
         relation = dict(zip(FINE_LABELS, ("animal", "animal", "food", "outdoor", "plant")))
         writer.metadata(StoreMetadata(LABELS, FINE_LABELS, relation, {"source": "test"}))
     return path
+
+
+@pytest.fixture
+def one_operator_thread() -> Iterator[None]:
+    """As in training."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -32,6 +32,8 @@ from fedflair.train import run_round
 from tests.conftest import jpeg
 
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("one_operator_thread")
+
 OPTIONS = LocalTraining(learning_rate=0.05, num_epochs=2, batch_size=12, max_grad_norm=1.0, image_size=32)
 
 # A pixel in a hundred thousand is a level of 255 apart, and where two values tie but for rounding, ReLU and max pooling
@@ -50,15 +52,6 @@ class Replays:
         for _ in range(3):
             function()
         return function
-
-
-@pytest.fixture(autouse=True)
-def one_operator_thread() -> Iterator[None]:
-    """As in training."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def network(norm: str = "group") -> nn.Module:

@@ -68,5 +68,5 @@ def _part_elsewhere(
 def _part(model: FlatModel, inputs: torch.Tensor, targets: torch.Tensor, share: float) -> torch.Tensor:
     model.clear_gradients()
     loss = binary_cross_entropy_with_logits(model.logits(inputs), targets) * share
-    loss.backward()  # type: ignore[no-untyped-call]
+    torch.autograd.backward(loss)
     return loss.detach()

@@ -55,7 +55,7 @@ def _host_gradient(
         targets = labels[torch.from_numpy(batch)].to(model.device)
         model.clear_gradients()
         loss = binary_cross_entropy_with_logits(model.logits(inputs), targets) * len(batch)
-        (loss / client.num_examples).backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss / client.num_examples)
         return loss.detach()
 
     return gradient

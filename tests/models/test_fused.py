@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,16 +24,10 @@ from fedflair.sampling import stream
 CPU = torch.device("cpu")
 OPTIONS = LocalTraining(learning_rate=0.05, num_epochs=2, batch_size=4, max_grad_norm=1.0, image_size=32)
 
-pytestmark = pytest.mark.skipif(library() is None, reason="this machine has no C compiler")
-
-
-@pytest.fixture(autouse=True)
-def one_operator_thread() -> Iterator[None]:
-    """As in training."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = [
+    pytest.mark.skipif(library() is None, reason="this machine has no C compiler"),
+    pytest.mark.usefixtures("one_operator_thread"),
+]
 
 
 def norm_layer(kind: str, channels: int) -> nn.GroupNorm | FrozenBatchNorm2d:
