@@ -53,17 +53,19 @@ def test_output_and_both_gradients(
     exact_x, exact_weight = x.double().requires_grad_(), weight.double().requires_grad_()
     y = conv2d(exact_x, exact_weight, padding=1)
     dx, dw = torch.autograd.grad(y, (exact_x, exact_weight), dy.double())
-    assert distance(winograd.forward(x, weight), y.detach()) < tolerance
-    assert distance(winograd.input_gradient(dy, weight), dx) < tolerance
+    # One for all three, full of what is not a number: nothing in it may matter.
+    scratch = winograd.Scratch(torch.full((10_000_000,), torch.nan))
+    assert distance(winograd.forward(x, weight, scratch), y.detach()) < tolerance
+    assert distance(winograd.input_gradient(dy, weight, scratch), dx) < tolerance
     out = torch.full_like(weight, torch.nan, dtype=torch.float32)
-    assert winograd.weight_gradient(dy, x, out) is out
+    assert winograd.weight_gradient(dy, x, out, scratch) is out
     assert distance(out, dw) < max(tolerance, 1e-5)
 
 
 def test_what_is_not_a_number_stays_visible() -> None:
     x, weight = channels_last(1, 32, 8, 8, seed=0), channels_last(32, 32, 3, 3, seed=1)
     x[0, 3, 4, 4] = torch.inf
-    assert not winograd.forward(x, weight)[0, :, 4, 4].isfinite().any()
+    assert not winograd.forward(x, weight, winograd.Scratch())[0, :, 4, 4].isfinite().any()
 
 
 def test_which_convolutions_are_done_so() -> None:

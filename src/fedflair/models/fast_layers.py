@@ -17,6 +17,7 @@ from fedflair.models import matrix_convolution as matrix
 from fedflair.models import winograd_convolution as winograd
 from fedflair.models.matrix_convolution import Geometry, geometry
 from fedflair.models.normalization import FrozenBatchNorm2d
+from fedflair.models.winograd_convolution import Scratch
 
 # As in kernels.c.
 LANES, MAX_CHANNELS = 16, 8192
@@ -116,11 +117,13 @@ class DirectConv2d(nn.Module):
 
     convolution: its float32 weight is a view of the flat vector, and the weight's ``grad`` of the gradient's.
     rounded: the weight in bfloat16, used in its place where there is one.
+    scratch: shared by the convolutions of a network.
     The weight must not have a second use in the network, whose gradient would be lost.
     """
 
-    def __init__(self, convolution: nn.Conv2d, rounded: torch.Tensor | None) -> None:
+    def __init__(self, convolution: nn.Conv2d, rounded: torch.Tensor | None, scratch: Scratch) -> None:
         super().__init__()
+        self.scratch = scratch
         self.convolution = convolution
         self.rounded = rounded
         self.shape = geometry(convolution)
@@ -128,7 +131,7 @@ class DirectConv2d(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         weight = self.convolution.weight
         used = weight.detach() if self.rounded is None else self.rounded
-        result: torch.Tensor = _Conv.apply(x, weight, used, self.convolution.bias, self.shape)
+        result: torch.Tensor = _Conv.apply(x, weight, used, self.convolution.bias, self.shape, self.scratch)
         return result
 
 
@@ -141,13 +144,14 @@ class _Conv(torch.autograd.Function):
         used: torch.Tensor,
         bias: torch.Tensor | None,
         shape: Geometry,
+        scratch: Scratch,
     ) -> torch.Tensor:
         x = x.to(used.dtype).contiguous(memory_format=CHANNELS_LAST)
         ctx.save_for_backward(x, used)
-        ctx.weight, ctx.shape, ctx.has_bias = weight, shape, bias is not None
+        ctx.weight, ctx.shape, ctx.has_bias, ctx.scratch = weight, shape, bias is not None, scratch
         bias = None if bias is None else bias.to(used.dtype)
         if winograd.fits(used, shape) and winograd.pays(x):
-            y = winograd.forward(x, used)
+            y = winograd.forward(x, used, scratch)
             return y if bias is None else y.add_(bias.view(-1, 1, 1))
         num_rows = x.shape[0] * shape.output_side(x.shape[2], 0) * shape.output_side(x.shape[3], 1)
         if matrix.outputs_by_product(num_rows, used.shape[0], used.dtype):
@@ -163,23 +167,23 @@ class _Conv(torch.autograd.Function):
         plain = winograd.fits(used, shape)
         dx = dw = None
         if ctx.needs_input_grad[0] and plain and winograd.pays(x):
-            dx = winograd.input_gradient(dy, used)
+            dx = winograd.input_gradient(dy, used, ctx.scratch)
         elif ctx.needs_input_grad[0] and matrix.outputs_by_product(num_rows, out_channels, used.dtype):
             dx = matrix.input_gradient(dy, used, x.shape, shape)
         if plain:
-            dw = winograd.weight_gradient(dy, x, ctx.weight.grad)
+            dw = winograd.weight_gradient(dy, x, ctx.weight.grad, ctx.scratch)
         elif matrix.weights_by_product(num_rows, out_channels, used.dtype):
             dw = ctx.weight.grad.copy_(matrix.weight_gradient(dy, x, used, shape))
         wanted = [ctx.needs_input_grad[0] and dx is None, dw is None, ctx.has_bias]
         if not any(wanted):
-            return dx, None, None, None, None
+            return dx, None, None, None, None, None
         sizes = [out_channels] if ctx.has_bias else None
         found = torch.ops.aten.convolution_backward(
             dy, x, used, sizes, shape.stride, shape.padding, shape.dilation, False, [0, 0], 1, wanted
         )
         if dw is None:
             ctx.weight.grad.copy_(found[1])
-        return found[0] if dx is None else dx, None, None, found[2], None
+        return found[0] if dx is None else dx, None, None, found[2], None, None
 
 
 def can_fuse(norm: nn.Module) -> TypeGuard[nn.GroupNorm | FrozenBatchNorm2d]:

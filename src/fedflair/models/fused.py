@@ -16,6 +16,7 @@ from torch.nn import functional
 from fedflair.kernels import library
 from fedflair.models.fast_layers import DirectConv2d, FusedNorm, can_be_direct, can_fuse
 from fedflair.models.normalization import FrozenBatchNorm2d
+from fedflair.models.winograd_convolution import Scratch
 
 _RELUS = (functional.relu, torch.relu, "relu", "relu_")
 _ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
@@ -39,13 +40,13 @@ def fused(module: nn.Module, rounded: Callable[[torch.Tensor], torch.Tensor | No
         return None
     traced = fx.GraphModule(module, graph)
     modules = dict(traced.named_modules())
-    num_replaced = 0
+    num_replaced, scratch = 0, Scratch()
     for node in list(graph.nodes):
         if node.op != "call_module":
             continue
         layer = modules[str(node.target)]
         if can_be_direct(layer) and _uses(graph, str(node.target)) == 1:
-            traced.set_submodule(str(node.target), DirectConv2d(layer, rounded(layer.weight)))
+            traced.set_submodule(str(node.target), DirectConv2d(layer, rounded(layer.weight), scratch))
             num_replaced += 1
         elif can_fuse(layer) and _uses(graph, str(node.target)) == 1:
             _fuse_norm(traced, modules, node, layer)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 
@@ -19,6 +20,23 @@ _PANEL = 32
 _LANES = 16
 # With fewer tiles of 2 x 2 outputs the weights' own transformation costs more than it saves.
 _MIN_TILES = {torch.float32: 48, torch.bfloat16: 24}
+
+
+@dataclass
+class Scratch:
+    """What the convolutions of one model write into and nobody reads later. For one thread at a time.
+
+    Kept, because up to 50 MB that are freed and asked for again in between activations leave gaps among them.
+    """
+
+    memory: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def cut(self, *counts: int) -> tuple[torch.Tensor, ...]:
+        """Float32 vectors of these lengths, which the next call overwrites."""
+        if len(self.memory) < sum(counts):
+            self.memory = torch.empty(0)
+            self.memory = torch.empty(sum(counts))
+        return self.memory[: sum(counts)].split(counts)
 
 
 def fits(weight: torch.Tensor, shape: Geometry) -> bool:
@@ -34,41 +52,40 @@ def pays(x: torch.Tensor) -> bool:
     return images * ((height + 1) // 2) * ((width + 1) // 2) >= _MIN_TILES[x.dtype]
 
 
-def forward(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def forward(x: torch.Tensor, weight: torch.Tensor, scratch: Scratch) -> torch.Tensor:
     """As ``conv2d``: channels-last [n, O, H, W] from channels-last x [n, C, H, W] and weight [O, C, 3, 3]."""
-    return _convolution(x, weight, "weights", weight.shape[0])
+    return _convolution(x, weight, "weights", weight.shape[0], scratch)
 
 
-def input_gradient(dy: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def input_gradient(dy: torch.Tensor, weight: torch.Tensor, scratch: Scratch) -> torch.Tensor:
     """Gradient of the input, channels-last [n, C, H, W], from that of the output."""
-    return _convolution(dy, weight, "turned_weights", weight.shape[1])
+    return _convolution(dy, weight, "turned_weights", weight.shape[1], scratch)
 
 
-def weight_gradient(dy: torch.Tensor, x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+def weight_gradient(dy: torch.Tensor, x: torch.Tensor, out: torch.Tensor, scratch: Scratch) -> torch.Tensor:
     """Writes the gradient of the weight to ``out`` and returns it: float32, channels-last [O, C, 3, 3]."""
     (images, inputs, height, width), outputs = x.shape, dy.shape[1]
     sizes = (images, height, width, inputs, outputs)
-    points, scratch = _points(outputs, inputs), _scratch(sizes)
-    _function("weight_gradient", x)(*(t.data_ptr() for t in (x, dy, out, points, scratch)), *sizes)
+    points, tiles = scratch.cut(_points(outputs, inputs), _kernels().winograd_scratch(*sizes))
+    _function("weight_gradient", x)(*(t.data_ptr() for t in (x, dy, out, points, tiles)), *sizes)
     return out
 
 
-def _convolution(x: torch.Tensor, weight: torch.Tensor, transform: str, outputs: int) -> torch.Tensor:
+def _convolution(
+    x: torch.Tensor, weight: torch.Tensor, transform: str, outputs: int, scratch: Scratch
+) -> torch.Tensor:
     images, inputs, height, width = x.shape
     sizes = (images, height, width, inputs, outputs)
-    points, scratch = _points(outputs, inputs), _scratch(sizes)
+    points, tiles = scratch.cut(_points(outputs, inputs), _kernels().winograd_scratch(*sizes))
     y = torch.empty(images, outputs, height, width, dtype=x.dtype, memory_format=torch.channels_last)
     _function(transform, x)(weight.data_ptr(), points.data_ptr(), *weight.shape[:2])
-    _function("convolution", x)(*(t.data_ptr() for t in (x, points, y, scratch)), *sizes)
+    _function("convolution", x)(*(t.data_ptr() for t in (x, points, y, tiles)), *sizes)
     return y
 
 
-def _points(outputs: int, inputs: int) -> torch.Tensor:
-    return torch.empty(16 * (outputs * inputs + _LANES))
-
-
-def _scratch(sizes: tuple[int, ...]) -> torch.Tensor:
-    return torch.empty(_kernels().winograd_scratch(*sizes))
+def _points(outputs: int, inputs: int) -> int:
+    """Floats for all points of the weights."""
+    return 16 * (outputs * inputs + _LANES)
 
 
 def _function(name: str, x: torch.Tensor) -> Callable[..., None]:

@@ -14,8 +14,6 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize
-from scipy.signal import lfilter
 
 Vector = npt.NDArray[np.float64]
 
@@ -25,6 +23,9 @@ def optimal_coefficients(num_rounds: int, num_bands: int) -> Vector:
 
     L-BFGS with exact gradients, O(num_rounds * num_bands) a step; no matrix is ever formed.
     """
+    # Imported here and below: 65 MB and half a second that runs without this noise do without.
+    from scipy.optimize import minimize
+
     num_bands = min(num_bands, num_rounds)
     start = square_root_coefficients(num_bands)
     if num_bands == 1:
@@ -64,8 +65,15 @@ def _unit(coefficients: Vector) -> Vector:
 
 def _prefix_noise(coefficients: Vector, num_rounds: int) -> Vector:
     """First column of A C^-1: the power series 1 / ((1 - x) c(x)) up to x^(T-1)."""
-    column: Vector = lfilter([1.0], coefficients, np.ones(num_rounds))
-    return column
+    return _divided(np.ones(num_rounds), coefficients)
+
+
+def _divided(series: Vector, divisor: Vector) -> Vector:
+    """The power series ``series(x) / divisor(x)`` up to as many terms as ``series`` has."""
+    from scipy.signal import lfilter
+
+    quotient: Vector = lfilter([1.0], divisor, series)
+    return quotient
 
 
 def _squared_error(column: Vector) -> float:
@@ -81,7 +89,7 @@ def _log_objective(coefficients: Vector, num_rounds: int) -> tuple[float, Vector
         if not math.isfinite(squared):
             return 1e300, np.zeros(len(coefficients) - 1)
         # d column / d c_j is minus the series x^j column(x) / c(x).
-        moved = lfilter([1.0], coefficients, column)
+        moved = _divided(column, coefficients)
         weighted = np.arange(num_rounds, 0, -1) * column
         lags = np.array([np.dot(weighted[j:], moved[: num_rounds - j]) for j in range(1, len(coefficients))])
     norm = float(np.dot(coefficients, coefficients))
