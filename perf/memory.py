@@ -2,6 +2,8 @@
 
     python perf/memory.py                               # a store of 41,131 training users, one tiny image each
     python perf/memory.py --data_path flair.hdf5        # or one that is there
+    fedflair synthesize --scale full --num_users 514 --output few.hdf5
+    python perf/memory.py --data_path flair.hdf5 --few_path few.hdf5
 
 ResNet-18 at 224 pixels with the published options, in one process of its own per line. Resident memory counts the pages
 of the mapped store that are in the page cache too; they can be dropped at any time.
@@ -26,15 +28,16 @@ LIMIT_MB = 2500
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_path", type=Path)
+    parser.add_argument("--few_path", type=Path, help="a store of fewer users; by default 1/100, one tiny image each")
     parser.add_argument("--rounds", type=int, nargs=2, default=(1, 3), help="few and more rounds")
     parser.add_argument("--cohort_size", type=int, default=50)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = arguments.data_path or write_tiny_users(Path(folder), NUM_USERS)
-        few = write_tiny_users(Path(folder), NUM_USERS // 100)
-        lines = [("full store", path, rounds) for rounds in arguments.rounds]
-        for what, store, rounds in [*lines, ("1/100 of the users, tiny images", few, arguments.rounds[0])]:
+        few = arguments.few_path or write_tiny_users(Path(folder), NUM_USERS // 100)
+        lines = [(store.name, store, rounds) for store in (path, few) for rounds in arguments.rounds]
+        for what, store, rounds in lines:
             peak = peak_mb(store, Path(folder), rounds, arguments.cohort_size, arguments.precision)
             verdict = "ok" if peak < LIMIT_MB else "TOO MUCH"
             print(f"{what}, {rounds} rounds: {peak:,.0f} MB (limit {LIMIT_MB:,} MB): {verdict}", flush=True)
