@@ -31,12 +31,13 @@ class Scratch:
 
     memory: torch.Tensor = field(default_factory=lambda: torch.empty(0))
 
-    def cut(self, *counts: int) -> tuple[torch.Tensor, ...]:
-        """Float32 vectors of these lengths, which the next call overwrites."""
-        if len(self.memory) < sum(counts):
+    def cut(self, first: int, second: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Two float32 vectors of these lengths, which the next call overwrites."""
+        if len(self.memory) < first + second:
+            # The old one is gone before the new one is there.
             self.memory = torch.empty(0)
-            self.memory = torch.empty(sum(counts))
-        return self.memory[: sum(counts)].split(counts)
+            self.memory = torch.empty(first + second)
+        return self.memory[:first], self.memory[first : first + second]
 
 
 def fits(weight: torch.Tensor, shape: Geometry) -> bool:
@@ -71,9 +72,7 @@ def weight_gradient(dy: torch.Tensor, x: torch.Tensor, out: torch.Tensor, scratc
     return out
 
 
-def _convolution(
-    x: torch.Tensor, weight: torch.Tensor, transform: str, outputs: int, scratch: Scratch
-) -> torch.Tensor:
+def _convolution(x: torch.Tensor, weight: torch.Tensor, transform: str, outputs: int, scratch: Scratch) -> torch.Tensor:
     images, inputs, height, width = x.shape
     sizes = (images, height, width, inputs, outputs)
     points, tiles = scratch.cut(_points(outputs, inputs), _kernels().winograd_scratch(*sizes))
