@@ -76,7 +76,7 @@ def parsed(path: Path) -> Texts:
 def test_the_page_holds_the_tables_the_figures_and_the_words(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    privacy = {"epsilon": 2.0, "delta": 1e-5, "simulated": True, "words": "a simulation of <5000> users"}
+    privacy = {"epsilon": 2.5, "delta": 1e-5, "simulated": True, "words": "a simulation of <5000> users"}
     runs = [write_run(tmp_path / "a", 0.61), write_run(tmp_path / "<i>b", 0.52, privacy)]
     rows = [{"num_images": 3, "micro_ap": 0.4}, {"num_images": 1, "micro_ap": None}]
     rows[0] |= {"global": {"micro_ap": 0.4}, "personalised": {"micro_ap": 0.5}}
@@ -87,12 +87,14 @@ def test_the_page_holds_the_tables_the_figures_and_the_words(
     assert page.fetched == []
     # Curves of macro AP and of the loss, labels, users, and users' gain; no run has micro AP on val.
     assert text.count("<svg") == 5
-    assert {"0.610", "2 *", "AP of each label on test; not covered by epsilon", "animal", "food"} <= set(page.texts)
+    assert {"0.610", "2.5 *", "AP of each label on test; not covered by epsilon", "animal", "food"} <= set(page.texts)
     assert "music" not in page.texts
     assert {"minutes", "images trained on", "20", "MB up", "4.0", "simulated hours", "1.00"} <= set(page.texts)
     assert "MB down" not in page.texts
     assert "* <i>b: a simulation of <5000> users" in page.texts
     assert any(words.startswith("Not covered by epsilon") for words in page.texts)
+    # Nowhere without the star that calls it simulated.
+    assert "2.5" not in page.texts
     assert "<i>b" not in text
     assert "<b>bold" not in text
     printed = capsys.readouterr().out

@@ -18,7 +18,6 @@ COSTS: dict[str, tuple[Callable[[Run], float | None], float, str]] = {
     "MB up": (lambda run: run.total("train/bytes_up"), 1e6, ",.1f"),
     "MB down": (lambda run: run.total("train/bytes_down"), 1e6, ",.1f"),
     "simulated hours": (lambda run: run.total("train/simulated_seconds"), 3600, ",.2f"),
-    "epsilon": (lambda run: run.privacy.get("epsilon"), 1, ".3g"),
 }
 
 
