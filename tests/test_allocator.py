@@ -19,7 +19,8 @@ peak = resident()
 del blocks
 kept = resident()
 few = allocator.release_freed_memory()
-many = allocator.release_freed_memory(above=1)
+allocator._KEPT = 1
+many = allocator.release_freed_memory()
 print(few, many, peak - kept < 50e6, peak - resident() > 250e6)
 """
 

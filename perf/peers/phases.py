@@ -16,7 +16,7 @@ from fedflair.models.flat import FlatModel
 
 _TIMED: dict[str, list[tuple[Any, str]]] = {
     "data": [(FederatedDataset, "load"), (client, "decode"), (client, "train_inputs")],
-    "forward and backward": [(FlatModel, "logits"), (torch.Tensor, "backward")],
+    "forward and backward": [(FlatModel, "logits"), (torch.autograd, "backward")],
     "parameter vector": [
         (FlatModel, "load"),
         (FlatModel, "descend"),

@@ -15,8 +15,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _MAPPED = 32 * 2**20
 
 
-# Resident bytes above which freed memory goes back to the kernel: between rounds, and between two groups of clients.
-KEPT, CROWDED = 1_500_000_000, 2_200_000_000
+# Resident bytes above which freed memory goes back to the kernel between rounds.
+_KEPT = 1_500_000_000
 
 
 def keep_freed_memory() -> None:
@@ -36,13 +36,13 @@ def keep_freed_memory() -> None:
     libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def release_freed_memory(above: int = KEPT) -> bool:
-    """Hands freed memory back where more than ``above`` bytes are resident; True where it did.
+def release_freed_memory() -> bool:
+    """Hands freed memory back where the process has grown large; True where it did. For the pause between rounds.
 
     Blocks that are never unmapped lie scattered in the end, and each round then finds no gap for some of its vectors.
     """
     libc = _glibc()
-    if libc is None or _resident_bytes() < above:
+    if libc is None or _resident_bytes() < _KEPT:
         return False
     libc.malloc_trim(0)
     return True

@@ -22,7 +22,7 @@ import torch
 
 from fedflair import __version__
 from fedflair.aggregate import TreeSum, UpdateSum, cohort_groups
-from fedflair.allocator import CROWDED, keep_freed_memory, release_freed_memory
+from fedflair.allocator import keep_freed_memory, release_freed_memory
 from fedflair.backends import Backend, choose_backend, require_backend, uses_ray
 from fedflair.checkpoint import load_state, load_tensors, save_state, save_tensors
 from fedflair.client_states import NO_STATES, ClientStates
@@ -66,7 +66,6 @@ def run_round(
     for index, partial in backend.map_unordered(train_group, server, work):
         states.put(state.round, partial.client_states)
         tree.add(index, replace(partial, client_states={}))
-        release_freed_memory(above=CROWDED)
     # What clients needed is free now, and what the server needs does not fit into its gaps.
     release_freed_memory()
     cohort_sum = seen = tree.total

@@ -23,7 +23,7 @@ def optimal_coefficients(num_rounds: int, num_bands: int) -> Vector:
 
     L-BFGS with exact gradients, O(num_rounds * num_bands) a step; no matrix is ever formed.
     """
-    # Imported here and below: 65 MB and half a second that runs without this noise do without.
+    # Imported here and below: 65 MB and 0.4 s that runs without this noise do without.
     from scipy.optimize import minimize
 
     num_bands = min(num_bands, num_rounds)
