@@ -19,6 +19,7 @@ from fedflair.models import multi_label_cnn, small_cnn
 from fedflair.models.fast_layers import DirectConv2d, FusedNorm
 from fedflair.models.flat import FlatModel, flatten
 from fedflair.models.normalization import FrozenBatchNorm2d
+from fedflair.models.pooled_norm import PooledNorm
 from fedflair.sampling import stream
 
 CPU = torch.device("cpu")
@@ -109,13 +110,42 @@ def test_resnet18_is_fused_whole() -> None:
     model = flatten(multi_label_cnn.build("resnet18", 5, pretrained=False, weights=None, seed=0), CPU)
     assert model.fast is not None
     layers = list(model.fast.network.modules())
-    norms = [layer for layer in layers if isinstance(layer, FusedNorm)]
+    norms = [layer for layer in layers if isinstance(layer, FusedNorm | PooledNorm)]
     assert len(norms) == sum(isinstance(layer, DirectConv2d) for layer in layers) == 20
-    # All but the three normalisations on the shortcuts end in a ReLU, and no other ReLU or addition is left.
-    assert sum(norm.relu for norm in norms) == 17
-    assert model.fast.network.code.count("iadd") == model.fast.network.code.count("relu") == 0
+    # The first ends in pooling, all but the three on the shortcuts in a ReLU; no other ReLU or addition is left.
+    assert sum(isinstance(norm, PooledNorm) for norm in norms) == 1
+    assert sum(isinstance(norm, FusedNorm) and norm.relu for norm in norms) == 16
+    code = model.fast.network.code
+    assert code.count("iadd") == code.count("relu") == code.count("maxpool") == 0
+    # Each follows a convolution and leaves its input's gradient in that one's output.
+    assert all(norm.takes_over for norm in norms)
     # 40 of GroupNorm, 2 of the head.
     assert len(model.fast.summed) == 42
+
+
+class TwoReaders(nn.Module):
+    """A convolution's output is normalised, and read once more afterwards."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 16, 3, padding=1)
+        self.norm = nn.GroupNorm(4, 16)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.convolution(images)
+        together: torch.Tensor = self.norm(features).relu() * features
+        return together.mean((2, 3))
+
+
+def test_what_is_read_twice_is_not_taken_over() -> None:
+    module = TwoReaders()
+    model = flatten(module, CPU)
+    assert model.fast is not None
+    (norm,) = (layer for layer in model.fast.network.modules() if isinstance(layer, FusedNorm))
+    assert not norm.takes_over
+    plain = FlatModel(module, model.parameters, model.gradients)
+    inputs, targets = torch.randn(2, 3, 8, 8), torch.rand(2, 16)
+    torch.testing.assert_close(step(model, inputs, targets), step(plain, inputs, targets), rtol=1e-4, atol=1e-6)
 
 
 def test_a_network_that_cannot_be_traced_runs_as_it_is() -> None:

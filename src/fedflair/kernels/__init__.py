@@ -18,7 +18,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-_SOURCES = ("kernels.c", "norm.h", "winograd.h", "winograd_tiles.h")
+_SOURCES = ("kernels.c", "norm.h", "pool.h", "winograd.h", "winograd_tiles.h")
 _FLAGS = ("-O3", "-march=native", "-fPIC", "-shared", "-std=gnu11")
 
 _pointer, _count, _float, _double, _int = (
@@ -32,6 +32,8 @@ _SIGNATURES: dict[str, list[Any]] = {
     "group_statistics_float": [_pointer] * 3 + [_count] * 4 + [_double],
     "normalise_float": [_pointer] * 7 + [_count] * 4 + [_int],
     "normalise_backward_float": [_pointer] * 11 + [_count] * 5 + [_int],
+    "normalise_and_pool_float": [_pointer] * 7 + [_count] * 5,
+    "normalise_and_pool_backward_float": [_pointer] * 10 + [_count] * 6,
     "copy_and_round": [_pointer] * 3 + [_count],
     "descend": [_pointer] * 3 + [_float, _count],
     "sum_of_squares": [_pointer, _count],

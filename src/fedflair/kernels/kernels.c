@@ -14,6 +14,7 @@ typedef float floats __attribute__((vector_size(LANES * 4)));
 typedef uint32_t words __attribute__((vector_size(LANES * 4)));
 typedef int32_t masks __attribute__((vector_size(LANES * 4)));
 typedef uint16_t halves __attribute__((vector_size(LANES * 2)));
+typedef uint8_t bytes __attribute__((vector_size(LANES)));
 typedef uint16_t bf16;
 
 static inline floats load_float(const float *p) {
@@ -64,15 +65,58 @@ static inline floats where(masks condition, floats value) {
   return value;
 }
 
+static inline masks load_bytes(const uint8_t *p) {
+  bytes b;
+  memcpy(&b, p, sizeof b);
+  return __builtin_convertvector(b, masks);
+}
+
+static inline void store_bytes(uint8_t *p, masks v) {
+  bytes b = __builtin_convertvector(v, bytes);
+  memcpy(p, &b, sizeof b);
+}
+
 /* Pixels whose float sums are added up before they join the double ones. */
 #define CHUNK 128
 #define MAX_CHANNELS 8192
+
+/* Normalisation of one image is scale * x + shift. */
+static void scale_and_shift(const float *gamma, const float *beta, const float *mean, const float *rstd,
+                            int64_t channels, float *scale, float *shift) {
+  for (int64_t c = 0; c < channels; c++) {
+    scale[c] = gamma[c] * rstd[c];
+    shift[c] = beta[c] - mean[c] * scale[c];
+  }
+}
+
+/* What mean and variance pass on to the gradient of one image's x, slope * x + offset; 0 where they are constants, groups 0.
+   sums, products: of a channel's gradient, and of it times x - mean. */
+static void slope_and_offset(const float *gamma, const float *mean, const float *rstd, const double *sums,
+                             const double *products, int64_t pixels, int64_t channels, int64_t groups, float *slope,
+                             float *offset) {
+  if (!groups) memset(slope, 0, channels * sizeof *slope), memset(offset, 0, channels * sizeof *offset);
+  int64_t width = groups ? channels / groups : 0;
+  for (int64_t g = 0; g < groups; g++) {
+    double count = (double)width * pixels, sum = 0, product = 0;
+    int64_t from = g * width;
+    for (int64_t c = from; c < from + width; c++) {
+      sum += gamma[c] * sums[c];
+      product += gamma[c] * products[c];
+    }
+    double one = rstd[from], k = -product * one * one * one / count;
+    for (int64_t c = from; c < from + width; c++) {
+      slope[c] = (float)k;
+      offset[c] = (float)(-k * mean[from] - sum * one / count);
+    }
+  }
+}
 
 #define ELEMENT float
 #define LOAD load_float
 #define STORE store_float
 #define NAME(x) x##_float
 #include "norm.h"
+#include "pool.h"
 #undef ELEMENT
 #undef LOAD
 #undef STORE
@@ -83,6 +127,7 @@ static inline floats where(masks condition, floats value) {
 #define STORE store_bf16
 #define NAME(x) x##_bf16
 #include "norm.h"
+#include "pool.h"
 #undef ELEMENT
 #undef LOAD
 #undef STORE

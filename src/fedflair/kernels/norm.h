@@ -64,10 +64,7 @@ void NAME(normalise)(const ELEMENT *x, const ELEMENT *skip, ELEMENT *y, const fl
   floats least = splat(relu ? 0.0f : -INFINITY);
   for (int64_t n = 0; n < images; n++) {
     const float *m = mean + (rows == 1 ? 0 : n * channels), *r = rstd + (rows == 1 ? 0 : n * channels);
-    for (int64_t c = 0; c < channels; c++) {
-      scale[c] = gamma[c] * r[c];
-      shift[c] = beta[c] - m[c] * scale[c];
-    }
+    scale_and_shift(gamma, beta, m, r, channels, scale, shift);
     for (int64_t p = 0; p < pixels; p++) {
       int64_t at = (n * pixels + p) * channels;
       for (int64_t c = 0; c < channels; c += LANES) {
@@ -100,11 +97,7 @@ void NAME(normalise_backward)(const ELEMENT *dy, const ELEMENT *y, const ELEMENT
   for (int64_t n = 0; n < images; n++) {
     const float *m = mean + (rows == 1 ? 0 : n * channels), *r = rstd + (rows == 1 ? 0 : n * channels);
     int64_t first = n * pixels * channels;
-    for (int64_t c = 0; c < channels; c++) {
-      scale[c] = gamma[c] * r[c];
-      shift[c] = beta[c] - m[c] * scale[c];
-      slope[c] = offset[c] = 0;
-    }
+    scale_and_shift(gamma, beta, m, r, channels, scale, shift);
     for (int64_t c = 0; c < channels; c += LANES) {
       floats a = load_float(scale + c), b = load_float(shift + c), middle = load_float(m + c);
       double sum[LANES] = {0}, product[LANES] = {0};
@@ -129,21 +122,8 @@ void NAME(normalise_backward)(const ELEMENT *dy, const ELEMENT *y, const ELEMENT
       dgammas[c] += products[c] * r[c];
       dbetas[c] += sums[c];
     }
-    /* dx = scale * g + slope * x + offset; the last two take back what mean and variance passed on. */
-    int64_t width = groups ? channels / groups : 0;
-    for (int64_t g = 0; g < groups; g++) {
-      double count = (double)width * pixels, sum = 0, product = 0;
-      int64_t from = g * width;
-      for (int64_t c = from; c < from + width; c++) {
-        sum += gamma[c] * sums[c];
-        product += gamma[c] * products[c];
-      }
-      double one = r[from], k = -product * one * one * one / count;
-      for (int64_t c = from; c < from + width; c++) {
-        slope[c] = (float)k;
-        offset[c] = (float)(-k * m[from] - sum * one / count);
-      }
-    }
+    /* dx = scale * g + slope * x + offset */
+    slope_and_offset(gamma, m, r, sums, products, pixels, channels, groups, slope, offset);
     for (int64_t p = 0; p < pixels; p++) {
       for (int64_t c = 0; c < channels; c += LANES) {
         int64_t at = first + p * channels + c;

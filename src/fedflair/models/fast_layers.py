@@ -26,38 +26,56 @@ CHANNELS_LAST = torch.channels_last
 
 @dataclass(frozen=True)
 class NormFacts:
-    """What the kernels must know: groups is 0 for frozen statistics, which are then ``mean`` and ``rstd`` [C]."""
+    """What the kernels must know: groups is 0 for frozen statistics, which are then ``mean`` and ``rstd`` [C].
+
+    takes_over: nothing else reads the layer's input, so that its memory can take the input's gradient.
+    """
 
     groups: int
     eps: float
     relu: bool
+    takes_over: bool
     mean: torch.Tensor | None = None
     rstd: torch.Tensor | None = None
+
+
+def norm_facts(norm: nn.GroupNorm | FrozenBatchNorm2d, *, relu: bool, takes_over: bool) -> NormFacts:
+    if isinstance(norm, nn.GroupNorm):
+        return NormFacts(norm.num_groups, norm.eps, relu, takes_over)
+    rstd = torch.rsqrt(norm.running_var + norm.eps)
+    return NormFacts(0, norm.eps, relu, takes_over, norm.running_mean, rstd)
+
+
+def statistics(x: torch.Tensor, facts: NormFacts) -> tuple[torch.Tensor, torch.Tensor]:
+    """mean and 1 / deviation: float32 [n, C] of GroupNorm, [C] of frozen BatchNorm."""
+    if facts.mean is not None and facts.rstd is not None:
+        return facts.mean, facts.rstd
+    images, channels, pixels = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
+    mean, rstd = torch.empty(2, images, channels)
+    compute = getattr(library(), f"group_statistics_{kind(x)}")
+    compute(address(x), address(mean), address(rstd), images, pixels, channels, facts.groups, facts.eps)
+    return mean, rstd
 
 
 class FusedNorm(nn.Module):
     """GroupNorm or frozen BatchNorm, then optionally an addition, then optionally a ReLU: one pass forward, two back.
 
     ``forward(x, skip=None)`` is ``relu(norm(x) + skip)``: float32 or bfloat16 [n, C, H, W], C a multiple of 16.
+    takes_over: overwrites ``x`` with its gradient.
     """
 
-    def __init__(self, norm: nn.GroupNorm | FrozenBatchNorm2d, *, relu: bool) -> None:
+    def __init__(self, norm: nn.GroupNorm | FrozenBatchNorm2d, *, relu: bool, takes_over: bool = False) -> None:
         super().__init__()
         self.norm = norm
         self.relu = relu
-
-    @property
-    def facts(self) -> NormFacts:
-        norm = self.norm
-        if isinstance(norm, nn.GroupNorm):
-            return NormFacts(norm.num_groups, norm.eps, self.relu)
-        return NormFacts(0, norm.eps, self.relu, norm.running_mean, torch.rsqrt(norm.running_var + norm.eps))
+        self.takes_over = takes_over
 
     def forward(self, x: torch.Tensor, skip: torch.Tensor | None = None) -> torch.Tensor:
         if skip is not None and skip.shape != x.shape:
             total: torch.Tensor = self.norm(x) + skip
             return total.relu() if self.relu else total
-        result: torch.Tensor = _Norm.apply(x, skip, self.norm.weight, self.norm.bias, self.facts)
+        facts = norm_facts(self.norm, relu=self.relu, takes_over=self.takes_over)
+        result: torch.Tensor = _Norm.apply(x, skip, self.norm.weight, self.norm.bias, facts)
         return result
 
 
@@ -71,21 +89,20 @@ class _Norm(torch.autograd.Function):
         beta: torch.Tensor,
         facts: NormFacts,
     ) -> torch.Tensor:
-        kernels, kind = library(), _kind(x)
         x = x.contiguous(memory_format=CHANNELS_LAST)
         skip = None if skip is None else skip.to(x.dtype).contiguous(memory_format=CHANNELS_LAST)
         images, channels, pixels = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
-        if facts.mean is None or facts.rstd is None:
-            mean, rstd = torch.empty(2, images, channels)
-            statistics = getattr(kernels, f"group_statistics_{kind}")
-            statistics(_at(x), _at(mean), _at(rstd), images, pixels, channels, facts.groups, facts.eps)
-        else:
-            mean, rstd = facts.mean, facts.rstd
+        mean, rstd = statistics(x, facts)
         y = torch.empty_like(x)
         rows = 1 if facts.groups == 0 else images
-        normalise = getattr(kernels, f"normalise_{kind}")
+        normalise = getattr(library(), f"normalise_{kind(x)}")
         normalise(
-            *(_at(t) for t in (x, skip, y, mean, rstd, gamma, beta)), images, pixels, channels, rows, int(facts.relu)
+            *(address(t) for t in (x, skip, y, mean, rstd, gamma, beta)),
+            images,
+            pixels,
+            channels,
+            rows,
+            int(facts.relu),
         )
         ctx.facts = facts
         ctx.save_for_backward(x, y if facts.relu and skip is not None else None, mean, rstd, gamma, beta)
@@ -98,10 +115,11 @@ class _Norm(torch.autograd.Function):
         facts: NormFacts = ctx.facts
         dy = dy.to(x.dtype).contiguous(memory_format=CHANNELS_LAST)
         images, channels, pixels = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
-        dx, dskip = torch.empty_like(x), torch.empty_like(x) if ctx.has_skip else None
+        dx = x if facts.takes_over else torch.empty_like(x)
+        dskip = torch.empty_like(x) if ctx.has_skip else None
         dgamma, dbeta = torch.empty_like(gamma), torch.empty_like(beta)
-        getattr(library(), f"normalise_backward_{_kind(x)}")(
-            *(_at(t) for t in (dy, y, x, dx, dskip, dgamma, dbeta, mean, rstd, gamma, beta)),
+        getattr(library(), f"normalise_backward_{kind(x)}")(
+            *(address(t) for t in (dy, y, x, dx, dskip, dgamma, dbeta, mean, rstd, gamma, beta)),
             images,
             pixels,
             channels,
@@ -206,9 +224,9 @@ def can_be_direct(convolution: nn.Module) -> TypeGuard[nn.Conv2d]:
     )
 
 
-def _kind(x: torch.Tensor) -> str:
+def kind(x: torch.Tensor) -> str:
     return "bf16" if x.dtype == torch.bfloat16 else "float"
 
 
-def _at(tensor: torch.Tensor | None) -> int | None:
+def address(tensor: torch.Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()

@@ -1,7 +1,8 @@
 """The fast form of a network for one CPU core: fewer passes over memory, the same function of the same parameters.
 
-The network is traced once. A normalisation, the addition after it and the ReLU after that become one layer, and
-convolutions write their weight's gradient straight into the flat vector. Whatever is not recognised stays as it is.
+The network is traced once. A normalisation, the addition after it and the ReLU after that become one layer, as do a
+normalisation, ReLU and max-pooling. Convolutions write their weight's gradient straight into the flat vector. Whatever
+is not recognised stays as it is.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch.nn import functional
 from fedflair.kernels import library
 from fedflair.models.fast_layers import DirectConv2d, FusedNorm, can_be_direct, can_fuse
 from fedflair.models.normalization import FrozenBatchNorm2d
+from fedflair.models.pooled_norm import PooledNorm, is_its_pool
 from fedflair.models.winograd_convolution import Scratch
 
 _RELUS = (functional.relu, torch.relu, "relu", "relu_")
@@ -84,10 +86,18 @@ def _fuse_norm(
             skip, last = other, after
     elif following is not None and _is_relu(following, modules):
         last = following
-    traced.set_submodule(str(node.target), FusedNorm(norm, relu=last is not node))
+    # A convolution keeps its input, not its output.
+    source = node.args[0]
+    takes_over = isinstance(source, fx.Node) and _is_convolution(source, modules) and _only_user(source) is node
+    pool = None if last is node or skip is not None else _only_user(last)
+    if pool is not None and pool.op == "call_module" and is_its_pool(modules[str(pool.target)]):
+        following, last = last, pool
+        traced.set_submodule(str(node.target), PooledNorm(norm, takes_over=takes_over))
+    else:
+        traced.set_submodule(str(node.target), FusedNorm(norm, relu=last is not node, takes_over=takes_over))
     if last is node:
         return
-    # The layer runs where the ReLU ran: by then what is added has been computed.
+    # The layer runs where the last of them ran: by then what is added has been computed.
     with traced.graph.inserting_before(last):
         arguments = (node.args[0],) if skip is None else (node.args[0], skip)
         together = traced.graph.call_module(str(node.target), arguments)
@@ -105,6 +115,10 @@ def _is_relu(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     if node.op == "call_module":
         return isinstance(modules.get(str(node.target)), nn.ReLU)
     return node.target in _RELUS
+
+
+def _is_convolution(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    return node.op == "call_module" and isinstance(modules.get(str(node.target)), nn.Conv2d)
 
 
 def _is_addition(node: fx.Node) -> bool:
