@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
+from fedflair import server
 from fedflair.config import TrainConfig
-from fedflair.server import SERVER_OPTIMIZERS
+from fedflair.server import SERVER_OPTIMIZERS, optimizer_step
 
 
 def test_adam_equals_torch_adamw() -> None:
@@ -21,6 +23,25 @@ def test_adam_equals_torch_adamw() -> None:
         optimizer.step()
         parameters, state = ours.apply(parameters, gradient, state, 0.1)
     torch.testing.assert_close(parameters, theirs.detach(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", list(SERVER_OPTIMIZERS))
+def test_a_step_taken_in_pieces_is_the_whole_step(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "PIECE", 64)
+    optimizer = SERVER_OPTIMIZERS[name](TrainConfig(central_weight_decay=0.01))
+    generator = torch.Generator().manual_seed(0)
+    parameters = in_pieces = torch.randn(1000, generator=generator)
+    state = state_in_pieces = optimizer.init(parameters)
+    for _ in range(3):
+        delta = torch.randn(1000, generator=generator)
+        before = {key: tensor.clone() for key, tensor in state_in_pieces.items()}
+        started_from = state_in_pieces
+        in_pieces, state_in_pieces = optimizer_step(optimizer, in_pieces, delta, state_in_pieces, 0.1)
+        parameters, state = optimizer.apply(parameters, -delta, state, 0.1)
+        assert torch.equal(in_pieces, parameters)
+        assert state_in_pieces.keys() == state.keys()
+        assert all(torch.equal(state_in_pieces[key], state[key]) for key in state)
+        assert all(torch.equal(started_from[key], before[key]) for key in before)
 
 
 def test_sgd_with_rate_one_takes_the_mean_update() -> None:

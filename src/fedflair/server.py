@@ -8,9 +8,13 @@ from dataclasses import dataclass
 import torch
 
 from fedflair.config import TrainConfig
+from fedflair.models.vector import blank
 from fedflair.privacy import MechanismState
 
 Tensors = Mapping[str, torch.Tensor]
+
+# Elements that the server's optimizer works on at once.
+PIECE = 2**16
 
 
 @dataclass(frozen=True)
@@ -40,13 +44,38 @@ class Broadcast:
 
 @dataclass(frozen=True)
 class ServerOptimizer:
-    """init: parameters -> state. Nothing is changed in place by
+    """init: parameters -> state.
 
-    apply: (parameters, gradient, state, learning_rate) -> (parameters, state).
+    apply: (parameters, gradient, state, learning_rate) -> (parameters, state). Changes nothing in place, and works on
+        each element by itself: tensors without dimensions aside, the state's are as long as the parameters.
     """
 
     init: Callable[[torch.Tensor], Tensors]
     apply: Callable[[torch.Tensor, torch.Tensor, Tensors, float], tuple[torch.Tensor, Tensors]]
+
+
+def optimizer_step(
+    optimizer: ServerOptimizer, parameters: torch.Tensor, mean_delta: torch.Tensor, state: Tensors, learning_rate: float
+) -> tuple[torch.Tensor, Tensors]:
+    """The optimizer's (parameters, state) after one step with minus ``mean_delta`` as the gradient.
+
+    On a CPU taken piece by piece, so that the half-dozen vectors in between never leave its cache.
+    """
+    total = parameters.numel()
+    size = PIECE if parameters.device.type == "cpu" else max(total, 1)
+    moved, after = blank(parameters), dict(state)
+    for start in range(0, total, size):
+        piece = slice(start, start + size)
+        here = {name: values[piece] if values.ndim else values for name, values in state.items()}
+        moved[piece], changed = optimizer.apply(parameters[piece], mean_delta[piece].neg(), here, learning_rate)
+        for name, values in changed.items():
+            if values.ndim == 0:
+                after[name] = values
+                continue
+            if start == 0:
+                after[name] = blank(parameters)
+            after[name][piece] = values
+    return moved, after
 
 
 def sgd(config: TrainConfig) -> ServerOptimizer:

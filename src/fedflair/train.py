@@ -31,6 +31,7 @@ from fedflair.errors import ConfigError, DataError, FedflairError, Interrupted, 
 from fedflair.evaluate import Scores, score_partition
 from fedflair.last_words import last_words
 from fedflair.models.flat import frozen_tensors
+from fedflair.models.vector import quotient
 from fedflair.participation import Participation, participate
 from fedflair.privacy import coverage, ledger
 from fedflair.run_states import check_room, describe_states, open_run_states
@@ -79,7 +80,7 @@ def run_round(
     if private(setup):
         # Nothing of the clients reaches the next model but the noisy sum.
         seen = UpdateSum()
-    return setup.algorithm.server_update(state, total / divisor, seen), cohort_sum
+    return setup.algorithm.server_update(state, quotient(total, divisor), seen), cohort_sum
 
 
 def train(config: TrainConfig) -> Path:

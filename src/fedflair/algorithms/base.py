@@ -16,7 +16,7 @@ from fedflair.config import TrainConfig
 from fedflair.data.federated import ClientData
 from fedflair.models.flat import FlatModel
 from fedflair.schedules import local_learning_rate, server_learning_rate
-from fedflair.server import SERVER_OPTIMIZERS, Broadcast, ServerState, Tensors
+from fedflair.server import SERVER_OPTIMIZERS, Broadcast, ServerState, Tensors, optimizer_step
 
 ClientUpdateFn = Callable[[FlatModel, Broadcast, ClientData, np.random.Generator], ClientUpdate]
 ServerUpdateFn = Callable[[ServerState, torch.Tensor, UpdateSum], ServerState]
@@ -83,8 +83,8 @@ def optimizer_update(config: TrainConfig) -> ServerUpdateFn:
 
     def server_update(state: ServerState, mean_delta: torch.Tensor, cohort_sum: UpdateSum) -> ServerState:
         learning_rate = server_learning_rate(config, state.round)
-        parameters, optimizer_state = optimizer.apply(
-            state.parameters, mean_delta.neg(), state.optimizer_state, learning_rate
+        parameters, optimizer_state = optimizer_step(
+            optimizer, state.parameters, mean_delta, state.optimizer_state, learning_rate
         )
         return replace(state, round=state.round + 1, parameters=parameters, optimizer_state=optimizer_state)
 
