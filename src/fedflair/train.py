@@ -129,6 +129,8 @@ def train(config: TrainConfig) -> Path:
                     # Before any checkpoint: no round that was released can be missing from the ledger.
                     book = ledger.append(book, before.round, cohort_sum.cohort, before.mechanism_state)
                 row = round_row(setup, state, cohort_sum, time.perf_counter() - started) | answers.row()
+                # Its vectors would still be there while the next round trains.
+                del cohort_sum
                 last = state.round == config.central_num_iterations
                 if last or state.round % config.evaluation_frequency == 0:
                     row |= evaluated(setup, state, backend)

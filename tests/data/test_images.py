@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
+from torchvision.transforms.v2 import functional
 
-from fedflair.data.images import decode, eval_inputs, normalise, random_crop_box, train_inputs
+from fedflair.data.images import decode, eval_inputs, normalise, random_crop_box, resized, train_inputs
 from fedflair.sampling import stream
 from tests.conftest import jpeg
 
@@ -42,6 +44,15 @@ def test_each_image_gets_its_own_crop() -> None:
     assert inputs.shape == (3, 3, 32, 32)
     assert not torch.equal(inputs[0], inputs[1])
     assert torch.equal(inputs, train_inputs([image, image, image], 32, stream(0, "crop")))
+
+
+@pytest.mark.parametrize(("height", "width", "size"), [(256, 192, 224), (40, 50, 224), (224, 224, 224), (333, 500, 32)])
+def test_pixels_are_resized_as_torchvision_does(height: int, width: int, size: int) -> None:
+    generator = torch.Generator().manual_seed(height)
+    pixels = torch.randint(0, 256, (height, width, 3), generator=generator, dtype=torch.uint8).permute(2, 0, 1)
+    assert torch.equal(resized(pixels, size), functional.resize(pixels, [size, size], antialias=True))
+    crop = functional.resized_crop(pixels, 3, 5, height // 2, width // 3, [size, size], antialias=True)
+    assert torch.equal(resized(pixels[:, 3 : 3 + height // 2, 5 : 5 + width // 3], size), crop)
 
 
 def test_evaluation_resizes_the_whole_image() -> None:

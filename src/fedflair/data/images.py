@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from torchvision.transforms.v2 import functional as transforms
+from torch.nn.functional import interpolate
 
 from fedflair.data.decode import decode_rgb
 
@@ -31,14 +31,21 @@ def train_inputs(images: Sequence[torch.Tensor], size: int, generator: np.random
     crops = []
     for image in images:
         top, left, height, width, flipped = random_crop(int(image.shape[1]), int(image.shape[2]), generator)
-        crop = transforms.resized_crop(image, top, left, height, width, [size, size], antialias=True)
+        crop = resized(image[:, top : top + height, left : left + width], size)
         crops.append(crop.flip(2) if flipped else crop)
     return normalise(torch.stack(crops))
 
 
 def eval_inputs(images: Sequence[torch.Tensor], size: int) -> torch.Tensor:
     """Each image resized whole: float32 [n, 3, size, size], normalised."""
-    return normalise(torch.stack([transforms.resize(image, [size, size], antialias=True) for image in images]))
+    return normalise(torch.stack([resized(image, size) for image in images]))
+
+
+def resized(image: torch.Tensor, size: int) -> torch.Tensor:
+    """Bilinear, with antialiasing, as torchvision and Pillow do it: uint8 [3, H, W] to [3, size, size]."""
+    if image.shape[1:] == (size, size):
+        return image
+    return interpolate(image[None], (size, size), mode="bilinear", antialias=True)[0]
 
 
 def normalise(pixels: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torchvision.ops import StochasticDepth
 
 from fedflair.models.normalization import replace_modules
 
@@ -41,8 +40,14 @@ def draws_noise(module: nn.Module) -> bool:
 
 
 def replace_dropout(module: nn.Module) -> None:
-    """Swaps ``nn.Dropout`` and torchvision's ``StochasticDepth`` for their seeded form, in place."""
+    """Swaps ``nn.Dropout`` for its seeded form, in place."""
     replace_modules(module, nn.Dropout, lambda old: SeededDropout(old.p, rowwise=False))
+
+
+def replace_stochastic_depth(module: nn.Module) -> None:
+    """Swaps torchvision's ``StochasticDepth``, which only its own networks have, for its seeded form, in place."""
+    from torchvision.ops import StochasticDepth
+
     replace_modules(
         module, StochasticDepth, lambda old: SeededDropout(old.p, rowwise=True, batchwise=old.mode == "batch")
     )

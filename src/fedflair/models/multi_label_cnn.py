@@ -1,4 +1,8 @@
-"""Any torchvision classification backbone with a multi-label head: logits float [n, num_labels]."""
+"""Any torchvision classification backbone with a multi-label head: logits float [n, num_labels].
+
+torchvision is imported where it is needed only: for other backbones than the residual networks of ``resnet.py``, and to
+find published weights.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +15,18 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
-from torchvision import models
 
 from fedflair.errors import ConfigError, DataError
-from fedflair.models.dropout import replace_dropout
+from fedflair.models.dropout import replace_dropout, replace_stochastic_depth
 from fedflair.models.normalization import frozen_batch_norm, group_norm, replace_modules
+from fedflair.models.resnet import RESNETS, ResNet
 from fedflair.sampling import torch_stream
 
 
 def backbones() -> list[str]:
     """Names that ``model_type`` can take: torchvision's classification models."""
+    from torchvision import models
+
     return sorted(models.list_models(module=models))
 
 
@@ -33,7 +39,7 @@ def build(
     ``weights`` a pretrained model has its shape only, to be filled from a checkpoint. The initial weights depend on
     ``seed`` alone. Raises ConfigError where the backbone is unknown, DataError where the weights do not fit.
     """
-    if model_type not in backbones():
+    if model_type not in RESNETS and model_type not in backbones():
         raise ConfigError(
             f"model_type: no torchvision classification model {model_type!r}; e.g. resnet18, mobilenet_v2"
         )
@@ -46,6 +52,17 @@ def build(
 
 
 def _initialised(model_type: str, num_labels: int, seed: int) -> nn.Module:
+    # Layers draw their initial values from the global generator: lend it a named stream and put its state back.
+    with torch.random.fork_rng(devices=[]):
+        torch.random.set_rng_state(torch_stream(seed, "init").get_state())
+        if model_type in RESNETS:
+            return ResNet(RESNETS[model_type], num_labels)
+        return _torchvisions(model_type, num_labels)
+
+
+def _torchvisions(model_type: str, num_labels: int) -> nn.Module:
+    from torchvision import models
+
     builder = models.get_model_builder(model_type)
     options: dict[str, bool] = {}
     # The auxiliary heads of GoogLeNet and Inception serve ImageNet training only.
@@ -53,10 +70,8 @@ def _initialised(model_type: str, num_labels: int, seed: int) -> nn.Module:
         options = {"aux_logits": False, "init_weights": True}
     if "weights_backbone" in inspect.signature(builder).parameters:
         raise ConfigError(f"model_type: {model_type!r} is not a classification model")
-    # torchvision initialises from the global generator: lend it a named stream and put its state back.
-    with torch.random.fork_rng(devices=[]):
-        torch.random.set_rng_state(torch_stream(seed, "init").get_state())
-        module: nn.Module = builder(weights=None, num_classes=num_labels, **options)
+    module: nn.Module = builder(weights=None, num_classes=num_labels, **options)
+    replace_stochastic_depth(module)
     return module
 
 
@@ -67,6 +82,8 @@ def imagenet_weights(model_type: str, path: Path | None) -> dict[str, torch.Tens
     """
     if path is not None:
         return read_weights(path)
+    from torchvision import models
+
     weights = models.get_model_weights(model_type).DEFAULT
     cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
     try:

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from typing import Literal
 
 from torch import nn
-from torchvision.models.vision_transformer import Encoder
 
 from fedflair.errors import ConfigError
 
 Trainable = Literal["all", "head", "last_block"]
-# What only strings blocks together; torchvision's DenseNet blocks are ModuleDicts of layers.
-CONTAINERS = (nn.ModuleList, nn.ModuleDict, Encoder)
+# torchvision's vision transformers, by name: it is not imported for networks that are not its own.
+_ENCODER = ("torchvision.models.vision_transformer", "Encoder")
 
 
 def freeze(module: nn.Module, trainable: Trainable, num_blocks: int) -> None:
@@ -41,10 +40,17 @@ def freeze(module: nn.Module, trainable: Trainable, num_blocks: int) -> None:
 def _units(module: nn.Module) -> Iterator[nn.Module]:
     """The blocks and loose layers that have parameters, in the order of their registration, which is that of use."""
     for child in module.children():
-        if type(child) is nn.Sequential or isinstance(child, CONTAINERS):
+        if _strings_together(child):
             yield from _units(child)
         elif any(True for _ in child.parameters()):
             yield child
+
+
+def _strings_together(module: nn.Module) -> bool:
+    """Whether it is blocks one after the other and no more; torchvision's DenseNet blocks are ModuleDicts of layers."""
+    kind = type(module)
+    known = kind is nn.Sequential or isinstance(module, nn.ModuleList | nn.ModuleDict)
+    return known or (kind.__module__, kind.__name__) == _ENCODER
 
 
 def _last_layer(unit: nn.Module) -> nn.Module:
