@@ -22,7 +22,7 @@ import torch
 
 from fedflair import __version__
 from fedflair.aggregate import TreeSum, UpdateSum, cohort_groups
-from fedflair.allocator import keep_freed_memory, release_freed_memory
+from fedflair.allocator import keep_freed_memory
 from fedflair.backends import Backend, choose_backend, require_backend, uses_ray
 from fedflair.checkpoint import load_state, load_tensors, save_state, save_tensors
 from fedflair.client_states import NO_STATES, ClientStates
@@ -67,8 +67,6 @@ def run_round(
     for index, partial in backend.map_unordered(train_group, server, work):
         states.put(state.round, partial.client_states)
         tree.add(index, replace(partial, client_states={}))
-    # What clients needed is free now, and what the server needs does not fit into its gaps.
-    release_freed_memory()
     cohort_sum = seen = tree.total
     total = torch.zeros_like(state.parameters) if cohort_sum.delta is None else cohort_sum.delta
     if mechanism.name == "none":
@@ -145,7 +143,6 @@ def train(config: TrainConfig) -> Path:
             facts["seconds"] += time.perf_counter() - started
             log.log(row)
             setup.store.drop_pages()
-            release_freed_memory()
             if "val/loss" in row:
                 _checkpoint(folder, state, facts, states)
         try:
