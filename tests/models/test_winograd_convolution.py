@@ -75,6 +75,32 @@ def test_which_convolutions_are_done_so() -> None:
     assert not winograd.fits(torch.zeros(64, 48, 3, 3), PLAIN)
     assert not winograd.fits(weight, Geometry((3, 3), (2, 2), (1, 1), (1, 1)))
     assert not winograd.fits(weight, Geometry((3, 3), (1, 1), (0, 0), (1, 1)))
-    assert winograd.pays(torch.zeros(1, 256, 14, 14))
-    assert not winograd.pays(torch.zeros(2, 512, 7, 7))
-    assert winograd.pays(torch.zeros(2, 512, 7, 7).bfloat16())
+    assert winograd.pays(torch.zeros(1, 512, 7, 7))
+    assert winograd.pays(torch.zeros(4, 512, 4, 4))
+    assert not winograd.pays(torch.zeros(3, 512, 4, 4))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("images", "channels", "outputs", "side"), [(1, 64, 32, 9), (3, 32, 160, 14), (9, 160, 128, 12)]
+)
+def test_nothing_is_written_beyond_the_scratch_that_is_asked_for(
+    images: int, channels: int, outputs: int, side: int, dtype: torch.dtype
+) -> None:
+    x = channels_last(images, channels, side, side, seed=0).to(dtype)
+    dy = channels_last(images, outputs, side, side, seed=1).to(dtype)
+    weight = channels_last(outputs, channels, 3, 3, seed=2).to(dtype)
+    if not winograd.fits(weight, PLAIN):
+        pytest.skip("this processor has no products of bfloat16s")
+    kernels = library()
+    assert kernels is not None
+    sizes = [kernels.winograd_scratch(images, side, side, *pair) for pair in ((channels, outputs), (outputs, channels))]
+    for size, call in (
+        (sizes[0], lambda scratch: winograd.forward(x, weight, scratch)),
+        (sizes[1], lambda scratch: winograd.input_gradient(dy, weight, scratch)),
+        (sizes[0], lambda scratch: winograd.weight_gradient(dy, x, torch.empty_like(weight).float(), scratch)),
+    ):
+        memory = torch.full((size + 4096,), 7.0)
+        call(winograd.Scratch(memory))
+        assert (memory[size:] == 7.0).all()
+        assert (memory[:size] != 7.0).any()

@@ -39,10 +39,8 @@ _SIGNATURES: dict[str, list[Any]] = {
     "sum_of_squares": [_pointer, _count],
     "product_of_rows": [_pointer] * 5 + [_count] * 3,
     "winograd_scratch": [_count] * 5,
-    "winograd_weights_float": [_pointer] * 2 + [_count] * 2,
-    "winograd_turned_weights_float": [_pointer] * 2 + [_count] * 2,
-    "winograd_convolution_float": [_pointer] * 4 + [_count] * 5,
-    "winograd_weight_gradient_float": [_pointer] * 5 + [_count] * 5,
+    "winograd_convolution_float": [_pointer] * 4 + [_count] * 5 + [_int],
+    "winograd_weight_gradient_float": [_pointer] * 4 + [_count] * 5,
 }
 _SIGNATURES |= {name.replace("_float", "_bf16"): types for name, types in _SIGNATURES.items() if "_float" in name}
 

@@ -137,11 +137,17 @@ static inline __attribute__((always_inline)) void NAME(transformed_weights)(cons
   }
 }
 
-/* Factors [point][outputs / 32][inputs / PER][32], for winograd_convolution forward, from w [outputs][3][3][inputs]. */
-void NAME(winograd_weights)(const ELEMENT *w, float *u, int64_t outputs, int64_t inputs) {
+/* Factors [point][inputs / PER][32] of the 32 outputs from `first` on, for a convolution forward, from w
+   [outputs][3][3][inputs]; numbers of the next point `point` later. */
+static void NAME(factors)(const ELEMENT *w, float *u, int64_t point, int64_t first, int64_t outputs, int64_t inputs) {
   floats block[POINTS][LANES];
-  for (int64_t o = 0; o < outputs; o += LANES)
+  for (int64_t o = first; o < first + PANEL; o += LANES)
     for (int64_t c = 0; c < inputs; c += PER * LANES) {
+      /* A piece of the next 16 outputs' weights, which lie one after the other: these reads here do not follow each
+         other closely enough for the processor to foresee them. */
+      const char *ahead = (const char *)(w + ((o + LANES) * inputs + c * LANES) * 9);
+      if (o + LANES < outputs)
+        for (int64_t k = 0; k < 9 * LANES * PER * LANES * (int64_t)sizeof(ELEMENT); k += 64) __builtin_prefetch(ahead + k);
       for (int k = 0; k < LANES; k++) {
         floats points[PER][POINTS];
         for (int h = 0; h < PER; h++)
@@ -150,35 +156,46 @@ void NAME(winograd_weights)(const ELEMENT *w, float *u, int64_t outputs, int64_t
       }
       for (int p = 0; p < POINTS; p++) {
         transpose(block[p]);
-        float *out = u + p * weights_point(outputs, inputs) + (o / PANEL * inputs + c) / PER * PANEL + o % PANEL;
+        float *out = u + p * point + c / PER * PANEL + o % PANEL;
         for (int k = 0; k < LANES; k++) store_float(out + k * PANEL, block[p][k]);
       }
     }
 }
 
-/* The same towards the inputs: [point][inputs / 32][outputs / PER][32] of the weights turned by half a turn, which swaps
-   the first and the last of each four points. */
-void NAME(winograd_turned_weights)(const ELEMENT *w, float *u, int64_t outputs, int64_t inputs) {
+/* The same towards the inputs: [point][outputs / PER][32] of the 32 inputs from `first` on, of the weights turned by half a
+   turn, which swaps the first and the last of each four points. */
+static void NAME(turned_factors)(const ELEMENT *w, float *u, int64_t point, int64_t first, int64_t inputs,
+                                 int64_t outputs) {
   static const int TURNED[4] = {3, 1, 2, 0};
   for (int64_t o = 0; o < outputs; o += PER)
-    for (int64_t c = 0; c < inputs; c += LANES) {
+    for (int64_t c = first; c < first + PANEL; c += LANES) {
       floats points[PER][POINTS];
       for (int h = 0; h < PER; h++) NAME(transformed_weights)(w + (o + h) * 9 * inputs + c, inputs, points[h]);
       for (int i = 0; i < 4; i++)
-        for (int j = 0; j < 4; j++) {
-          float *out = u + (4 * TURNED[i] + TURNED[j]) * weights_point(outputs, inputs);
-          store_float(out + (c / PANEL * outputs + o) / PER * PANEL + c % PANEL, ACROSS(points, 4 * i + j));
-        }
+        for (int j = 0; j < 4; j++)
+          store_float(u + (4 * TURNED[i] + TURNED[j]) * point + o / PER * PANEL + c % PANEL, ACROSS(points, 4 * i + j));
     }
 }
 
-/* y [images][height][width][outputs] from x [images][height][width][inputs] and transformed weights. */
-void NAME(winograd_convolution)(const ELEMENT *x, const float *u, ELEMENT *y, float *scratch, int64_t images,
-                                int64_t height, int64_t width, int64_t inputs, int64_t outputs) {
+/* Products of the tiles with one panel, a strip at a time. The last strip may reach beyond the tiles: what it makes of old
+   numbers there is not looked at. */
+static inline void NAME(strips)(const float *v, int64_t v_row, const float *panel, float *m, int64_t m_row,
+                                int64_t steps, int64_t tiles) {
+  for (int64_t t = 0; t < tiles; t += STRIP)
+    NAME(product_tile)(v + t * v_row, v_row, 1, panel, PANEL, m + t * m_row, m_row, steps, STRIP, 0);
+}
+
+/* y [images][height][width][outputs] from x [images][height][width][inputs] and w [outputs][3][3][inputs]; turned: y is the
+   gradient of the inputs of a convolution with w [inputs][3][3][outputs], and x that of its outputs. */
+void NAME(winograd_convolution)(const ELEMENT *x, const ELEMENT *w, ELEMENT *y, float *scratch, int64_t images,
+                                int64_t height, int64_t width, int64_t inputs, int64_t outputs, int turned) {
   int64_t tile_rows = (height + 1) / 2, tile_columns = (width + 1) / 2, tiles = images * tile_rows * tile_columns;
   int64_t most = tiles_at_once(inputs + outputs, tiles), v_row = inputs / PER + LANES, m_row = outputs + LANES;
-  int64_t v_point = most * v_row, m_point = most * m_row;
-  float *v = scratch, *m = scratch + POINTS * v_point;
+  int64_t v_point = most * v_row, m_point = most * m_row, u_point = PANEL * (inputs / PER) + LANES;
+  float *v = scratch, *m = v + POINTS * v_point, *u = m + POINTS * m_point;
+  void (*factors_of_panel)(const ELEMENT *, float *, int64_t, int64_t, int64_t, int64_t) =
+      turned ? NAME(turned_factors) : NAME(factors);
+  int one_pass = tiles <= most;
   for (int64_t start = 0; start < tiles; start += most) {
     int64_t count = tiles - start < most ? tiles - start : most;
     for (int64_t t = 0; t < count; t++) {
@@ -190,26 +207,37 @@ void NAME(winograd_convolution)(const ELEMENT *x, const float *u, ELEMENT *y, fl
         for (int p = 0; p < POINTS; p++) store_float(v + p * v_point + t * v_row + c / PER, ALONG(points, p));
       }
     }
-    for (int p = 0; p < POINTS; p++)
-      for (int64_t o = 0; o < outputs; o += PANEL)
-        /* The last strip may reach beyond the tiles: what it makes of old numbers there is not looked at. */
-        for (int64_t t = 0; t < count; t += STRIP)
-          NAME(product_tile)(v + p * v_point + t * v_row, v_row, 1,
-                             u + p * weights_point(outputs, inputs) + o * inputs / PER, PANEL,
-                             m + p * m_point + t * m_row + o, m_row, inputs / PER, STRIP, 0);
+    if (one_pass) {
+      /* Each panel of factors is used once, while it is in the cache. */
+      for (int64_t o = 0; o < outputs; o += PANEL) {
+        factors_of_panel(w, u, u_point, o, outputs, inputs);
+        for (int p = 0; p < POINTS; p++)
+          NAME(strips)(v + p * v_point, v_row, u + p * u_point, m + p * m_point + o, m_row, inputs / PER, count);
+      }
+    } else {
+      for (int64_t o = 0; o < outputs && start == 0; o += PANEL)
+        factors_of_panel(w, u + o / PANEL * POINTS * u_point, u_point, o, outputs, inputs);
+      for (int p = 0; p < POINTS; p++)
+        for (int64_t o = 0; o < outputs; o += PANEL)
+          NAME(strips)(v + p * v_point, v_row, u + (o / PANEL * POINTS + p) * u_point, m + p * m_point + o, m_row,
+                       inputs / PER, count);
+    }
     for (int64_t t = 0; t < count; t++)
       NAME(outputs_of_tile)(m + t * m_row, m_point, y, place_of(start + t, tile_rows, tile_columns), height, width,
                             outputs);
   }
 }
 
-/* dw [outputs][3][3][inputs], in float, from x and dy; du: scratch, [point][outputs][inputs]. */
-void NAME(winograd_weight_gradient)(const ELEMENT *x, const ELEMENT *dy, float *dw, float *du, float *scratch,
-                                    int64_t images, int64_t height, int64_t width, int64_t inputs, int64_t outputs) {
+/* dw [outputs][3][3][inputs], in float, from x and dy. */
+void NAME(winograd_weight_gradient)(const ELEMENT *x, const ELEMENT *dy, float *dw, float *scratch, int64_t images,
+                                    int64_t height, int64_t width, int64_t inputs, int64_t outputs) {
   int64_t tile_rows = (height + 1) / 2, tile_columns = (width + 1) / 2, tiles = images * tile_rows * tile_columns;
-  int64_t most = tiles_at_once(inputs + outputs, tiles), v_row = inputs + LANES, m_row = outputs + LANES;
-  int64_t v_point = most * v_row, m_point = most * m_row;
-  float *v = scratch, *m = scratch + POINTS * v_point;
+  int64_t most = tiles_at_once(inputs + outputs, tiles), v_row = inputs + LANES;
+  int64_t v_point = most * v_row, m_point = most * (outputs + LANES);
+  /* In one pass each column of 8 outputs lies by itself, since it is read from further away; else they lie side by side. */
+  int one_pass = tiles <= most;
+  int64_t m_column = one_pass ? most * TILE_ROWS : TILE_ROWS, m_row = one_pass ? TILE_ROWS : outputs + LANES;
+  float *v = scratch, *m = v + POINTS * v_point, *du = m + POINTS * m_point;
   for (int64_t start = 0; start < tiles; start += most) {
     int64_t count = tiles - start < most ? tiles - start : most, steps = (count + PER - 1) / PER;
     for (int64_t r = 0; r < steps; r++) {
@@ -225,13 +253,31 @@ void NAME(winograd_weight_gradient)(const ELEMENT *x, const ELEMENT *dy, float *
       for (int64_t o = 0; o < outputs; o += LANES) {
         floats points[PER][POINTS];
         for (int h = 0; h < PER; h++) NAME(gradients_of_tile)(dy, points[h], at[h], height, width, outputs, o);
-        for (int p = 0; p < POINTS; p++) store_float(m + p * m_point + r * m_row + o, ACROSS(points, p));
+        for (int p = 0; p < POINTS; p++) {
+          floats values = ACROSS(points, p);
+          float *out = m + p * m_point + o / TILE_ROWS * m_column + r * m_row;
+          memcpy(out, &values, TILE_ROWS * sizeof(float));
+          memcpy(out + m_column, (float *)&values + TILE_ROWS, TILE_ROWS * sizeof(float));
+        }
       }
+    }
+    if (one_pass) {
+      /* One pass: a block of weights is done while its points are in the first-level cache. */
+      for (int64_t c = 0; c < inputs; c += PANEL)
+        for (int64_t o = 0; o < outputs; o += TILE_ROWS) {
+          float block[POINTS * TILE_ROWS * PANEL];
+          for (int p = 0; p < POINTS; p++)
+            NAME(product_tile)(m + p * m_point + o / TILE_ROWS * m_column, 1, m_row, v + p * v_point + c, v_row,
+                               block + p * TILE_ROWS * PANEL, PANEL, steps, TILE_ROWS, 0);
+          for (int k = 0; k < TILE_ROWS; k++)
+            weights_of_points(block + k * PANEL, TILE_ROWS * PANEL, dw + (o + k) * 9 * inputs + c, inputs, PANEL);
+        }
+      return;
     }
     for (int p = 0; p < POINTS; p++)
       for (int64_t c = 0; c < inputs; c += PANEL)
         for (int64_t o = 0; o < outputs; o += TILE_ROWS) {
-          const float *left = m + p * m_point + o, *right = v + p * v_point + c;
+          const float *left = m + p * m_point + o / TILE_ROWS * m_column, *right = v + p * v_point + c;
           float *out = du + p * weights_point(outputs, inputs) + o * inputs + c;
           if (start)
             NAME(product_tile)(left, 1, m_row, right, v_row, out, inputs, steps, TILE_ROWS, 1);
@@ -240,26 +286,5 @@ void NAME(winograd_weight_gradient)(const ELEMENT *x, const ELEMENT *dy, float *
         }
   }
   for (int64_t o = 0; o < outputs; o++)
-    for (int64_t c = 0; c < inputs; c += LANES) {
-      floats t[3][4];
-#pragma GCC unroll 4
-      for (int j = 0; j < 4; j++) {
-        floats d[4];
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; i++)
-          d[i] = load_float(du + (4 * i + j) * weights_point(outputs, inputs) + o * inputs + c);
-        floats sum = (d[1] + d[2]) * 0.5f;
-        t[0][j] = d[0] + sum;
-        t[1][j] = (d[1] - d[2]) * 0.5f;
-        t[2][j] = sum + d[3];
-      }
-#pragma GCC unroll 3
-      for (int i = 0; i < 3; i++) {
-        float *out = dw + (o * 9 + 3 * i) * inputs + c;
-        floats sum = (t[i][1] + t[i][2]) * 0.5f;
-        store_float(out, t[i][0] + sum);
-        store_float(out + inputs, (t[i][1] - t[i][2]) * 0.5f);
-        store_float(out + 2 * inputs, sum + t[i][3]);
-      }
-    }
+    weights_of_points(du + o * inputs, weights_point(outputs, inputs), dw + o * 9 * inputs, inputs, inputs);
 }

@@ -22,10 +22,13 @@ static int64_t tiles_at_once(int64_t channels, int64_t tiles) {
   return all < most ? all : most;
 }
 
-/* Floats of scratch that the functions below need, beside POINTS * weights_point for weights. */
+/* Floats of scratch that the functions of winograd.h need: for tiles, and for points of weights, of all of them where
+   tiles take several passes. */
 int64_t winograd_scratch(int64_t images, int64_t height, int64_t width, int64_t in_channels, int64_t out_channels) {
-  int64_t tiles = images * ((height + 1) / 2) * ((width + 1) / 2);
-  return POINTS * tiles_at_once(in_channels + out_channels, tiles) * (in_channels + out_channels + 2 * LANES);
+  int64_t tiles = images * ((height + 1) / 2) * ((width + 1) / 2), channels = in_channels + out_channels;
+  int64_t most = tiles_at_once(channels, tiles), widest = in_channels > out_channels ? in_channels : out_channels;
+  int64_t weights = tiles > most ? in_channels * out_channels + widest * LANES : PANEL * widest + LANES;
+  return POINTS * (most * (channels + 2 * LANES) + weights);
 }
 
 typedef struct {
@@ -53,6 +56,31 @@ static inline void transpose(floats block[LANES]) {
     for (int i = 0; i < 8; i++) {
       block[2 * i] = __builtin_shufflevector(other[i], other[i + 8], LOW_PAIRS);
       block[2 * i + 1] = __builtin_shufflevector(other[i], other[i + 8], HIGH_PAIRS);
+    }
+  }
+}
+
+/* G' p G of `count` input channels of one output: points, numbers of the next one `point` later, to dw [3][3][inputs]. */
+static inline void weights_of_points(const float *points, int64_t point, float *dw, int64_t inputs, int64_t count) {
+  for (int64_t c = 0; c < count; c += LANES) {
+    floats t[3][4];
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) {
+      floats d[4];
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; i++) d[i] = load_float(points + (4 * i + j) * point + c);
+      floats sum = (d[1] + d[2]) * 0.5f;
+      t[0][j] = d[0] + sum;
+      t[1][j] = (d[1] - d[2]) * 0.5f;
+      t[2][j] = sum + d[3];
+    }
+#pragma GCC unroll 3
+    for (int i = 0; i < 3; i++) {
+      float *out = dw + 3 * i * inputs + c;
+      floats sum = (t[i][1] + t[i][2]) * 0.5f;
+      store_float(out, t[i][0] + sum);
+      store_float(out + inputs, (t[i][1] - t[i][2]) * 0.5f);
+      store_float(out + 2 * inputs, sum + t[i][3]);
     }
   }
 }

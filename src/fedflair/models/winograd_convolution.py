@@ -17,27 +17,26 @@ from fedflair.models.matrix_convolution import Geometry
 
 _PLAIN = Geometry((3, 3), (1, 1), (1, 1), (1, 1))
 _PANEL = 32
-_LANES = 16
 # With fewer tiles of 2 x 2 outputs the weights' own transformation costs more than it saves.
-_MIN_TILES = {torch.float32: 48, torch.bfloat16: 24}
+_MIN_TILES = 16
 
 
 @dataclass
 class Scratch:
     """What the convolutions of one model write into and nobody reads later. For one thread at a time.
 
-    Kept, because up to 50 MB that are freed and asked for again in between activations leave gaps among them.
+    Kept, because up to 20 MB that are freed and asked for again in between activations leave gaps among them.
     """
 
     memory: torch.Tensor = field(default_factory=lambda: torch.empty(0))
 
-    def cut(self, first: int, second: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Two float32 vectors of these lengths, which the next call overwrites."""
-        if len(self.memory) < first + second:
+    def floats(self, count: int) -> torch.Tensor:
+        """A float32 vector at least that long, which the next call overwrites."""
+        if len(self.memory) < count:
             # The old one is gone before the new one is there.
             self.memory = torch.empty(0)
-            self.memory = torch.empty(first + second)
-        return self.memory[:first], self.memory[first : first + second]
+            self.memory = torch.empty(count)
+        return self.memory
 
 
 def fits(weight: torch.Tensor, shape: Geometry) -> bool:
@@ -50,41 +49,36 @@ def fits(weight: torch.Tensor, shape: Geometry) -> bool:
 def pays(x: torch.Tensor) -> bool:
     """Whether outputs, and gradients of inputs, are computed faster too: channels-last [n, C, H, W]."""
     images, _, height, width = x.shape
-    return images * ((height + 1) // 2) * ((width + 1) // 2) >= _MIN_TILES[x.dtype]
+    return images * ((height + 1) // 2) * ((width + 1) // 2) >= _MIN_TILES
 
 
 def forward(x: torch.Tensor, weight: torch.Tensor, scratch: Scratch) -> torch.Tensor:
     """As ``conv2d``: channels-last [n, O, H, W] from channels-last x [n, C, H, W] and weight [O, C, 3, 3]."""
-    return _convolution(x, weight, "weights", weight.shape[0], scratch)
+    return _convolution(x, weight, scratch, turned=False)
 
 
 def input_gradient(dy: torch.Tensor, weight: torch.Tensor, scratch: Scratch) -> torch.Tensor:
     """Gradient of the input, channels-last [n, C, H, W], from that of the output."""
-    return _convolution(dy, weight, "turned_weights", weight.shape[1], scratch)
+    return _convolution(dy, weight, scratch, turned=True)
 
 
 def weight_gradient(dy: torch.Tensor, x: torch.Tensor, out: torch.Tensor, scratch: Scratch) -> torch.Tensor:
     """Writes the gradient of the weight to ``out`` and returns it: float32, channels-last [O, C, 3, 3]."""
     (images, inputs, height, width), outputs = x.shape, dy.shape[1]
     sizes = (images, height, width, inputs, outputs)
-    points, tiles = scratch.cut(_points(outputs, inputs), _kernels().winograd_scratch(*sizes))
-    _function("weight_gradient", x)(*(t.data_ptr() for t in (x, dy, out, points, tiles)), *sizes)
+    memory = scratch.floats(_kernels().winograd_scratch(*sizes))
+    _function("weight_gradient", x)(*(t.data_ptr() for t in (x, dy, out, memory)), *sizes)
     return out
 
 
-def _convolution(x: torch.Tensor, weight: torch.Tensor, transform: str, outputs: int, scratch: Scratch) -> torch.Tensor:
+def _convolution(x: torch.Tensor, weight: torch.Tensor, scratch: Scratch, *, turned: bool) -> torch.Tensor:
     images, inputs, height, width = x.shape
+    outputs = weight.shape[1 if turned else 0]
     sizes = (images, height, width, inputs, outputs)
-    points, tiles = scratch.cut(_points(outputs, inputs), _kernels().winograd_scratch(*sizes))
+    memory = scratch.floats(_kernels().winograd_scratch(*sizes))
     y = torch.empty(images, outputs, height, width, dtype=x.dtype, memory_format=torch.channels_last)
-    _function(transform, x)(weight.data_ptr(), points.data_ptr(), *weight.shape[:2])
-    _function("convolution", x)(*(t.data_ptr() for t in (x, points, y, tiles)), *sizes)
+    _function("convolution", x)(*(t.data_ptr() for t in (x, weight, y, memory)), *sizes, int(turned))
     return y
-
-
-def _points(outputs: int, inputs: int) -> int:
-    """Floats for all points of the weights."""
-    return 16 * (outputs * inputs + _LANES)
 
 
 def _function(name: str, x: torch.Tensor) -> Callable[..., None]:
