@@ -25,14 +25,36 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], facts: Mapping
     try:
         # Created closed to others before anything is in it: a checkpoint may hold the secret seed of the noise.
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
-        owned = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-        save_file(owned, temporary, metadata={"facts": json.dumps(dict(facts))})
+        save_file(_separate(tensors), temporary, metadata={"facts": json.dumps(dict(facts))})
         temporary.chmod(0o600)
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _separate(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors on the CPU, each with memory of its own as their format wants, copied only if need be."""
+    found: dict[str, torch.Tensor] = {}
+    places: set[int] = set()
+    for name, tensor in tensors.items():
+        plain = tensor.detach().cpu().contiguous()
+        storage = plain.untyped_storage()
+        if storage.nbytes() != plain.nbytes or storage.data_ptr() in places:
+            plain = plain.clone()
+        places.add(plain.untyped_storage().data_ptr())
+        found[name] = plain
+    return found
+
+
+def sweep(folder: Path) -> None:
+    """Removes what a killed process left half-written in a folder."""
+    # The second is what the library that writes checkpoints calls its own.
+    for pattern in (".*.partial", ".tmp*"):
+        for path in folder.glob(pattern):
+            if path.is_file():
+                path.unlink(missing_ok=True)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -24,7 +24,7 @@ from fedflair import __version__
 from fedflair.aggregate import TreeSum, UpdateSum, cohort_groups
 from fedflair.allocator import keep_freed_memory
 from fedflair.backends import Backend, choose_backend, require_backend, uses_ray
-from fedflair.checkpoint import load_state, load_tensors, save_state, save_tensors
+from fedflair.checkpoint import load_state, load_tensors, save_state, save_tensors, sweep
 from fedflair.client_states import NO_STATES, ClientStates
 from fedflair.config import TrainConfig
 from fedflair.errors import ConfigError, DataError, FedflairError, Interrupted, WorkerError
@@ -305,6 +305,8 @@ def _run_to_resume(config: TrainConfig) -> RunFolder:
     folder = RunFolder(config.run)
     if not folder.last.is_file():
         raise DataError(f"{folder.last}: no checkpoint to resume from; remove {folder.path} and start the run again")
+    for place in (folder.path, folder.last.parent):
+        sweep(place)
     return folder
 
 
