@@ -216,8 +216,8 @@ def test_a_lost_raylet_ends_the_run_in_one_line(tiny_store: Path, tmp_path: Path
     assert "(raylet) was lost" in closing
     assert closing.endswith(f"continue with: fedflair train --resume --run {run.path}")
     # What the run said of itself when it started, and nothing of Ray's.
-    # But for a worker that went first.
-    said_before = [line.split(":")[0] for line in before if not line.endswith("done again elsewhere")]
+    # But for a worker that went first, or that a busy machine was slow to start.
+    said_before = [line.split(":")[0] for line in before if not line.endswith(("done again elsewhere", " and 0 GPUs"))]
     assert said_before == [
         "flair",
         "squeezenet1_1 from scratch, 724,548 parameters, 32 px, cpu",

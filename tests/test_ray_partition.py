@@ -127,7 +127,9 @@ def test_a_run_goes_on_without_the_node_that_is_cut_off(link: Link, tiny_store: 
         finally:
             driver.kill()
             driver.wait()
-    told = [line for line in (tmp_path / "said").read_text().splitlines() if line.startswith("ray: ")]
+    # On a busy machine the run may also say that it waits for its first worker.
+    lines = (tmp_path / "said").read_text().splitlines()
+    told = [line for line in lines if line.startswith("ray: ") and "no worker has a place yet" not in line]
     assert len(told) == 1, told
     assert f"(process {worker} on {NODE}) did not answer within 8 s; its work is done again elsewhere" in told[0]
     one, two = (load_state(RunFolder(path).last, torch.device("cpu"))[0] for path in (calm, run.path))

@@ -1,0 +1,26 @@
+"""The comparison of whole rounds runs, and knows where the time goes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+PERF = Path(__file__).parents[1] / "perf"
+
+
+def test_every_kind_of_work_of_a_round_is_timed() -> None:
+    command = [sys.executable, "train.py", "--json", "--rounds", "1", "--sizes", "flair", "--cohort_size", "2"]
+    done = subprocess.run(
+        [*command, "--tools", "fedflair fp32"], cwd=PERF, capture_output=True, text=True, check=True, timeout=300
+    )
+    result = json.loads(done.stdout)
+    (size,) = result["cases"]
+    measured = result["results"][size]["fedflair fp32"]
+    assert len(measured["ms"]) == 1
+    phases = measured["phases"]
+    assert set(phases) == {
+        "data", "forward and backward", "parameter vector", "privacy", "aggregation", "rest",
+    }  # fmt: skip
+    assert all(share > 0 for name, share in phases.items() if name != "rest")
