@@ -13,6 +13,7 @@ from fedflair.kernels import library
 from fedflair.models.flat import flatten
 from fedflair.models.normalization import FrozenBatchNorm2d
 from fedflair.models.pooled_norm import PooledNorm, is_its_pool
+from tests.models.test_fused import norm_layer
 
 pytestmark = [
     pytest.mark.skipif(library() is None, reason="this machine has no C compiler"),
@@ -20,16 +21,11 @@ pytestmark = [
 ]
 
 
-def norm_layer(kind: str, channels: int) -> nn.GroupNorm | FrozenBatchNorm2d:
-    generator = torch.Generator().manual_seed(0)
-    norm = nn.GroupNorm(8, channels) if kind == "group" else FrozenBatchNorm2d(channels, 1e-5)
+def signed_norm(kind: str, channels: int) -> nn.GroupNorm | FrozenBatchNorm2d:
+    """Every other scale is negative: then the smallest of a window's pixels wins."""
+    norm = norm_layer(kind, channels)
     with torch.no_grad():
-        # Some scales are negative: then the smallest of a window's pixels wins.
-        norm.weight.copy_(torch.randn(channels, generator=generator))
-        norm.bias.copy_(torch.randn(channels, generator=generator))
-        if isinstance(norm, FrozenBatchNorm2d):
-            norm.running_mean.copy_(torch.randn(channels, generator=generator))
-            norm.running_var.copy_(torch.rand(channels, generator=generator) + 0.1)
+        norm.weight[::2].neg_()
     return norm
 
 
@@ -40,7 +36,7 @@ def test_equals_the_three_layers(height: int, width: int, kind: str, takes_over:
     generator = torch.Generator().manual_seed(height)
     x = torch.randn(3, 32, height, width, generator=generator, dtype=torch.float64)
     exact_x = x.clone().requires_grad_()
-    norm = norm_layer(kind, 32)
+    norm = signed_norm(kind, 32)
     exact = copy.deepcopy(norm).double()
     y = max_pool2d(relu(exact(exact_x)), 3, 2, 1)
     dy = torch.randn(y.shape, generator=generator, dtype=torch.float64)
@@ -57,7 +53,7 @@ def test_equals_the_three_layers(height: int, width: int, kind: str, takes_over:
 
 
 def test_bfloat16_is_the_rounded_float32() -> None:
-    norm, x = norm_layer("group", 32), torch.randn(2, 32, 9, 9).contiguous(memory_format=torch.channels_last)
+    norm, x = signed_norm("group", 32), torch.randn(2, 32, 9, 9).contiguous(memory_format=torch.channels_last)
     dy = torch.randn(2, 32, 5, 5).bfloat16()
     results = []
     for inputs in (x.bfloat16().float(), x.bfloat16()):

@@ -118,7 +118,8 @@ def _is_relu(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
 
 
 def _is_convolution(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
-    return node.op == "call_module" and isinstance(modules.get(str(node.target)), nn.Conv2d)
+    # Not a subclass, which might keep what it likes.
+    return node.op == "call_module" and type(modules.get(str(node.target))) is nn.Conv2d
 
 
 def _is_addition(node: fx.Node) -> bool:

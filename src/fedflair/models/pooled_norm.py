@@ -46,11 +46,7 @@ class _PooledNorm(torch.autograd.Function):
         winners = torch.empty(shape, dtype=torch.uint8, memory_format=CHANNELS_LAST)
         getattr(library(), f"normalise_and_pool_{kind(x)}")(
             *(address(t) for t in (x, y, winners, mean, rstd, gamma, beta)),
-            images,
-            height,
-            width,
-            channels,
-            1 if facts.groups == 0 else images,
+            *_sizes(x, facts),
         )
         ctx.facts = facts
         ctx.save_for_backward(winners, x, mean, rstd, gamma, beta)
@@ -61,19 +57,20 @@ class _PooledNorm(torch.autograd.Function):
         winners, x, mean, rstd, gamma, beta = ctx.saved_tensors
         facts: NormFacts = ctx.facts
         dy = dy.to(x.dtype).contiguous(memory_format=CHANNELS_LAST)
-        images, channels, height, width = x.shape
         dx = x if facts.takes_over else torch.empty_like(x)
         dgamma, dbeta = torch.empty_like(gamma), torch.empty_like(beta)
         getattr(library(), f"normalise_and_pool_backward_{kind(x)}")(
             *(address(t) for t in (dy, winners, x, dx, dgamma, dbeta, mean, rstd, gamma, beta)),
-            images,
-            height,
-            width,
-            channels,
-            1 if facts.groups == 0 else images,
+            *_sizes(x, facts),
             facts.groups,
         )
         return dx, dgamma, dbeta, None
+
+
+def _sizes(x: torch.Tensor, facts: NormFacts) -> tuple[int, int, int, int, int]:
+    """images, height, width, channels and rows of statistics, as the kernels want them."""
+    images, channels, height, width = x.shape
+    return images, height, width, channels, 1 if facts.groups == 0 else images
 
 
 def is_its_pool(layer: nn.Module) -> bool:
