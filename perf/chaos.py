@@ -29,9 +29,9 @@ from pathlib import Path
 
 import torch
 
-from fedflair.checkpoint import load_state
-from fedflair.data.synthetic import synthesize
-from fedflair.tracking import RunFolder, read_rows
+from fedflair.data.synthetic.synthesize import synthesize
+from fedflair.runs.folder import RunFolder, read_rows
+from fedflair.training.checkpoint import load_state
 from processes import MEGABYTE, memory, processes, title
 
 OPTIONS = {

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedflair.metrics import MultiLabelMetrics, Targets, multi_label_metrics
+from fedflair.metrics.multi_label import MultiLabelMetrics, Targets, multi_label_metrics
 
 NUM_IMAGES, NUM_LABELS, LABELS_PER_IMAGE = 39_239, 1_628, 4.615
 LIMIT = 1e9

@@ -21,7 +21,8 @@ from pathlib import Path
 import torch
 from torchvision.models import resnet18
 
-from fedflair.privacy import CohortStats, PrivacyOptions, ledger, make_mechanism
+from fedflair.privacy.ledger import record as ledger
+from fedflair.privacy.mechanisms import CohortStats, PrivacyOptions, make_mechanism
 from fedflair.sampling import SamplerDescription
 
 IMAGES_PER_CLIENT = 345_879 / 41_131

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from chaos import OPTIONS, command
 
-from fedflair.data.synthetic import synthesize
-from fedflair.tracking import RunFolder, read_rows
+from fedflair.data.synthetic.synthesize import synthesize
+from fedflair.runs.folder import RunFolder, read_rows
 from processes import MEGABYTE, memory, processes, shared_memory
 
 LIMIT = 1.0

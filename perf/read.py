@@ -37,13 +37,13 @@ import numpy as np
 from PIL import Image
 
 import fedflair.data
-from fedflair.data import store as packed
-from fedflair.data.dataset import Dataset
-from fedflair.data.flair_statistics import NUM_USERS, PARTITION_SIZES
-from fedflair.data.store import PartitionColumns, StoreMetadata
-from fedflair.data.synthetic import synthetic_source
-from fedflair.data.synthetic_labels import FINE_NAMES, PartitionLabels, make_labels
-from fedflair.data.synthetic_vocabulary import COARSE_LABELS
+from fedflair.data.clients.dataset import Dataset
+from fedflair.data.published import NUM_USERS, PARTITION_SIZES
+from fedflair.data.store import packed as packed
+from fedflair.data.store.packed import PartitionColumns, StoreMetadata
+from fedflair.data.synthetic.labels import FINE_NAMES, PartitionLabels, make_labels
+from fedflair.data.synthetic.synthesize import synthetic_source
+from fedflair.data.synthetic.vocabulary import COARSE_LABELS
 from fedflair.sampling import stream
 
 PARTITION = "train"

@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 from fedflair.cli import main
 
 PRIVATE = ("--noise_from_seed", "--population", "10000000", "--noise_cohort_size", "5000", "--central_delta", "5e-8")
+OWN = ("--population", "48", "--noise_cohort_size", "6", "--central_delta", "1e-3")
 RESNET = ("--model", "multi_label_cnn", "--local_learning_rate", "0.01")
 RUNS: dict[str, tuple[str, ...]] = {
     "fedavg": (),
@@ -44,7 +45,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "adaptive clipping": (
         "--central_privacy_mechanism", "gaussian_moments_accountant", "--adaptive_clipping", *PRIVATE,
     ),
-    "laplace": ("--central_privacy_mechanism", "laplace", "--noise_from_seed"),
+    "laplace": ("--central_privacy_mechanism", "laplace", "--noise_from_seed", *OWN),
     "banded_matrix_factorization": (
         "--central_privacy_mechanism", "banded_matrix_factorization", "--min_separation", "2", *PRIVATE,
     ),

@@ -23,14 +23,14 @@ from pathlib import Path
 
 import numpy as np
 
-from fedflair.aggregate import cohort_groups
-from fedflair.backends import Backend, choose_backend, thread_backend
-from fedflair.config import TrainConfig
-from fedflair.data.synthetic import synthesize
-from fedflair.server import Broadcast, ServerState
-from fedflair.setup import Setup, initial_state, make_setup
-from fedflair.train import run_round
-from fedflair.work import ClientWork, train_group
+from fedflair.backends.threads import Backend, choose_backend, thread_backend
+from fedflair.config.train_config import TrainConfig
+from fedflair.data.synthetic.synthesize import synthesize
+from fedflair.federated.aggregate import cohort_groups
+from fedflair.federated.server import Broadcast, ServerState
+from fedflair.federated.setup import Setup, initial_state, make_setup
+from fedflair.training.client_group import ClientWork, train_group
+from fedflair.training.train import run_round
 from processes import descendants, processor_seconds
 
 LIMIT = 0.05

@@ -24,8 +24,8 @@ import heapq
 import numpy as np
 import numpy.typing as npt
 
-from fedflair.aggregate import cohort_groups
-from fedflair.data.synthetic_users import sizes_by_partition
+from fedflair.data.synthetic.users import sizes_by_partition
+from fedflair.federated.aggregate import cohort_groups
 
 NUM_USERS = 51_414
 MAX_IMAGES = 512

@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedflair.data import flair_statistics as flair
-from fedflair.data.flair_statistics import Distribution
-from fedflair.data.synthetic import synthetic_source
-from fedflair.data.synthetic_labels import FINE_NAMES, PartitionLabels, make_labels
-from fedflair.data.synthetic_vocabulary import COARSE_LABELS
+from fedflair.data import published as flair
+from fedflair.data.published import Distribution
+from fedflair.data.synthetic.labels import FINE_NAMES, PartitionLabels, make_labels
+from fedflair.data.synthetic.synthesize import synthetic_source
+from fedflair.data.synthetic.vocabulary import COARSE_LABELS
 
 TOLERANCE = 0.05
 

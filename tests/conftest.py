@@ -15,9 +15,9 @@ import torch
 from hypothesis import settings
 from PIL import Image
 
-from fedflair.data import store as packed
-from fedflair.data.store import PartitionColumns, StoreMetadata
-from fedflair.ray_cluster import LOOPBACK
+from fedflair.backends.ray.cluster import LOOPBACK
+from fedflair.data.store import packed as packed
+from fedflair.data.store.packed import PartitionColumns, StoreMetadata
 
 # Read when Ray is imported. A token of our own, so that none is written to the home folder.
 os.environ.update({**LOOPBACK, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)})

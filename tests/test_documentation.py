@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from fedflair.options import parse_train_config
-from fedflair.tracking import RunFolder, read_summary
+from fedflair.config.options import parse_train_config
+from fedflair.runs.folder import RunFolder, read_summary
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from fedflair.aggregate import UpdateSum
-from fedflair.algorithms import ALGORITHMS
-from fedflair.backends import thread_backend
-from fedflair.config import TrainConfig
-from fedflair.server import ServerState
-from fedflair.setup import initial_state, make_setup
-from fedflair.tracking import RunFolder, read_rows, read_summary
-from fedflair.train import run_round
-from tests.test_train import small_config
+from fedflair.backends.threads import thread_backend
+from fedflair.config.train_config import TrainConfig
+from fedflair.federated.aggregate import UpdateSum
+from fedflair.federated.algorithms import ALGORITHMS
+from fedflair.federated.server import ServerState
+from fedflair.federated.setup import initial_state, make_setup
+from fedflair.runs.folder import RunFolder, read_rows, read_summary
+from fedflair.training.train import run_round
+from tests.training.test_train import small_config
 
 PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torchvision import models, transforms
 
-from fedflair.data.images import IMAGENET_MEAN, IMAGENET_STD, decode, train_inputs
+from fedflair.data.images.crops import IMAGENET_MEAN, IMAGENET_STD, decode, train_inputs
 from fedflair.models.multi_label_cnn import build, read_weights
 from fedflair.models.normalization import FrozenBatchNorm2d, replace_modules
 from fedflair.sampling import stream

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fedflair.allocator import keep_freed_memory
-from fedflair.backends import thread_backend
-from fedflair.config import TrainConfig
-from fedflair.setup import initial_state, make_setup
-from fedflair.train import run_round
+from fedflair.backends.threads import thread_backend
+from fedflair.config.train_config import TrainConfig
+from fedflair.engine.allocator import keep_freed_memory
+from fedflair.federated.setup import initial_state, make_setup
+from fedflair.training.train import run_round
 from peers.phases import Phases
 from peers.task import Receive, Reply, Task
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import resource
 
-from fedflair.allocator import keep_freed_memory
-from fedflair.backends import thread_backend
-from fedflair.config import TrainConfig
-from fedflair.evaluate import score_partition
-from fedflair.setup import initial_state, make_setup
+from fedflair.backends.threads import thread_backend
+from fedflair.config.train_config import TrainConfig
+from fedflair.engine.allocator import keep_freed_memory
+from fedflair.evaluation.partition import score_partition
+from fedflair.federated.setup import initial_state, make_setup
 from peers.task import Receive, Reply, Task
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
-from fedflair import aggregate, client, work
-from fedflair.data.federated import FederatedDataset
-from fedflair.models.flat import FlatModel
+from fedflair.data.clients.federated import FederatedDataset
+from fedflair.engine.flat_model import FlatModel
+from fedflair.federated import aggregate, client
+from fedflair.training import client_group as work
 
 _TIMED: dict[str, list[tuple[Any, str]]] = {
     "data": [(FederatedDataset, "load"), (client, "decode"), (client, "train_inputs")],

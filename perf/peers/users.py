@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fedflair.data import store as packed
-from fedflair.data.convert import write_layout
-from fedflair.data.store import PartitionColumns, Store, StoreMetadata, open_store
-from fedflair.data.synthetic_images import render
-from fedflair.data.synthetic_users import sizes_by_partition
+from fedflair.data.store import packed as packed
+from fedflair.data.store.convert import write_layout
+from fedflair.data.store.packed import PartitionColumns, Store, StoreMetadata, open_store
+from fedflair.data.synthetic.images import render
+from fedflair.data.synthetic.users import sizes_by_partition
 
 NUM_LABELS = 17
 _SOURCE_IMAGES = 64

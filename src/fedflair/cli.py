@@ -13,18 +13,18 @@ from fedflair import __version__
 from fedflair.errors import FedflairError, Interrupted
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "download": ("fedflair.data.download:download", "fetch the real dataset, resumable and verified"),
-    "prepare": ("fedflair.data.prepare:prepare", "turn any FLAIR files into one packed store"),
-    "synthesize": ("fedflair.data.synthetic:synthesize", "make a FLAIR-like dataset with no network"),
-    "describe": ("fedflair.data.describe:describe", "show a store's statistics"),
-    "convert": ("fedflair.data.convert:convert", "rewrite a store in another tool's layout, or back"),
-    "train": ("fedflair.options:train_command", "train in simulated federated learning"),
-    "evaluate": ("fedflair.options:evaluate_command", "score a run's best model on a partition"),
-    "sweep": ("fedflair.sweep:sweep_command", "train a grid or random samples of options, with several seeds"),
-    "report": ("fedflair.report:report", "compare runs in one HTML page"),
-    "epsilon": ("fedflair.privacy.epsilon:epsilon", "ask the privacy accountant"),
-    "ledger": ("fedflair.privacy.ledger:ledger", "verify a run's privacy ledger"),
-    "audit": ("fedflair.privacy.audit:audit", "measure what the privacy path really gives"),
+    "download": ("fedflair.data.download.run:download", "fetch the real dataset, resumable and verified"),
+    "prepare": ("fedflair.data.store.prepare:prepare", "turn any FLAIR files into one packed store"),
+    "synthesize": ("fedflair.data.synthetic.synthesize:synthesize", "make a FLAIR-like dataset with no network"),
+    "describe": ("fedflair.data.describe.tables:describe", "show a store's statistics"),
+    "convert": ("fedflair.data.store.convert:convert", "rewrite a store in another tool's layout, or back"),
+    "train": ("fedflair.config.options:train_command", "train in simulated federated learning"),
+    "evaluate": ("fedflair.config.options:evaluate_command", "score a run's best model on a partition"),
+    "sweep": ("fedflair.sweep.trials:sweep_command", "train a grid or random samples of options, with several seeds"),
+    "report": ("fedflair.report.table:report", "compare runs in one HTML page"),
+    "epsilon": ("fedflair.privacy.accounting.epsilon:epsilon", "ask the privacy accountant"),
+    "ledger": ("fedflair.privacy.ledger.record:ledger", "verify a run's privacy ledger"),
+    "audit": ("fedflair.audit.measure:audit", "measure what the privacy path really gives"),
 }
 
 

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from fedflair.data.records import Record
-from fedflair.data.store import Store
+from fedflair.data.sources.records import Record
+from fedflair.data.store.packed import Store
 from tests.conftest import jpeg
 
 RELATION = {"cat": "animal", "dog": "animal", "bread": "food", "sky": "outdoor", "tree": "plant", "unused": "music"}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fedflair.client import LocalTraining, sgd_step
-from fedflair.models.flat import flatten
+from fedflair.engine.flat_model import flatten
+from fedflair.federated.client import LocalTraining, sgd_step
 from fedflair.models.multi_label_cnn import backbones, build
 from fedflair.models.normalization import refuse_batch_statistics
 from fedflair.models.trainable import freeze

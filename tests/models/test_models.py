@@ -10,10 +10,10 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
 
+from fedflair.engine.flat_model import flatten
 from fedflair.errors import ConfigError, DataError
 from fedflair.models import small_cnn
 from fedflair.models.dropout import SeededDropout, replace_dropout, seed_dropout
-from fedflair.models.flat import flatten
 from fedflair.models.multi_label_cnn import build, imagenet_weights
 from fedflair.models.normalization import FrozenBatchNorm2d, frozen_batch_norm, group_norm
 

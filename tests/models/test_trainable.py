@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import nn
 
-from fedflair.checkpoint import load_state
+from fedflair.engine.flat_model import flatten
 from fedflair.errors import ConfigError
-from fedflair.models.flat import flatten
+from fedflair.federated.setup import initial_state, make_setup
 from fedflair.models.multi_label_cnn import build
 from fedflair.models.normalization import refuse_batch_statistics
 from fedflair.models.small_cnn import SmallCNN
 from fedflair.models.trainable import freeze
-from fedflair.setup import initial_state, make_setup
-from fedflair.tracking import RunFolder
-from fedflair.train import train
-from tests.test_train import small_config
+from fedflair.runs.folder import RunFolder
+from fedflair.training.checkpoint import load_state
+from fedflair.training.train import train
+from tests.training.test_train import small_config
 
 
 def trained_names(module: nn.Module) -> list[str]:
@@ -76,8 +76,8 @@ def test_autograd_stops_at_the_first_trained_layer() -> None:
 
 @pytest.mark.parametrize("options", [{"trainable": "head"}, {"trainable": "last_block", "num_trainable_blocks": 2}])
 def test_a_run_trains_them_and_can_be_evaluated(tiny_store: Path, tmp_path: Path, options: dict[str, Any]) -> None:
-    from fedflair.evaluate_run import evaluate
-    from fedflair.tracking import read_summary
+    from fedflair.commands.evaluate import evaluate
+    from fedflair.runs.folder import read_summary
 
     config = small_config(tiny_store, model="small_cnn", run=tmp_path / "run", **options)
     setup = make_setup(config, noise_seed=0)

@@ -19,10 +19,10 @@ import dp_accounting.pld  # noqa: F401 - once here, not in every child
 import torch
 import torch.utils.tensorboard
 
-from fedflair.config import TrainConfig
-from fedflair.privacy.verification import verify
-from fedflair.tracking import RunFolder
-from fedflair.train import train
+from fedflair.config.train_config import TrainConfig
+from fedflair.privacy.ledger.verification import verify
+from fedflair.runs.folder import RunFolder
+from fedflair.training.train import train
 from tests.privacy.runs import run_config
 
 

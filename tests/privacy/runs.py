@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fedflair.config import TrainConfig
-from fedflair.tracking import RunFolder, read_rows
+from fedflair.config.train_config import TrainConfig
+from fedflair.runs.folder import RunFolder, read_rows
 
 MECHANISMS: dict[str, dict[str, Any]] = {
     "gaussian": {"central_privacy_mechanism": "gaussian", "central_epsilon": 20.0},

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from fedflair.backends import thread_backend
-from fedflair.config import TrainConfig
+from fedflair.backends.threads import thread_backend
+from fedflair.config.train_config import TrainConfig
 from fedflair.errors import ConfigError, FedflairError, PrivacyError
-from fedflair.privacy import PrivacyOptions
+from fedflair.federated.setup import Setup, initial_state, make_setup
+from fedflair.privacy.mechanisms import PrivacyOptions
 from fedflair.privacy.path import make_path
-from fedflair.setup import Setup, initial_state, make_setup
-from fedflair.train import run_round
+from fedflair.training.train import run_round
 
 CENTRAL = ("gaussian", "gaussian_moments_accountant", "laplace", "norm_clipping_only", "banded_matrix_factorization")
 LOCAL = ("gaussian", "laplace", "norm_clipping_only")

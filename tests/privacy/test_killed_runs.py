@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedflair.checkpoint import load_tensors
-from fedflair.privacy.verification import verify
-from fedflair.tracking import RunFolder, read_summary
+from fedflair.privacy.ledger.verification import verify
+from fedflair.runs.folder import RunFolder, read_summary
+from fedflair.training.checkpoint import load_tensors
 from tests.privacy.runs import timeless_rows
 
 # "both" has a local mechanism beside the central one.

@@ -17,17 +17,17 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import fedflair.train as training
-from fedflair.backends import thread_backend
-from fedflair.checkpoint import load_state, load_tensors
+import fedflair.training.train as training
+from fedflair.backends.threads import thread_backend
 from fedflair.errors import Interrupted
-from fedflair.metrics import LocalMetrics
-from fedflair.privacy.clipping import vector_norm
-from fedflair.privacy.verification import verify
-from fedflair.report import report as write_report
-from fedflair.setup import initial_state, make_setup
-from fedflair.tracking import RunFolder, read_rows, read_summary
-from fedflair.train import run_round, train
+from fedflair.federated.setup import initial_state, make_setup
+from fedflair.metrics.multi_label import LocalMetrics
+from fedflair.privacy.ledger.verification import verify
+from fedflair.privacy.mechanisms.clipping import vector_norm
+from fedflair.report.table import report as write_report
+from fedflair.runs.folder import RunFolder, read_rows, read_summary
+from fedflair.training.checkpoint import load_state, load_tensors
+from fedflair.training.train import run_round, train
 from tests.privacy.runs import MECHANISMS, run_config, timeless_rows
 
 CPU = torch.device("cpu")

@@ -9,32 +9,32 @@ from typing import TYPE_CHECKING
 from fedflair.errors import DataError
 
 if TYPE_CHECKING:
-    from fedflair.data.dataset import Dataset
-    from fedflair.data.records import Source
+    from fedflair.data.clients.dataset import Dataset
+    from fedflair.data.sources.records import Source
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 def _huggingface(path: Path) -> Source:
-    from fedflair.data.huggingface import open_huggingface
+    from fedflair.data.sources.huggingface import open_huggingface
 
     return open_huggingface(path)
 
 
 def _apple(path: Path) -> Source:
-    from fedflair.data.apple import open_apple
+    from fedflair.data.sources.apple import open_apple
 
     return open_apple(path)
 
 
 def _apple_raw(path: Path) -> Source:
-    from fedflair.data.apple import open_apple
+    from fedflair.data.sources.apple import open_apple
 
     return open_apple(path, raw=True)
 
 
 def _hdf5(path: Path) -> Source:
-    from fedflair.data.hdf5_layouts import open_hdf5
+    from fedflair.data.sources.hdf5_layouts import open_hdf5
 
     return open_hdf5(path)
 
@@ -48,11 +48,11 @@ SOURCES: dict[str, Callable[[Path], Source]] = {
 
 
 def open(path: str | Path) -> Dataset:
-    """The packed store at ``path`` for people with their own code; see :mod:`fedflair.data.dataset`.
+    """The packed store at ``path`` for people with their own code; see :mod:`fedflair.data.clients.dataset`.
 
     Raises DataError where there is no store that can be read.
     """
-    from fedflair.data.dataset import open_dataset
+    from fedflair.data.clients.dataset import open_dataset
 
     return open_dataset(path)
 
@@ -80,8 +80,8 @@ def _recognise(path: Path) -> str:
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror})") from error
         raise DataError(f"{path}: neither a .parquet file nor an HDF5 file; give a dataset's folder or file")
-    from fedflair.data.apple import find_labels
-    from fedflair.data.huggingface import find_parquet
+    from fedflair.data.sources.apple import find_labels
+    from fedflair.data.sources.huggingface import find_parquet
 
     if find_labels(path) is not None:
         return "apple"

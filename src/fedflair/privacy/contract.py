@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fedflair.privacy.accounting import Accountant, PrivacyEvent
+from fedflair.privacy.accounting.accountants import Accountant, PrivacyEvent
 from fedflair.sampling import SamplerDescription
 
 MechanismState = Mapping[str, torch.Tensor]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fedflair.privacy import make_mechanism
 from fedflair.privacy.contract import Mechanism, PrivacyOptions
-from fedflair.privacy.cyclic_sampling import sampler_for
-from fedflair.privacy.ledger import is_due
+from fedflair.privacy.ledger.record import is_due
+from fedflair.privacy.mechanisms import make_mechanism
+from fedflair.privacy.mechanisms.cyclic_sampling import sampler_for
 from fedflair.sampling import SAMPLERS, CohortSampler, SamplerDescription, SamplingKind
 
 

@@ -1,0 +1,1 @@
+"""The audit of the privacy path: canary clients through the very rounds that training is made of."""

@@ -1,0 +1,1 @@
+"""One file a command of the command line: it reads arguments, calls the rooms below, and prints."""

@@ -1,0 +1,1 @@
+"""Users over a store: clients for training, and datasets for people's own code."""

@@ -1,0 +1,125 @@
+"""Clients over a store: FLAIR's own users, or artificial IID users drawn from all images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fedflair.data.store.labels import LabelSpace
+from fedflair.data.store.packed import Partition, Store
+from fedflair.errors import ConfigError
+from fedflair.sampling import stream
+
+SizeDistribution = Literal["constant", "poisson"]
+
+
+@dataclass(frozen=True)
+class ClientData:
+    """What one client trains on in one round.
+
+    images: encoded photographs, uint8 [bytes] each. labels: 0/1, uint8 [n, L].
+    state: what the algorithm keeps of this client between rounds, tensors by name; empty the first time.
+    """
+
+    client_id: str
+    images: list[npt.NDArray[np.uint8]]
+    labels: npt.NDArray[np.uint8]
+    state: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def num_examples(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True)
+class FederatedDataset:
+    """The clients of one partition. Holds indices only; images are views of the store's mapped file.
+
+    client_ids: in a fixed order. images_of: the image indices of the client at a position.
+    """
+
+    partition: Partition
+    labels: LabelSpace
+    client_ids: list[str]
+    images_of: Callable[[int], npt.NDArray[np.int64]]
+    _positions: dict[str, int] = field(repr=False)
+
+    def num_images(self, client_id: str) -> int:
+        return len(self.images_of(self._positions[client_id]))
+
+    def load(self, client_id: str, max_num_images: int | None, generator: np.random.Generator) -> ClientData:
+        """The client's examples; of a client with more than ``max_num_images``, a random subset drawn here and now."""
+        images = self.images_of(self._positions[client_id])
+        if max_num_images is not None and len(images) > max_num_images:
+            images = np.sort(generator.choice(images, size=max_num_images, replace=False))
+        self.partition.prefetch(images)
+        labels = self.labels.targets(self.partition, images)
+        return ClientData(client_id, [self.partition.encoded(int(i)) for i in images], labels)
+
+
+def natural_users(store: Store, partition: str, labels: LabelSpace, *, min_num_images: int = 1) -> FederatedDataset:
+    """One client a FLAIR user; users with fewer than ``min_num_images`` images are left out.
+
+    Raises ConfigError where none is left.
+    """
+    columns = store.partitions[partition].columns
+    users = np.flatnonzero(np.diff(columns.user_offsets) >= min_num_images)
+    if len(users) == 0:
+        raise ConfigError(f"minimum_num_datapoints_per_user: no user of {partition!r} has {min_num_images} images")
+
+    def images_of(position: int) -> npt.NDArray[np.int64]:
+        user = users[position]
+        return np.arange(columns.user_offsets[user], columns.user_offsets[user + 1])
+
+    return _dataset(store, partition, labels, [columns.user_ids[user] for user in users], images_of)
+
+
+def iid_users(
+    store: Store,
+    partition: str,
+    labels: LabelSpace,
+    *,
+    mean_num_images: int,
+    distribution: SizeDistribution,
+    seed: int,
+) -> FederatedDataset:
+    """Artificial users: all images of the partition shuffled once by ``seed`` and cut into disjoint clients.
+
+    Every image belongs to exactly one client, so that "one client more or less" means something to the accountant.
+    Sizes all equal ``mean_num_images`` (``constant``; the last client takes the rest) or are Poisson, at least 1.
+    """
+    num_images = store.partitions[partition].num_images
+    if num_images < mean_num_images:
+        raise ConfigError(
+            f"mean_datapoints_per_user: {mean_num_images} is more than the {num_images} images of {partition!r}"
+        )
+    generator = stream(seed, "iid users")
+    order = generator.permutation(num_images)
+    if distribution == "constant":
+        cuts = np.arange(0, num_images - mean_num_images + 1, mean_num_images)
+    else:
+        sizes = np.maximum(generator.poisson(mean_num_images, size=2 * num_images // mean_num_images + 10), 1)
+        cuts = np.concatenate([[0], np.cumsum(sizes)])
+        cuts = cuts[cuts < num_images]
+    offsets = np.append(cuts, num_images)
+
+    def images_of(position: int) -> npt.NDArray[np.int64]:
+        return np.sort(order[offsets[position] : offsets[position + 1]])
+
+    return _dataset(store, partition, labels, [f"iid-{k}" for k in range(len(offsets) - 1)], images_of)
+
+
+def _dataset(
+    store: Store,
+    partition: str,
+    labels: LabelSpace,
+    client_ids: list[str],
+    images_of: Callable[[int], npt.NDArray[np.int64]],
+) -> FederatedDataset:
+    positions = {client_id: k for k, client_id in enumerate(client_ids)}
+    return FederatedDataset(store.partitions[partition], labels, client_ids, images_of, positions)

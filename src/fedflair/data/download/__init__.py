@@ -1,0 +1,1 @@
+"""The real dataset over the network: resumable, verified."""

@@ -1,0 +1,162 @@
+"""What a download consists of, whatever the source; and the record of it that lies in its folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedflair.data.download.transfer import Check, Patience, Report
+from fedflair.errors import ConfigError, DataError
+
+MANIFEST = "download.json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for; see the options of :func:`fedflair.data.download.run.download`."""
+
+    output: Path
+    raw: bool
+    labels_only: bool
+    num_users: int | None
+    seed: int
+    unpack: bool
+
+
+@dataclass(frozen=True)
+class Item:
+    """One file of a download.
+
+    name: its path within the output folder.
+    size: bytes, None where the server does not say.
+    check: looks at the complete file; None where its size is all there is to check.
+    finish: what becomes of the file when it is there; it may remove it. Returns what the manifest records of that.
+    """
+
+    name: str
+    url: str
+    size: int | None
+    check: Check | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    finish: Callable[[Path], dict[str, Any]] | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A source's download.
+
+    where: the server and revision, for people and for the manifest.
+    size: bytes that will come, None where unknown. disk: bytes that the disk must have room for, None where unknown.
+    images: what kind of images, for people. run: does it.
+    """
+
+    where: dict[str, str]
+    size: int | None
+    disk: int | None
+    images: str
+    run: Callable[[], None]
+
+
+class Manifest:
+    """``download.json`` in the output folder: where its files come from and which are complete.
+
+    Written anew, whole, after each file. ``files``: name -> what is known of a complete file.
+    """
+
+    def __init__(self, output: Path) -> None:
+        self._path = output / MANIFEST
+        self._lock = threading.Lock()
+        try:
+            self._content: dict[str, Any] = json.loads(self._path.read_text())
+        except FileNotFoundError:
+            self._content = {}
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self._path}: damaged; remove it to have the files beside it checked anew") from error
+        if not isinstance(self._content, dict) or not isinstance(self._content.setdefault("files", {}), dict):
+            raise DataError(f"{self._path}: damaged; remove it to have the files beside it checked anew")
+
+    @property
+    def revision(self) -> str | None:
+        """The revision that an earlier run has settled on."""
+        where = self._content.get("where", {})
+        return where.get("revision") if isinstance(where, dict) else None
+
+    def settle(self, selection: dict[str, Any], where: dict[str, str]) -> None:
+        """Records what the folder holds. Raises ConfigError where it holds something else already."""
+        known = self._content.get("selection", selection)
+        if known != selection:
+            raise ConfigError(
+                f"output: {self._path.parent} holds a download of {_words(known)}, not of {_words(selection)}; "
+                "choose another folder"
+            )
+        if self._content.get("where", where) != where:
+            self._content["files"] = {}
+        self._write(selection=selection, where=where)
+
+    def entry(self, name: str) -> dict[str, Any] | None:
+        entry = self._content["files"].get(name)
+        return entry if isinstance(entry, dict) else None
+
+    def add(self, name: str, entry: dict[str, Any]) -> None:
+        with self._lock:
+            self._content["files"][name] = entry
+            self._write()
+
+    def _write(self, **changes: Any) -> None:
+        self._content.update(changes)
+        temporary = self._path.with_name(f".{MANIFEST}.partial")
+        with temporary.open("w") as file:
+            json.dump(self._content, file, indent=1, sort_keys=True)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self._path)
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What a source needs to reach its server. fetch: fetches several items at once and returns when all are there."""
+
+    patience: Patience
+    stop: threading.Event
+    num_connections: int
+    manifest: Manifest
+    fetch: Callable[[list[Item]], None]
+    report: Callable[[str, int | None], Report]
+
+
+def _words(selection: dict[str, Any]) -> str:
+    users = f"{selection.get('num_users')} users (seed {selection.get('seed')})"
+    kind = "full-size" if selection.get("raw") else "small"
+    return f"{users if selection.get('num_users') else 'all users'}, {kind} images, from {selection.get('source')}"
+
+
+def choose_users(partition_of: Mapping[str, str], num_users: int, seed: int) -> set[str]:
+    """``num_users`` of the users, by seed, with each partition keeping its share, and at least one where there is room.
+
+    partition_of: user -> partition. The order in which users come does not matter.
+    Raises ConfigError where there are not so many.
+    """
+    from fedflair.sampling import stream
+
+    if not 1 <= num_users <= len(partition_of):
+        raise ConfigError(f"num_users: {num_users} is not between 1 and the {len(partition_of):,} users there are")
+    users: dict[str, list[str]] = {}
+    for user in sorted(partition_of):
+        users.setdefault(partition_of[user], []).append(user)
+    names = sorted(users, key=lambda name: (-len(users[name]), name))
+    quotas = [len(users[name]) * num_users / len(partition_of) for name in names]
+    counts = [max(int(quota), 1) for quota in quotas]
+    while sum(counts) > num_users:  # of equal counts the last, which is the smallest partition's
+        counts[max(range(len(counts)), key=lambda i: (counts[i], i))] -= 1
+    while sum(counts) < num_users:
+        counts[max(range(len(counts)), key=lambda i: (quotas[i] - counts[i], -i))] += 1
+    chosen: set[str] = set()
+    for name, count in zip(names, counts):
+        order = stream(seed, "download users", client=name).permutation(len(users[name]))[:count]
+        chosen.update(users[name][i] for i in order.tolist())
+    return chosen

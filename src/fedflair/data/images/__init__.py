@@ -1,0 +1,1 @@
+"""From encoded photographs to network inputs."""

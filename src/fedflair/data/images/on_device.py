@@ -1,0 +1,118 @@
+"""Decode on the host, everything else on the device: crops, flips and normalisation of a batch in a few kernels.
+
+A resize is linear and separable, so a crop, its resize and its flip are two matrices an image, which are made on the
+device from five numbers. Nothing here waits for the device, and every shape is fixed, so that a graph can replay it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fedflair.data.images.crops import IMAGENET_MEAN, IMAGENET_STD, random_crop
+from fedflair.data.images.decode import decode_rgb
+from fedflair.data.images.jpeg import SIDE
+from fedflair.errors import DataError
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """ImageNet's mean, and the inverse of its deviation, of values from 0 to 255: float32 [3] each, on a device."""
+
+    mean: torch.Tensor
+    scale: torch.Tensor
+
+
+def normalisation(device: torch.device) -> Normalisation:
+    mean, deviation = torch.tensor(IMAGENET_MEAN) * 255, torch.tensor(IMAGENET_STD) * 255
+    return Normalisation(mean.to(device), (1 / deviation).to(device))
+
+
+def upload(array: npt.NDArray[np.generic] | torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A copy of what the host has, on ``device``; where that is a GPU, one that the host does not wait for."""
+    tensor = array if isinstance(array, torch.Tensor) else torch.from_numpy(array)
+    if device.type != "cuda":
+        return tensor.to(device)
+    return (tensor if tensor.is_pinned() else tensor.pin_memory()).to(device, non_blocking=True)
+
+
+def decode_to(encoded: Sequence[npt.NDArray[np.uint8]], device: torch.device) -> torch.Tensor:
+    """Pixels of encoded images: uint8 [n, SIDE, SIDE, 3] on ``device``, by way of pinned memory.
+
+    Raises DataError for an image of another size, which no store made by fedflair has.
+    """
+    shape = (SIDE, SIDE, 3)
+    pixels = torch.empty((len(encoded), *shape), dtype=torch.uint8, pin_memory=device.type == "cuda")
+    for row, image in zip(pixels.numpy(), encoded):
+        decoded = decode_rgb(image)
+        if decoded.shape != shape:
+            height, width, _ = decoded.shape
+            raise DataError(
+                f"an image of {width}x{height} pixels; on a GPU a store's images must be {SIDE}x{SIDE}: "
+                "make it with fedflair prepare, or use --device cpu"
+            )
+        row[...] = decoded
+    return upload(pixels, device)
+
+
+def random_crops(num_images: int, generator: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Crops as ``cropped`` takes them, float32 [n, 5]: those that ``images.train_inputs`` would draw."""
+    crops = [random_crop(SIDE, SIDE, generator) for _ in range(num_images)]
+    return np.array(crops, dtype=np.float32).reshape(num_images, 5)
+
+
+def whole_images(num_images: int, device: torch.device) -> torch.Tensor:
+    """The crops that leave nothing out: float32 [n, 5]."""
+    return upload(np.tile(np.array([0, 0, SIDE, SIDE, 0], dtype=np.float32), (num_images, 1)), device)
+
+
+def cropped(pixels: torch.Tensor, crops: torch.Tensor, size: int, normalise: Normalisation) -> torch.Tensor:
+    """Network inputs from pixels (uint8 [n, H, W, 3]): float32 [n, 3, size, size], channels-last.
+
+    crops: float32 [n, 5], of each image top, left, height, width, and 1 where it is mirrored.
+
+    As ``images.train_inputs`` makes them with the same crops: bilinear, antialiased, rounded to 8 bits after either
+    direction, with weights of 16 bits. One value in thousands may come out one level of 255 apart.
+    """
+    top, left, height, width, mirrored = crops.unbind(1)
+    n, num_rows, num_columns, channels = pixels.shape
+    across, across_unit = _resize_matrix(left, width, num_columns, size)
+    across = torch.where(mirrored.view(-1, 1, 1) > 0, across.flip(1), across)
+    down, down_unit = _resize_matrix(top, height, num_rows, size)
+    columns = pixels.transpose(1, 2).reshape(n, num_columns, num_rows * channels).float()
+    narrow = _rounded(torch.bmm(across, columns), across_unit).view(n, size, num_rows, channels)
+    rows = narrow.transpose(1, 2).reshape(n, num_rows, size * channels)
+    small = _rounded(torch.bmm(down, rows), down_unit).view(n, size, size, channels)
+    return ((small - normalise.mean) * normalise.scale).permute(0, 3, 1, 2)
+
+
+def _resize_matrix(
+    start: torch.Tensor, length: torch.Tensor, side: int, size: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights of ``side`` pixels in each of ``size`` that ``length`` of them from ``start`` on become, and their unit.
+
+    (whole numbers [n, size, side], [n, 1, 1]), float32. A weight is a triangle around the output pixel's centre, wide
+    enough to average what that stands for, cut off at the crop's edge. Torch's own resize of 8-bit images has weights
+    below 2**15 in units of the smallest power of two that allows it.
+    """
+    start, length = start.double().view(-1, 1, 1), length.double().view(-1, 1, 1)
+    scale = length / size
+    centre = start + (_counted(size, start) + 0.5).view(1, -1, 1) * scale
+    position = (_counted(side, start) + 0.5).view(1, 1, -1)
+    weights = (1 - (position - centre).abs() / scale.clamp(min=1)).clamp(min=0)
+    weights = weights * ((position > start) & (position < start + length))
+    weights = weights / weights.sum(2, keepdim=True)
+    bits = torch.log2((2**15 - 0.5) / weights.amax((1, 2), keepdim=True)).floor().clamp(max=22)
+    return (weights * torch.exp2(bits) + 0.5).floor().float(), torch.exp2(-bits).float()
+
+
+def _counted(stop: int, like: torch.Tensor) -> torch.Tensor:
+    return torch.arange(stop, dtype=like.dtype, device=like.device)
+
+
+def _rounded(sums: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
+    return sums.mul_(unit).add_(0.5).floor_().clamp_(0, 255)

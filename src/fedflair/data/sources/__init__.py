@@ -1,0 +1,1 @@
+"""A dataset in anybody's form, read as records."""

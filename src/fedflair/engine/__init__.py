@@ -1,0 +1,1 @@
+"""The local step, fast: a model whose parameters are one vector."""

@@ -1,0 +1,1 @@
+"""What a GPU needs: graphs of local steps, streams, batches of fixed sizes."""

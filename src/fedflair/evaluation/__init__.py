@@ -1,0 +1,1 @@
+"""Scores of a partition and of its users, as tasks for workers."""

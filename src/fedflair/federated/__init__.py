@@ -1,0 +1,1 @@
+"""What a round is made of: clients, sums, the server's step."""

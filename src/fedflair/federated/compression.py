@@ -1,0 +1,65 @@
+"""What a client does to its update to send fewer bytes.
+
+Each function works in place on the update, float32 [P], and leaves what the server reads from the bytes that were sent.
+It comes after the client's own privacy mechanism (so it only sees what may be seen) and before central clipping (so the
+bound holds for what is summed). A vector that is not finite stays so, for the mechanism to reject.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from fedflair.config.train_config import TrainConfig
+
+BLOCK = 2048
+
+
+def keep(update: torch.Tensor, config: TrainConfig, generator: np.random.Generator) -> None:
+    """Nothing is left out: four bytes an entry."""
+
+
+def top_k(update: torch.Tensor, config: TrainConfig, generator: np.random.Generator) -> None:
+    """Keeps the ``top_k_fraction`` largest entries by magnitude (at least one), each sent with its index."""
+    largest = torch.topk(update.abs(), num_kept(config, update.numel()), sorted=False).indices
+    sent = update[largest]
+    update.zero_()
+    update[largest] = sent
+
+
+def quantize_8bit(update: torch.Tensor, config: TrainConfig, generator: np.random.Generator) -> None:
+    """Rounds to 255 levels up or down at random so that the mean is exact (Alistarh et al., 2017).
+
+    Each block of ``BLOCK`` entries has its own scale, the largest magnitude in it over 127.
+    """
+    if not bool(torch.isfinite(update).all()):
+        return
+    noise = torch.from_numpy(generator.random(update.numel(), dtype=np.float32)).to(update.device)
+    whole = update.numel() // BLOCK * BLOCK
+    for part, draws in ((update[:whole], noise[:whole]), (update[whole:], noise[whole:])):
+        if part.numel():
+            blocks = part.view(-1, min(BLOCK, part.numel()))
+            scales = (blocks.abs().amax(dim=1, keepdim=True) / 127).clamp_min(torch.finfo(torch.float32).tiny)
+            blocks.div_(scales).add_(draws.view_as(blocks)).floor_().clamp_(max=127).mul_(scales)
+
+
+def num_kept(config: TrainConfig, num_parameters: int) -> int:
+    """Entries that ``top_k`` keeps."""
+    return max(1, math.ceil(config.top_k_fraction * num_parameters))
+
+
+COMPRESSIONS: dict[str, Callable[[torch.Tensor, TrainConfig, np.random.Generator], None]] = {
+    "none": keep,
+    "top_k": top_k,
+    "quantize_8bit": quantize_8bit,
+}
+
+# Bytes of one update: (number of parameters, configuration) -> bytes.
+UPDATE_BYTES: dict[str, Callable[[int, TrainConfig], int]] = {
+    "none": lambda num_parameters, config: 4 * num_parameters,
+    "top_k": lambda num_parameters, config: 8 * num_kept(config, num_parameters),
+    "quantize_8bit": lambda num_parameters, config: num_parameters + 4 * -(-num_parameters // BLOCK),
+}

@@ -1,0 +1,36 @@
+"""How learning rates change over the rounds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from fedflair.config.train_config import TrainConfig
+
+# Share of the way from the end value to the start value, at a share of the rounds done in [0, 1] and with a power.
+SCHEDULES: dict[str, Callable[[float, float], float]] = {
+    "constant": lambda done, power: 1.0,
+    "polynomial": lambda done, power: (1.0 - done) ** power,
+    "cosine": lambda done, power: (1.0 + math.cos(math.pi * done)) / 2.0,
+}
+
+
+def server_learning_rate(config: TrainConfig, round_: int) -> float:
+    """Linear warm-up from 0 in round 0, then the schedule, which reaches ``central_lr_end`` in the last round exactly.
+
+    A constant schedule stays at ``learning_rate``.
+    """
+    warmup, last = config.central_lr_num_warmup_iterations, config.central_num_iterations - 1
+    if round_ < warmup:
+        return config.learning_rate * round_ / warmup
+    done = (round_ - warmup) / (last - warmup) if last > warmup else 0.0
+    share = SCHEDULES[config.central_lr_schedule](done, config.central_lr_power)
+    return config.central_lr_end + (config.learning_rate - config.central_lr_end) * share
+
+
+def local_learning_rate(config: TrainConfig, round_: int) -> float:
+    """``local_learning_rate`` in round 0, ``local_lr_end`` in the last one; polynomial is linear here."""
+    last = config.central_num_iterations - 1
+    done = round_ / last if last > 0 else 0.0
+    share = SCHEDULES[config.local_lr_schedule](done, 1.0)
+    return config.local_lr_end + (config.local_learning_rate - config.local_lr_end) * share

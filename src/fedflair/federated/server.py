@@ -1,0 +1,168 @@
+"""The server's side of a round: its state, what it broadcasts, and its optimizers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from fedflair.config.train_config import TrainConfig
+from fedflair.engine.vector import blank
+from fedflair.privacy.mechanisms import MechanismState
+
+Tensors = Mapping[str, torch.Tensor]
+
+# Elements that the server's optimizer works on at once.
+PIECE = 2**16
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """Everything that a round changes; a checkpoint of it is a checkpoint of the run.
+
+    round: number of rounds done. parameters: float32 [P].
+    optimizer_state, algorithm_state, mechanism_state: tensors by name.
+    """
+
+    round: int
+    parameters: torch.Tensor
+    optimizer_state: Tensors
+    algorithm_state: Tensors
+    mechanism_state: MechanismState
+
+
+@dataclass(frozen=True)
+class Broadcast:
+    """What every worker gets of a round, once: round, parameters float32 [P], algorithm_state, clipping bound."""
+
+    round: int
+    parameters: torch.Tensor
+    algorithm_state: Tensors
+    clipping_bound: float
+
+
+@dataclass(frozen=True)
+class ServerOptimizer:
+    """init: parameters -> state.
+
+    apply: (parameters, gradient, state, learning_rate) -> (parameters, state). Changes nothing in place, and works on
+        each element by itself: tensors without dimensions aside, the state's are as long as the parameters.
+    """
+
+    init: Callable[[torch.Tensor], Tensors]
+    apply: Callable[[torch.Tensor, torch.Tensor, Tensors, float], tuple[torch.Tensor, Tensors]]
+
+
+def optimizer_step(
+    optimizer: ServerOptimizer, parameters: torch.Tensor, mean_delta: torch.Tensor, state: Tensors, learning_rate: float
+) -> tuple[torch.Tensor, Tensors]:
+    """The optimizer's (parameters, state) after one step with minus ``mean_delta`` as the gradient.
+
+    On a CPU taken piece by piece, so that the half-dozen vectors in between never leave its cache.
+    """
+    total = parameters.numel()
+    size = PIECE if parameters.device.type == "cpu" else max(total, 1)
+    moved, after = blank(parameters), dict(state)
+    for start in range(0, total, size):
+        piece = slice(start, start + size)
+        here = {name: values[piece] if values.ndim else values for name, values in state.items()}
+        moved[piece], changed = optimizer.apply(parameters[piece], mean_delta[piece].neg(), here, learning_rate)
+        for name, values in changed.items():
+            if values.ndim == 0:
+                after[name] = values
+                continue
+            if start == 0:
+                after[name] = blank(parameters)
+            after[name][piece] = values
+    return moved, after
+
+
+def sgd(config: TrainConfig) -> ServerOptimizer:
+    """Plain gradient descent: with learning rate 1 the server takes the mean update as it is (FedAvg)."""
+
+    def apply(
+        parameters: torch.Tensor, gradient: torch.Tensor, state: Tensors, learning_rate: float
+    ) -> tuple[torch.Tensor, Tensors]:
+        decayed = parameters * (1 - learning_rate * config.central_weight_decay)
+        return decayed.add_(gradient, alpha=-learning_rate), state
+
+    return ServerOptimizer(lambda parameters: {}, apply)
+
+
+def avgm(config: TrainConfig) -> ServerOptimizer:
+    """Gradient descent with heavy-ball momentum ``adam_beta1`` on the mean updates (Hsu et al., 2019)."""
+
+    def apply(
+        parameters: torch.Tensor, gradient: torch.Tensor, state: Tensors, learning_rate: float
+    ) -> tuple[torch.Tensor, Tensors]:
+        velocity = (state["velocity"] * config.adam_beta1).add_(gradient)
+        decayed = parameters * (1 - learning_rate * config.central_weight_decay)
+        return decayed.add_(velocity, alpha=-learning_rate), {"velocity": velocity}
+
+    return ServerOptimizer(lambda parameters: {"velocity": torch.zeros_like(parameters)}, apply)
+
+
+def adam(config: TrainConfig) -> ServerOptimizer:
+    """AdamW with bias correction (Loshchilov and Hutter, 2019), as ``torch.optim.AdamW`` computes it."""
+    beta1, beta2, eps = config.adam_beta1, config.adam_beta2, config.adaptivity_degree
+
+    def init(parameters: torch.Tensor) -> Tensors:
+        zeros = torch.zeros_like(parameters)
+        return {"step": torch.zeros((), dtype=torch.int64), "mean": zeros, "square": zeros.clone()}
+
+    def apply(
+        parameters: torch.Tensor, gradient: torch.Tensor, state: Tensors, learning_rate: float
+    ) -> tuple[torch.Tensor, Tensors]:
+        step = int(state["step"]) + 1
+        mean = torch.lerp(state["mean"], gradient, 1 - beta1)
+        square = (state["square"] * beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        denominator = (square.sqrt() / (1 - beta2**step) ** 0.5).add_(eps)
+        decayed = parameters * (1 - learning_rate * config.central_weight_decay)
+        moved = decayed.addcdiv_(mean, denominator, value=-learning_rate / (1 - beta1**step))
+        return moved, {"step": torch.tensor(step), "mean": mean, "square": square}
+
+    return ServerOptimizer(init, apply)
+
+
+def yogi(config: TrainConfig) -> ServerOptimizer:
+    """As ``adam``, but the second moment moves by steps of the squared gradient's size (Zaheer et al., 2018)."""
+    beta1, beta2, eps = config.adam_beta1, config.adam_beta2, config.adaptivity_degree
+
+    def apply(
+        parameters: torch.Tensor, gradient: torch.Tensor, state: Tensors, learning_rate: float
+    ) -> tuple[torch.Tensor, Tensors]:
+        step = int(state["step"]) + 1
+        mean = torch.lerp(state["mean"], gradient, 1 - beta1)
+        squared = gradient.square()
+        direction = torch.sign(squared - state["square"])
+        square = state["square"] + direction.mul_(squared).mul_(1 - beta2)
+        denominator = (square.sqrt() / (1 - beta2**step) ** 0.5).add_(eps)
+        decayed = parameters * (1 - learning_rate * config.central_weight_decay)
+        moved = decayed.addcdiv_(mean, denominator, value=-learning_rate / (1 - beta1**step))
+        return moved, {"step": torch.tensor(step), "mean": mean, "square": square}
+
+    return ServerOptimizer(adam(config).init, apply)
+
+
+def adagrad(config: TrainConfig) -> ServerOptimizer:
+    """Steps divided by the root of the sum of squared gradients (Duchi et al., 2011), without momentum."""
+
+    def apply(
+        parameters: torch.Tensor, gradient: torch.Tensor, state: Tensors, learning_rate: float
+    ) -> tuple[torch.Tensor, Tensors]:
+        square = torch.addcmul(state["square"], gradient, gradient)
+        decayed = parameters * (1 - learning_rate * config.central_weight_decay)
+        moved = decayed.addcdiv_(gradient, square.sqrt().add_(config.adaptivity_degree), value=-learning_rate)
+        return moved, {"square": square}
+
+    return ServerOptimizer(lambda parameters: {"square": torch.zeros_like(parameters)}, apply)
+
+
+SERVER_OPTIMIZERS: dict[str, Callable[[TrainConfig], ServerOptimizer]] = {
+    "sgd": sgd,
+    "avgm": avgm,
+    "adam": adam,
+    "yogi": yogi,
+    "adagrad": adagrad,
+}

@@ -1,0 +1,283 @@
+"""What stays the same over a run: data, model, sampler, algorithm and mechanisms, built from the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from fedflair.config.train_config import TrainConfig
+from fedflair.data.clients.central import central_batches
+from fedflair.data.clients.federated import FederatedDataset, iid_users, natural_users
+from fedflair.data.store.labels import LabelSpace, label_space
+from fedflair.data.store.packed import Store, open_store
+from fedflair.engine.flat_model import parameter_vector
+from fedflair.errors import ConfigError, DataError
+from fedflair.federated.algorithms import ALGORITHMS, Algorithm
+from fedflair.federated.participation import num_asked
+from fedflair.federated.server import SERVER_OPTIMIZERS, ServerState
+from fedflair.models import MODELS
+from fedflair.models.multi_label_cnn import imagenet_weights
+from fedflair.models.normalization import refuse_batch_statistics
+from fedflair.models.trainable import freeze
+from fedflair.privacy.mechanisms import (
+    LocalMechanism,
+    LocalPrivacyOptions,
+    Mechanism,
+    PrivacyOptions,
+    local_noise_seed,
+    make_local_mechanism,
+    make_mechanism,
+    workers_share,
+)
+from fedflair.privacy.path import make_path
+from fedflair.sampling import SAMPLERS, CohortSampler, SamplerDescription
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What stays the same over a run.
+
+    dataset: the clients that cohorts are drawn from. noise_seed: of the privacy noise and of private cohorts; secret in
+        private runs.
+    """
+
+    config: TrainConfig
+    store: Store
+    labels: LabelSpace
+    dataset: FederatedDataset
+    sampler: CohortSampler
+    algorithm: Algorithm
+    mechanism: Mechanism
+    local_mechanism: LocalMechanism
+    module: nn.Module
+    device: torch.device
+    noise_seed: int
+
+
+def make_setup(config: TrainConfig, noise_seed: int) -> Setup:
+    """Opens the data and builds the model, the sampler, the algorithm and the mechanisms.
+
+    Raises DataError for a store that cannot be trained on, ConfigError and PrivacyError for options that do not fit it.
+    """
+    store = open_store(config.data_path)
+    for name in ("train", "val", "test"):
+        if name not in store.partitions or store.partitions[name].num_images == 0:
+            raise DataError(f"{store.path}: partition {name!r} is empty; training needs train, val and test images")
+    dataset = training_clients(config, store)
+    num_clients = len(dataset.client_ids)
+    algorithm = ALGORITHMS[config.algorithm_name](config, num_clients)
+    asked = num_asked(config) if algorithm.federated else 1
+    if asked > num_clients:
+        named = f"{asked} with over_selection" if config.over_selection > 0 else str(asked)
+        raise ConfigError(
+            f"cohort_size: {named} is more than the {num_clients} training clients of {store.path}; lower it"
+        )
+    path = make_path(
+        privacy_options(config),
+        dataset.client_ids,
+        sampling=config.sampling,
+        cohort_size=asked,
+        num_rounds=config.central_num_iterations,
+        seed=config.seed,
+        noise_seed=noise_seed,
+    )
+    local_mechanism = make_local_mechanism(
+        local_privacy_options(config),
+        path.sampler.description,
+        config.central_num_iterations,
+        local_noise_seed(noise_seed),
+    )
+    module = build_model(config, dataset.labels.num_labels)
+    check_image_size(config, module)
+    sampler = path.sampler
+    if not algorithm.federated:
+        dataset, sampler = pieces_of_batches(config, dataset)
+    return Setup(
+        config,
+        store,
+        dataset.labels,
+        dataset,
+        sampler,
+        algorithm,
+        path.mechanism,
+        local_mechanism,
+        module,
+        config.torch_device(),
+        noise_seed,
+    )
+
+
+def make_worker_setup(
+    config: TrainConfig, clip_order: float, local_seed: int, fixed: Mapping[str, torch.Tensor]
+) -> Setup:
+    """As ``make_setup``, for a process that trains clients and scores images for another one.
+
+    It draws no cohorts and no noise of a central mechanism, whose seed it does not know; nothing is calibrated.
+
+    clip_order: of the norm that the central mechanism clips. local_seed: of the clients' own noise.
+    fixed: what the model needs beside its trained parameters, so that no weights are fetched.
+    """
+    store = open_store(config.data_path)
+    dataset = training_clients(config, store)
+    num_clients = len(dataset.client_ids)
+    algorithm = ALGORITHMS[config.algorithm_name](config, num_clients)
+    sampler = SAMPLERS["fixed"](dataset.client_ids, 1, config.seed)
+    if not algorithm.federated:
+        dataset, sampler = pieces_of_batches(config, dataset)
+    module = build_model(config, dataset.labels.num_labels, load_weights=False)
+    module.load_state_dict(dict(fixed), strict=False)
+    return Setup(
+        config,
+        store,
+        dataset.labels,
+        dataset,
+        sampler,
+        algorithm,
+        workers_share(config.central_privacy_mechanism, clip_order),
+        make_local_mechanism(
+            local_privacy_options(config), sampler.description, config.central_num_iterations, local_seed
+        ),
+        module,
+        config.torch_device(),
+        0,
+    )
+
+
+def make_evaluation_setup(config: TrainConfig, partition: str, fixed: Mapping[str, torch.Tensor]) -> Setup:
+    """As ``make_setup``, to score a model on one partition: its users are the clients, and no mechanism is on.
+
+    fixed: what the model needs beside its trained parameters, as the run folder has it; no weights are fetched.
+    """
+    store = open_store(config.data_path)
+    if partition not in store.partitions or store.partitions[partition].num_images == 0:
+        raise DataError(f"{store.path}: partition {partition!r} is empty; choose another with --partition")
+    config = replace(config, central_privacy_mechanism="none", adaptive_clipping=False, min_separation=None)
+    config = replace(config, local_privacy_mechanism="none", cohort_size=1, noise_cohort_size=None)
+    labels = labels_of(config, store)
+    dataset = natural_users(store, partition, labels)
+    description = SamplerDescription("fixed", 1, len(dataset.client_ids))
+    module = build_model(config, labels.num_labels, load_weights=False)
+    module.load_state_dict(dict(fixed), strict=False)
+    return Setup(
+        config,
+        store,
+        labels,
+        dataset,
+        SAMPLERS["fixed"](dataset.client_ids, 1, config.seed),
+        ALGORITHMS[config.algorithm_name](config, len(dataset.client_ids)),
+        make_mechanism(privacy_options(config), description, 1, 0),
+        make_local_mechanism(local_privacy_options(config), description, 1, 0),
+        module,
+        config.torch_device(),
+        0,
+    )
+
+
+def labels_of(config: TrainConfig, store: Store) -> LabelSpace:
+    """The labels that the configuration's model learns."""
+    return label_space(
+        store,
+        fine=config.use_fine_grained_labels,
+        subset=config.label_subset,
+        binary_label=config.binary_label,
+    )
+
+
+def training_clients(config: TrainConfig, store: Store) -> FederatedDataset:
+    """The clients that cohorts are drawn from."""
+    labels = labels_of(config, store)
+    if config.dataset == "flair":
+        return natural_users(store, "train", labels, min_num_images=config.minimum_num_datapoints_per_user)
+    return iid_users(
+        store,
+        "train",
+        labels,
+        mean_num_images=config.mean_datapoints_per_user,
+        distribution=config.datapoints_per_user_distribution,
+        seed=config.seed,
+    )
+
+
+def pieces_of_batches(config: TrainConfig, clients: FederatedDataset) -> tuple[FederatedDataset, CohortSampler]:
+    """What stands in for clients, and who is drawn, in centralised training."""
+    return central_batches(
+        clients,
+        batch_size=config.central_batch_size,
+        piece_size=config.local_batch_size,
+        num_rounds=config.central_num_iterations,
+        seed=config.seed,
+    )
+
+
+def build_model(config: TrainConfig, num_labels: int, *, load_weights: bool = True) -> nn.Module:
+    """The network with its initial weights; without ``load_weights`` a pretrained one has its shape only."""
+    wanted = config.pretrained and load_weights
+    weights = imagenet_weights(config.model_type, config.pretrained_weights) if wanted else None
+    module = MODELS[config.model](
+        config.model_type, num_labels, pretrained=config.pretrained, weights=weights, seed=config.seed
+    )
+    refuse_batch_statistics(module)
+    freeze(module, config.trainable, config.num_trainable_blocks)
+    return module
+
+
+def check_image_size(config: TrainConfig, module: nn.Module) -> None:
+    """Raises ConfigError where the network cannot take images of ``image_size``."""
+    try:
+        module.eval()
+        with torch.inference_mode():
+            module(torch.zeros(1, 3, config.image_size, config.image_size))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise ConfigError(
+            f"image_size: {config.model_type} cannot take images of {config.image_size} px "
+            f"({' '.join(str(error).split())}); use the size it was made for, such as 224"
+        ) from error
+
+
+def initial_state(setup: Setup) -> ServerState:
+    """The state before round 0."""
+    parameters = parameter_vector(setup.module, setup.device)
+    return ServerState(
+        round=0,
+        parameters=parameters,
+        optimizer_state=SERVER_OPTIMIZERS[setup.config.central_optimizer](setup.config).init(parameters),
+        algorithm_state=setup.algorithm.init(parameters),
+        mechanism_state=setup.mechanism.init(parameters.numel()),
+    )
+
+
+def privacy_options(config: TrainConfig) -> PrivacyOptions:
+    """The central mechanism's options, under their configuration names."""
+    return PrivacyOptions(
+        mechanism=config.central_privacy_mechanism,
+        epsilon=config.central_epsilon,
+        delta=config.central_delta,
+        clipping_bound=config.central_privacy_clipping_bound,
+        order=config.central_order,
+        population=config.population,
+        noise_cohort_size=config.noise_cohort_size,
+        min_separation=config.min_separation,
+        accountant=config.accountant,
+        allow_large_delta=config.allow_large_delta,
+        noise_from_seed=config.noise_from_seed,
+        artificial_users=config.dataset == "flair_iid",
+        adaptive_clipping=config.adaptive_clipping,
+        adaptive_clipping_quantile=config.adaptive_clipping_quantile,
+        adaptive_clipping_learning_rate=config.adaptive_clipping_learning_rate,
+        adaptive_clipping_noise_std=config.adaptive_clipping_noise_std,
+    )
+
+
+def local_privacy_options(config: TrainConfig) -> LocalPrivacyOptions:
+    """The local mechanism's options, under their configuration names."""
+    return LocalPrivacyOptions(
+        mechanism=config.local_privacy_mechanism,
+        epsilon=config.local_epsilon,
+        delta=config.local_delta,
+        clipping_bound=config.local_privacy_clipping_bound,
+        order=config.local_order,
+        noise_from_seed=config.noise_from_seed,
+    )

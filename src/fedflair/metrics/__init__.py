@@ -1,0 +1,1 @@
+"""Exact, mergeable scores; they know neither a model nor a store."""

@@ -1,0 +1,1 @@
+"""From noise, sampling and rounds to epsilon, and back."""

@@ -1,0 +1,312 @@
+"""From events to epsilon and back, over dp-accounting; results are cached on disk by their inputs.
+
+Everything here is about one quantity, the noise multiplier: the noise's scale (standard deviation of Gaussian noise,
+scale parameter of Laplace noise) over the bound on one client's contribution to the sum.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+
+from fedflair.errors import PrivacyError
+from fedflair.privacy.accounting.cache import remembered
+
+Accountant = Literal["pld", "rdp"]
+Neighbouring = Literal["add_remove", "replace_one"]
+Noise = Literal["gaussian", "laplace"]
+Sampling = Literal["none", "poisson", "fixed"]
+
+# Relative errors of epsilon: of a value that is shown, of a first step of calibration, and of calibration's last step.
+_TOLERANCE = 1e-5
+_COARSE_TOLERANCE = 1e-3
+_CALIBRATION_TOLERANCE = 5e-6
+_MAX_GRID_POINTS = 4e6
+
+
+@dataclass(frozen=True)
+class PrivacyEvent:
+    """What was released, as plain data: ``count`` noisy sums, each over a fresh random cohort.
+
+    noise_multiplier: scale of the noise over the bound on the norm of one client's contribution (not over the distance
+        between neighbouring sums, which is twice that bound where a client is replaced); 0 is no noise.
+    sampling: ``poisson`` (each client independently with probability ``sampling_rate``), ``fixed`` (that share of all
+        clients, without replacement) or ``none`` (every client, every time).
+    neighbouring: ``add_remove`` one client, or ``replace_one`` client by another one.
+    """
+
+    noise: Noise
+    noise_multiplier: float
+    count: int
+    sampling: Sampling = "none"
+    sampling_rate: float = 1.0
+    neighbouring: Neighbouring = "add_remove"
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def resolve_accountant(event: PrivacyEvent, asked: Accountant) -> Accountant:
+    """``asked``, or ``rdp`` where PLD has no bound (sampling without replacement).
+
+    Raises PrivacyError where neither accountant has a proven bound for the event.
+    """
+    if event.sampling == "fixed":
+        if event.noise != "gaussian":
+            raise PrivacyError("cohort_sampling: laplace noise has no accountant for fixed cohorts; use poisson")
+        if event.neighbouring != "replace_one":
+            raise PrivacyError(
+                "neighbouring: cohorts of fixed size are accounted for replace_one only; use replace_one"
+            )
+        return "rdp"
+    if event.sampling == "poisson" and event.sampling_rate < 1:
+        if event.neighbouring == "replace_one" and event.noise == "laplace":
+            raise PrivacyError("neighbouring: sampled laplace noise is accounted for add_remove only; use add_remove")
+        if asked == "rdp" and (event.neighbouring == "replace_one" or event.noise == "laplace"):
+            raise PrivacyError(f"accountant: rdp has no bound for {event.noise}, {event.neighbouring}; use pld")
+    return asked
+
+
+def epsilon(event: PrivacyEvent, delta: float, accountant: Accountant = "pld", *, use_cache: bool = True) -> float:
+    """The smallest epsilon the accountant can prove at ``delta`` in (0, 1); inf where there is no noise.
+
+    An upper bound: discretisation rounds up. Raises PrivacyError for an event that no accountant can bound.
+    """
+    if event.count == 0 or event.sampling_rate == 0:
+        return 0.0
+    if event.noise_multiplier == 0:
+        return math.inf
+    chosen = resolve_accountant(event, accountant)
+    compute = partial(_epsilon, event, delta, chosen)
+    if not use_cache:
+        return compute()
+    return remembered("epsilon", {**event.as_dict(), "delta": delta, "accountant": chosen}, compute)
+
+
+def calibrate(event: PrivacyEvent, epsilon: float, delta: float, accountant: Accountant = "pld") -> float:
+    """The least noise multiplier (to 1e-4 relative) with which ``event`` costs at most ``epsilon`` at ``delta``.
+
+    ``event.noise_multiplier`` is ignored. Raises PrivacyError where no accountant can bound the event.
+    """
+    chosen = resolve_accountant(event, accountant)
+    inputs = {**event.as_dict(), "noise_multiplier": None, "epsilon": epsilon, "delta": delta, "accountant": chosen}
+    return remembered("calibrate", inputs, partial(_calibrate, event, epsilon, delta, chosen))
+
+
+def single_release(noise: Noise, epsilon: float, delta: float, neighbouring: Neighbouring = "add_remove") -> float:
+    """The noise multiplier with which one release, of everybody, is (epsilon, delta)-private.
+
+    Gaussian: the analytic mechanism of Balle and Wang (2018, arXiv:1805.06530). Laplace: 1 / epsilon, with delta 0.
+    """
+    distance = _distance(neighbouring)
+    if noise == "laplace":
+        return distance / epsilon
+    import dp_accounting
+
+    return distance * float(dp_accounting.get_sigma_gaussian(epsilon, delta))
+
+
+def accounted_round(num_rounds: int, total_rounds: int) -> int:
+    """The first round at or after ``num_rounds`` of a grid with steps of an eighth, which ends at ``total_rounds``.
+
+    Epsilon after that many rounds bounds epsilon after ``num_rounds``, and a run of thousands of rounds needs it at a
+    few dozen places only.
+    """
+    reached = 1
+    while reached < num_rounds:
+        reached = max(reached + 1, math.ceil(reached * 1.125))
+    return min(reached, max(total_rounds, num_rounds))
+
+
+def _distance(neighbouring: Neighbouring) -> float:
+    """Distance between neighbouring sums over the bound on one contribution."""
+    return 2.0 if neighbouring == "replace_one" else 1.0
+
+
+def _epsilon(
+    event: PrivacyEvent, delta: float, accountant: Accountant, tolerance: float = _TOLERANCE, rough: float = 0.0
+) -> float:
+    import dp_accounting
+
+    with _quiet():
+        if event.sampling == "none" or event.sampling_rate == 1:
+            if event.noise == "gaussian":
+                # Adaptive composition of Gaussians is one Gaussian, for which the exact answer is known.
+                sigma = event.noise_multiplier / _distance(event.neighbouring) / math.sqrt(event.count)
+                return float(dp_accounting.get_epsilon_gaussian(sigma, delta))
+            event = replace(event, sampling="none", sampling_rate=1.0)
+        if accountant == "rdp":
+            return _rdp_epsilon(event, delta, _FIXED_ORDERS if event.sampling == "fixed" else _RDP_ORDERS)
+        return _pld_epsilon(event, delta, _interval(event, delta, tolerance, rough))
+
+
+def _dp_event(event: PrivacyEvent, distance: float) -> Any:
+    import dp_accounting
+
+    if event.noise == "gaussian":
+        release: Any = dp_accounting.GaussianDpEvent(event.noise_multiplier / distance)
+    else:
+        release = dp_accounting.LaplaceDpEvent(event.noise_multiplier / distance)
+    if event.sampling == "poisson":
+        release = dp_accounting.PoissonSampledDpEvent(event.sampling_rate, release)
+    elif event.sampling == "fixed":
+        # The accountant reads nothing of the two sizes but their ratio.
+        release = dp_accounting.SampledWithoutReplacementDpEvent(1, event.sampling_rate, release)
+    return dp_accounting.SelfComposedDpEvent(release, event.count)
+
+
+def _rdp_epsilon(event: PrivacyEvent, delta: float, orders: Sequence[float]) -> float:
+    from dp_accounting import NeighboringRelation
+    from dp_accounting.rdp import RdpAccountant
+
+    relation = NeighboringRelation.ADD_OR_REMOVE_ONE
+    if event.sampling == "fixed":
+        relation = NeighboringRelation.REPLACE_ONE
+    accountant = RdpAccountant(orders, relation)
+    # dp-accounting's RDP takes noise over the distance between neighbours, its PLD takes noise over one contribution.
+    accountant.compose(_dp_event(event, _distance(event.neighbouring)))
+    return float(accountant.get_epsilon(delta))
+
+
+def _pld_epsilon(event: PrivacyEvent, delta: float, interval: float) -> float:
+    from dp_accounting import NeighboringRelation
+    from dp_accounting.pld import PLDAccountant
+
+    relation, distance = NeighboringRelation.ADD_OR_REMOVE_ONE, 1.0
+    if event.neighbouring == "replace_one":
+        if event.noise == "gaussian":
+            relation = NeighboringRelation.REPLACE_ONE
+        else:
+            distance = 2.0
+    accountant = PLDAccountant(relation, value_discretization_interval=interval)
+    accountant.compose(_dp_event(event, distance))
+    return float(accountant.get_epsilon(delta))
+
+
+def _interval(event: PrivacyEvent, delta: float, tolerance: float, rough: float) -> float:
+    """The coarsest discretisation that keeps the relative error of epsilon below ``tolerance`` and fits in memory.
+
+    rough: a guess at epsilon, 0 where there is none.
+
+    Composing ``count`` discretised losses was seen to add about ``count * interval**2 / 2`` to epsilon.
+    """
+    rough = rough or _rough_epsilon(event, delta)
+    if event.noise == "laplace":
+        # Its losses are bounded, and near the bound each release adds up to a whole interval.
+        return max(1e-4 * _one_laplace_loss(event), rough / _MAX_GRID_POINTS)
+    accurate = min(math.sqrt(2 * tolerance * rough / event.count), 100 * tolerance * max(1.0, rough / 100))
+    return max(accurate, rough / _MAX_GRID_POINTS, 1e-7)
+
+
+def _rough_epsilon(event: PrivacyEvent, delta: float) -> float:
+    if event.noise == "laplace":
+        one = _one_laplace_loss(event)
+        return min(one * event.count, one * math.sqrt(2 * event.count * math.log(1 / delta)))
+    if event.sampling == "poisson" and event.neighbouring == "replace_one":
+        # Good enough to choose a grid with: RDP has no bound of its own for this.
+        multiplier = event.noise_multiplier / _distance(event.neighbouring)
+        event = replace(event, noise_multiplier=multiplier, neighbouring="add_remove")
+    return max(_rdp_epsilon(event, delta, _ROUGH_ORDERS), 1e-6)
+
+
+def _one_laplace_loss(event: PrivacyEvent) -> float:
+    """The largest privacy loss of one release."""
+    loss = _distance(event.neighbouring) / event.noise_multiplier
+    return math.log1p(event.sampling_rate * math.expm1(loss)) if loss < 700 else loss
+
+
+def _calibrate(event: PrivacyEvent, target: float, delta: float, accountant: Accountant) -> float:
+    # Aiming a little below the target puts the answer on the safe side of it.
+    aim = target * (1 - _CALIBRATION_TOLERANCE)
+
+    def gap(log_multiplier: float, tolerance: float = _TOLERANCE, rough: float = 0.0) -> float:
+        noisy = replace(event, noise_multiplier=math.exp(log_multiplier))
+        return math.log(max(_epsilon(noisy, delta, accountant, tolerance, rough), 1e-12) / aim)
+
+    start = math.log(quick_noise_multiplier(event, target, delta))
+    if accountant == "pld":
+        coarse = partial(gap, tolerance=_COARSE_TOLERANCE, rough=target)
+        start = _root(coarse, start, step=0.1, tolerance=_COARSE_TOLERANCE)
+    # Discretised as ``epsilon`` does it, so that what it then finds is at most what was asked for.
+    return math.exp(_root(gap, start, step=1e-3, tolerance=_CALIBRATION_TOLERANCE))
+
+
+def _root(gap: Callable[[float], float], start: float, step: float, tolerance: float) -> float:
+    """Where the falling function ``gap`` is 0: secant steps inside a bracket that every step narrows."""
+    (x0, y0), (x1, y1) = _bracket(gap, start, step)
+    for _ in range(100):
+        if x1 - x0 < 1e-9:
+            return x1
+        middle = x0 + (x1 - x0) * y0 / (y0 - y1)
+        if not x0 < middle < x1 or x1 - x0 > 0.5:
+            middle = (x0 + x1) / 2
+        value = gap(middle)
+        if abs(value) <= tolerance:
+            return middle
+        # Illinois: an end that stays has its value halved, or it would hold the steps back for ever.
+        if value > 0:
+            x0, y0, y1 = middle, value, y1 / 2
+        else:
+            x1, y1, y0 = middle, value, y0 / 2
+    raise PrivacyError("epsilon: calibration does not settle; ask for another epsilon or delta")
+
+
+def quick_noise_multiplier(event: PrivacyEvent, target: float, delta: float) -> float:
+    """Within a few tens of percent of ``calibrate``, in well under a second: for comparing, not for promising."""
+    if event.noise == "laplace":
+        return 2 * _distance(event.neighbouring) * max(event.sampling_rate * event.count, 1.0) / target
+    low, high = 1e-2, 1e4
+    with _quiet():
+        while high / low > 1.1:
+            middle = math.sqrt(low * high)
+            if _rough_epsilon(replace(event, noise_multiplier=middle), delta) > target:
+                low = middle
+            else:
+                high = middle
+    return high
+
+
+Point = tuple[float, float]
+
+
+def _bracket(gap: Callable[[float], float], start: float, step: float) -> tuple[Point, Point]:
+    """Two points with gap > 0 at the first and gap <= 0 at the second, near ``start``."""
+    here = (start, gap(start))
+    while abs(start) < 40:
+        start += step if here[1] > 0 else -step
+        there = (start, gap(start))
+        if (there[1] > 0) != (here[1] > 0):
+            return (here, there) if here[1] > 0 else (there, here)
+        here, step = there, step * 2
+    raise PrivacyError("epsilon: no amount of noise gives this epsilon at this delta; ask for another epsilon")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences overflow at orders and losses that the accountants then leave out themselves."""
+    log = logging.getLogger("absl")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with np.errstate(all="ignore"):
+            yield
+    finally:
+        log.setLevel(level)
+
+
+_ROUGH_ORDERS = [1.1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128, 256]
+# Without replacement the bound is exact at whole orders only, and takes time with the square of the order.
+_FIXED_ORDERS = [1.25, 1.5, 1.75, *range(2, 33), *range(34, 65, 2), 72, 80, 96, 128, 192, 256]
+_RDP_ORDERS = [
+    *(1.02, 1.05),
+    *(1 + x / 10 for x in range(1, 100)),
+    *range(11, 64),
+    *(72, 80, 96, 128, 160, 192, 256, 384, 512, 768, 1024),
+]

@@ -1,0 +1,103 @@
+"""Gaussian noise with a clipping bound that follows a quantile of the updates' norms.
+
+Source: Andrew et al. 2021, Differentially Private Learning with Adaptive Clipping, arXiv:1905.03871.
+
+Each client contributes its clipped update, of norm <= C, and b - 1/2, where b is 1 if the update was left whole. Both
+sums get noise and are one Gaussian release: with noise multiplier z_sum on the update and standard deviation s on the
+count, 1 / z^2 = 1 / z_sum^2 + 1 / (2 s)^2, z being the multiplier that the budget allows. Then the bound moves by the
+noisy share of whole updates: C <- C exp(-rate (share - quantile)).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from fedflair.errors import ConfigError, PrivacyError
+from fedflair.privacy.accounting.deployment import Deployment, describe
+from fedflair.privacy.contract import CohortStats, Mechanism, MechanismState
+from fedflair.privacy.mechanisms.clipping import clip_update
+from fedflair.privacy.mechanisms.noise import scalar_normal, standard_normal
+
+
+def adaptive_gaussian(name: str, deployment: Deployment, noise_multiplier: float, noise_seed: int) -> Mechanism:
+    """The mechanism whose release in a round, sum and count together, has noise multiplier ``noise_multiplier``.
+
+    The state is the bound in force, float64 []. Raises PrivacyError where the count leaves no budget for the sum.
+    """
+    options, num_rounds, sampler = deployment.options, deployment.num_rounds, deployment.sampler
+    count_std, sum_multiplier = split_noise(deployment, noise_multiplier)
+    scale = deployment.noise_scale
+    quantile, rate = options.adaptive_clipping_quantile, options.adaptive_clipping_learning_rate
+    description = describe(
+        deployment,
+        name=name,
+        noise="gaussian",
+        noise_multiplier=noise_multiplier,
+        order=2.0,
+        event=deployment.event("gaussian", noise_multiplier, num_rounds),
+        run_event=deployment.run_event("gaussian", noise_multiplier, num_rounds),
+    )
+
+    def bound_of(state: MechanismState) -> float:
+        return float(state["clipping_bound"])
+
+    def noise_std(state: MechanismState) -> float:
+        return sum_multiplier * scale * bound_of(state)
+
+    def add_noise(
+        total: torch.Tensor, cohort: CohortStats, round_: int, state: MechanismState
+    ) -> tuple[torch.Tensor, MechanismState]:
+        noise = standard_normal(noise_seed, round_, total.numel())
+        total.add_(noise.to(total.device), alpha=noise_std(state))
+        num_whole = cohort.num_clients - cohort.num_clipped - cohort.num_rejected
+        noisy = num_whole - cohort.num_clients / 2 + count_std * scale * scalar_normal(noise_seed, round_)
+        share = noisy / sampler.cohort_size + 0.5
+        # The bound is a public number from here on: a function of the noisy count alone.
+        bound = bound_of(state) * math.exp(-rate * (share - quantile))
+        return total, {"clipping_bound": torch.tensor(bound, dtype=torch.float64)}
+
+    return Mechanism(
+        name=name,
+        init=lambda num_parameters: {"clipping_bound": torch.tensor(options.clipping_bound, dtype=torch.float64)},
+        clipping_bound=bound_of,
+        clip=lambda update, bound: clip_update(update, bound, 2.0),
+        add_noise=add_noise,
+        event=lambda rounds: deployment.event("gaussian", noise_multiplier, rounds),
+        noise_std=noise_std,
+        description={
+            **description,
+            "noise_std": sum_multiplier * scale * options.clipping_bound,
+            "count_noise_std": count_std,
+            "run_count_noise_std": count_std * scale,
+        },
+        run_event=lambda rounds: deployment.run_event("gaussian", noise_multiplier, rounds),
+    )
+
+
+def check_adaptive_clipping(deployment: Deployment) -> None:
+    """Refuses impossible options (ConfigError) and cohorts that the split does not hold for (PrivacyError)."""
+    options = deployment.options
+    if not 0 <= options.adaptive_clipping_quantile <= 1:
+        raise ConfigError(f"adaptive_clipping_quantile: {options.adaptive_clipping_quantile} is impossible; use [0, 1]")
+    if not options.adaptive_clipping_learning_rate > 0:
+        raise ConfigError(
+            f"adaptive_clipping_learning_rate: {options.adaptive_clipping_learning_rate} is impossible; use > 0"
+        )
+    if deployment.neighbouring != "add_remove":
+        raise PrivacyError("adaptive_clipping: its noise is split for poisson cohorts; use cohort_sampling poisson")
+
+
+def split_noise(deployment: Deployment, noise_multiplier: float) -> tuple[float, float]:
+    """(std of the noise on the count, noise multiplier of the sum), for cohorts of the deployment's size."""
+    options = deployment.options
+    count_std = options.adaptive_clipping_noise_std
+    if count_std is None:
+        count_std = deployment.noise_cohort_size / 20
+    if 2 * count_std <= noise_multiplier:
+        raise PrivacyError(
+            f"adaptive_clipping_noise_std: {count_std:.6g} on the count leaves no privacy for the sum; it must be "
+            f"above {noise_multiplier / 2:.6g} (a larger cohort, or a larger epsilon, makes room)"
+        )
+    return count_std, (noise_multiplier**-2 - (2 * count_std) ** -2) ** -0.5

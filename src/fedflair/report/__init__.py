@@ -1,0 +1,1 @@
+"""Finished and unfinished runs, compared in one page."""

@@ -1,0 +1,153 @@
+"""What a report knows: runs read from their folders, grouped by what is compared (a run, or a point of a sweep)."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedflair.errors import DataError
+from fedflair.privacy.ledger import coverage
+from fedflair.runs.folder import RunFolder, read_config, read_rows, read_summary
+from fedflair.sweep.results import RESULTS
+
+MOST_POINTS = 200
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the report knows of a run: all of it read from its folder. summary: None where the run has not ended."""
+
+    name: str
+    summary: Mapping[str, Any] | None
+    rows: Sequence[Mapping[str, Any]]
+    options: Mapping[str, Any]
+    label_ap: Mapping[str, float | None]
+    users: Mapping[str, Sequence[Mapping[str, Any]]]
+
+    @property
+    def num_rounds(self) -> int:
+        return int(self.rows[-1]["round"]) if self.rows else 0
+
+    @property
+    def seconds(self) -> float:
+        return float(self.summary["seconds"]) if self.summary else self.total("train/seconds") or 0.0
+
+    @property
+    def privacy(self) -> Mapping[str, Any]:
+        """The central mechanism as the run described it; empty without one."""
+        return (self.summary or {}).get("privacy") or {}
+
+    @property
+    def is_private(self) -> bool:
+        """Whether an epsilon is promised, which the run's metrics are then not covered by."""
+        local = (self.summary or {}).get("local_privacy")
+        return coverage.is_promised(self.privacy, local)
+
+    def total(self, column: str) -> float | None:
+        """Sum over the rounds of a column of the metrics; None where no round has it."""
+        values = [row[column] for row in self.rows if row.get(column) is not None]
+        return float(sum(values)) if values else None
+
+
+@dataclass(frozen=True)
+class Group:
+    """One line of the report: runs that differ in their seed only."""
+
+    name: str
+    runs: Sequence[Run]
+
+    @property
+    def finished(self) -> Sequence[Run]:
+        return [run for run in self.runs if run.summary is not None]
+
+    def test(self, metric: str) -> list[float]:
+        """The metric on test of each finished run."""
+        return numbers((run.summary or {})["test"].get(metric) for run in self.finished)
+
+    def values(self, of: Callable[[Run], float | None]) -> list[float]:
+        """What ``of`` says of each run that has it."""
+        return numbers(of(run) for run in self.runs)
+
+
+def numbers(values: Any) -> list[float]:
+    """Those of the values that are numbers."""
+    return [float(value) for value in values if value is not None and math.isfinite(value)]
+
+
+def read_groups(paths: Sequence[Path]) -> list[Group]:
+    """The groups in run folders and sweep folders. Raises DataError where a folder is neither, or is damaged."""
+    groups: list[Group] = []
+    for path in paths:
+        if not path.is_dir():
+            raise DataError(f"{path}: no such run folder; name folders that 'fedflair train' or 'fedflair sweep' wrote")
+        if (path / RESULTS).is_file():
+            groups += _read_sweep(path, prefix=f"{path.name}: " if len(paths) > 1 else "")
+        else:
+            twin = any(other != path and other.name == path.name for other in paths)
+            run = read_run(path, str(path) if twin else path.name)
+            groups.append(Group(run.name, [run]))
+    return groups
+
+
+def read_run(path: Path, name: str) -> Run:
+    """Reads one run folder, finished or not. Raises DataError where it is none, or is damaged."""
+    folder = RunFolder(path)
+    options, rows = read_config(folder), read_rows(folder)
+    summary = read_summary(folder) if folder.summary.is_file() else None
+    label_ap = json.loads(folder.label_ap.read_text()) if folder.label_ap.is_file() else {}
+    users = {
+        file.stem.removeprefix("per_user_"): [json.loads(line) for line in file.read_text().splitlines()]
+        for file in sorted(path.glob("per_user_*.jsonl"))
+    }
+    return Run(name, summary, rows, options, label_ap, users)
+
+
+def _read_sweep(path: Path, prefix: str) -> list[Group]:
+    try:
+        points = json.loads((path / RESULTS).read_text())["points"]
+    except (json.JSONDecodeError, KeyError) as error:
+        raise DataError(
+            f"{path / RESULTS}: not the results of a sweep; the same sweep command writes it again"
+        ) from error
+    groups = []
+    for point in points:
+        found = [(path / run["run"], run["seed"]) for run in point["runs"] if (path / run["run"]).is_dir()]
+        runs = [read_run(folder, f"{prefix}{point['point']}, seed {seed}") for folder, seed in found]
+        if runs:
+            groups.append(Group(f"{prefix}{point['point']}", runs))
+    return groups
+
+
+def curve(group: Group, column: str) -> tuple[list[float], list[float], list[float]]:
+    """(rounds, means, standard deviations) over the group's runs, where all that have the column have a value.
+
+    A run of more than 200 values is averaged over stretches of rounds.
+    """
+    series = []
+    for run in group.runs:
+        points = [(row["round"], row[column]) for row in run.rows if row.get(column) is not None]
+        if points:
+            stretches = np.array_split(np.array(points, dtype=np.float64), min(len(points), MOST_POINTS))
+            series.append({float(part[-1, 0]): float(part[:, 1].mean()) for part in stretches})
+    rounds = sorted(set.intersection(*(set(one) for one in series))) if series else []
+    values = np.array([[one[round_] for round_ in rounds] for one in series])
+    if not rounds:
+        return [], [], []
+    deviations = values.std(axis=0, ddof=1) if len(series) > 1 else np.zeros(len(rounds))
+    return rounds, values.mean(axis=0).tolist(), deviations.tolist()
+
+
+def label_means(group: Group) -> dict[str, float]:
+    """AP on test of each label, mean over the group's finished runs; labels without positives are left out."""
+    found: dict[str, list[float]] = {}
+    for run in group.finished:
+        for name, value in run.label_ap.items():
+            if value is not None:
+                found.setdefault(name, []).append(value)
+    return {name: sum(values) / len(values) for name, values in found.items()}

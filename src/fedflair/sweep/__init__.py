@@ -1,0 +1,1 @@
+"""Many training runs, compared by mean and deviation."""

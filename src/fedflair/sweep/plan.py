@@ -1,0 +1,206 @@
+"""What a sweep runs: settings x grid or random samples x seeds, every configuration built before any of them trains.
+
+A sweep file, in YAML; every part is optional but one that varies something:
+
+    args_config: demo                      the configuration to start from, as for fedflair train
+    options: {cohort_size: 10}             options of all runs
+    settings:                              named sets of options, one after the other
+      iid: {dataset: flair_iid}
+      natural: {}
+    grid:                                  every combination of these values
+      learning_rate: [0.1, 0.5]
+    random:                                or that many draws from these distributions
+      num_samples: 10
+      learning_rate: {log_uniform: [0.01, 1.0]}
+    seeds: [0, 1, 2]
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from fedflair.config.options import NAMES, build_config, read_options, unknown_option
+from fedflair.config.train_config import TrainConfig
+from fedflair.errors import ConfigError
+from fedflair.sampling import stream
+
+PARTS = ("args_config", "options", "settings", "grid", "random", "seeds")
+NOT_SWEPT = ("seed", "run", "resume")
+
+
+@dataclass(frozen=True)
+class SweepSpec:
+    """The parts of a sweep file. overrides: options of the command line, which win over every part."""
+
+    args_config: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    random: Mapping[str, Any] = field(default_factory=dict)
+    seeds: Sequence[int] = (0,)
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of a sweep. point: the name that the runs of its seeds share. varied: what the point sets."""
+
+    point: str
+    setting: str | None
+    varied: Mapping[str, Any]
+    seed: int
+    name: str
+    config: TrainConfig
+
+
+def read_sweep_file(path: Path) -> dict[str, Any]:
+    """The parts in a sweep file. Raises ConfigError where it has others, or is none."""
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such sweep file")
+    try:
+        parts = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(parts, dict) or not set(parts) <= set(PARTS):
+        raise ConfigError(f"{path}: a sweep file has the parts {', '.join(PARTS)}, and no other")
+    return parts
+
+
+def plan_sweep(spec: SweepSpec) -> list[Trial]:
+    """The runs, in the order they are made: by seed, then by point, so that every point has a score early.
+
+    Raises ConfigError, naming the part and the option, for anything that could not be run or compared.
+    """
+    _check_parts(spec)
+    base = read_options(Path(spec.args_config)) if spec.args_config else {}
+    trials = []
+    for seed in spec.seeds:
+        for setting, options in spec.settings.items() or [(None, {})]:
+            for sample, varied in _samples(spec):
+                name = _point_name(setting, sample, varied)
+                given = {**base, **spec.options, **options, **varied, **spec.overrides, "seed": seed}
+                config = build_config(given, f"sweep: {name}")
+                trials.append(Trial(name, setting, varied, seed, f"{_file_name(name)}-seed{seed}", config))
+    _check_comparable(trials)
+    return trials
+
+
+def _check_parts(spec: SweepSpec) -> None:
+    for where, part in (("settings", spec.settings), ("random", spec.random)):
+        if not isinstance(part, Mapping):
+            raise ConfigError(f"sweep: {where}: must be a mapping")
+    ranges = {name: value for name, value in spec.random.items() if name != "num_samples"}
+    parts = {"options": spec.options, "grid": spec.grid, "random": ranges, "command line": spec.overrides}
+    parts |= {f"settings: {name}": options for name, options in spec.settings.items()}
+    for where, names in parts.items():
+        if not isinstance(names, Mapping):
+            raise ConfigError(f"sweep: {where}: must be a mapping of options to values")
+        for name in names:
+            if name in NOT_SWEPT:
+                raise ConfigError(f"sweep: {where}: {name} is set for each run; seeds are given as seeds: [0, 1, 2]")
+            if name not in NAMES:
+                raise ConfigError(f"sweep: {where}: {unknown_option(str(name))}")
+    for name in spec.overrides:
+        if name in spec.grid or name in ranges:
+            raise ConfigError(f"{name}: given on the command line, and varied by the sweep; drop one of the two")
+    for name, values in spec.grid.items():
+        if not isinstance(values, list) or not values or len({repr(value) for value in values}) < len(values):
+            raise ConfigError(f"sweep: grid: {name}: must be a list of different values")
+    if spec.grid and spec.random:
+        raise ConfigError("sweep: grid: given together with random; drop one of the two")
+    if spec.random and not _is_count(spec.random.get("num_samples")):
+        raise ConfigError("sweep: random: num_samples must say how many draws to make, at least 1")
+    seeds = spec.seeds
+    if not isinstance(seeds, Sequence) or not seeds or not all(isinstance(s, int) and s >= 0 for s in seeds):
+        raise ConfigError("sweep: seeds: must be a list of whole numbers of at least 0")
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError("sweep: seeds: one is given twice; a seed can be run once")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _check_comparable(trials: Sequence[Trial]) -> None:
+    metrics = sorted({trial.config.best_metric for trial in trials})
+    if len(metrics) > 1:
+        raise ConfigError(
+            f"best_metric: a sweep is ranked by one metric on val, and its runs have {' and '.join(metrics)}; "
+            "set one in options"
+        )
+    names = [trial.name for trial in trials]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"sweep: two runs would both be called {name}; rename a setting, or drop one value")
+
+
+def _samples(spec: SweepSpec) -> list[tuple[int | None, dict[str, Any]]]:
+    """What each point sets: (number of a random sample, options)."""
+    if not spec.random:
+        combinations = itertools.product(*spec.grid.values())
+        return [(None, dict(zip(spec.grid, values))) for values in combinations]
+    ranges = {name: value for name, value in spec.random.items() if name != "num_samples"}
+    return [
+        (k, {name: _draw(name, value, stream(0, "sweep", k, name)) for name, value in ranges.items()})
+        for k in range(spec.random["num_samples"])
+    ]
+
+
+def _draw(name: str, distribution: Any, generator: np.random.Generator) -> Any:
+    """One value; sample k of an option is the same whatever else is drawn, so that a sweep can be extended."""
+    kind, arguments = next(iter(distribution.items())) if _is_distribution(distribution) else (None, [])
+    if kind == "choice" and arguments:
+        return arguments[int(generator.integers(len(arguments)))]
+    numbers = len(arguments) == 2 and all(isinstance(x, int | float) and math.isfinite(x) for x in arguments)
+    if numbers and arguments[0] < arguments[1] and (kind != "log_uniform" or arguments[0] > 0):
+        return _RANGES[str(kind)](generator, *arguments)
+    raise ConfigError(
+        f"sweep: random: {name}: must be {{choice: [values]}}, or {{uniform: [low, high]}}, or int_uniform, or "
+        "log_uniform with low above 0"
+    )
+
+
+def _is_distribution(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and len(value) == 1
+        and next(iter(value)) in (*_RANGES, "choice")
+        and isinstance(next(iter(value.values())), list)
+    )
+
+
+_RANGES: dict[str, Callable[[np.random.Generator, Any, Any], Any]] = {
+    "uniform": lambda generator, low, high: _short(generator.uniform(low, high)),
+    "log_uniform": lambda generator, low, high: _short(math.exp(generator.uniform(math.log(low), math.log(high)))),
+    "int_uniform": lambda generator, low, high: int(generator.integers(int(low), int(high), endpoint=True)),
+}
+
+
+def _short(value: float) -> float:
+    """Four significant digits: what a table shows is what was run."""
+    return float(f"{value:.4g}")
+
+
+def _point_name(setting: str | None, sample: int | None, varied: Mapping[str, Any]) -> str:
+    words = [] if setting is None else [str(setting)]
+    if sample is not None:
+        words.append(f"sample{sample}")
+    return " ".join([*words, *(f"{name}={value}" for name, value in varied.items())]) or "run"
+
+
+def _file_name(name: str) -> str:
+    """A point's name as part of a file name; what had to be cut is told apart by a hash."""
+    safe = re.sub(r"[^A-Za-z0-9_.=+-]+", "_", name).lstrip(".-")
+    if safe == name.replace(" ", "_") and len(safe) <= 120:
+        return safe
+    return f"{safe[:110]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

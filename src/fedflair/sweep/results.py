@@ -1,0 +1,191 @@
+"""What came out of a sweep: ranked by the mean of a metric on val, never by test; as JSON, CSV, Markdown, a table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from fedflair.privacy.ledger import coverage
+from fedflair.runs.folder import RunFolder, read_summary, write_atomically
+from fedflair.sweep.plan import Trial
+
+RESULTS = "sweep.json"
+CAVEAT = f"Each epsilon is that of one run. {coverage.TUNING}"
+ALSO = ("macro_ap", "micro_ap", "macro_f1", "loss")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run folder says of its run. error: the last line of its log, where it is not done."""
+
+    status: Literal["waiting", "unfinished", "done"]
+    val: Mapping[str, float] = field(default_factory=dict)
+    test: Mapping[str, float] = field(default_factory=dict)
+    seconds: float | None = None
+    epsilon: float | None = None
+    private: bool = False
+    error: str | None = None
+
+
+def outcome_of(run: RunFolder, log: Path) -> Outcome:
+    """Reads the state of a run. A run that was stopped, killed or has failed is ``unfinished``."""
+    if run.summary.is_file():
+        summary = read_summary(run)
+        privacy = summary["privacy"]
+        return Outcome(
+            "done",
+            summary["val"],
+            summary["test"],
+            summary["seconds"],
+            None if privacy is None else privacy.get("epsilon"),
+            coverage.is_promised(privacy, summary.get("local_privacy")),
+        )
+    if not log.is_file():
+        return Outcome("waiting")
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return Outcome("unfinished", error=lines[-1] if lines else "it printed nothing")
+
+
+def write_results(output: Path, trials: Sequence[Trial], outcomes: Sequence[Outcome]) -> None:
+    """Writes ``sweep.json``, ``sweep.csv`` (a line a run) and ``sweep.md`` (a line a point)."""
+    results = summarise(trials, outcomes)
+    write_atomically(output / RESULTS, json.dumps(results, indent=2) + "\n")
+    write_atomically(output / "sweep.csv", _csv(trials, outcomes))
+    headings, rows = table_of(results, also=ALSO)
+    lines = [" | ".join(row) for row in (headings, ["---"] * len(headings), *rows)]
+    text = "\n".join([title_of(results), "", *(f"| {line} |" for line in lines), "", *_notes(results)])
+    write_atomically(output / "sweep.md", text.rstrip("\n") + "\n")
+
+
+def show_results(output: Path, *, as_json: bool) -> None:
+    """Prints the results of a sweep folder."""
+    text = (output / RESULTS).read_text()
+    if as_json:
+        print(text, end="")
+        return
+    results = json.loads(text)
+    headings, rows = table_of(results)
+    table = Table(title=title_of(results), title_justify="left")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "point" else "right", no_wrap=heading != "point")
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    console.print(table)
+    for note in [*_notes(results), f"sweep: {output}"]:
+        console.print(note, highlight=False, soft_wrap=True, markup=False)
+
+
+def summarise(trials: Sequence[Trial], outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """The points, best mean on val first, each with mean and sample standard deviation over its finished seeds."""
+    metric = trials[0].config.best_metric
+    points = []
+    for name in dict.fromkeys(trial.point for trial in trials):
+        runs = [(trial, outcome) for trial, outcome in zip(trials, outcomes) if trial.point == name]
+        done = [outcome for _, outcome in runs if outcome.status == "done"]
+        epsilons = [outcome.epsilon for outcome in done if outcome.epsilon is not None]
+        first = runs[0][0]
+        points.append(
+            {
+                "point": name,
+                "setting": first.setting,
+                "options": dict(first.varied),
+                "num_runs": len(runs),
+                "num_done": len(done),
+                "val": _spreads([outcome.val for outcome in done]),
+                "test": _spreads([outcome.test for outcome in done]),
+                "seconds": statistics.fmean(o.seconds or 0.0 for o in done) if done else None,
+                "epsilon": max(epsilons) if epsilons else None,
+                "runs": [
+                    {"run": f"runs/{trial.name}", "seed": trial.seed, "status": o.status, "error": o.error}
+                    for trial, o in runs
+                ],
+            }
+        )
+    points.sort(key=lambda point: -_mean(point, "val", metric))
+    return {"ranked_by": metric, "private": any(outcome.private for outcome in outcomes), "points": points}
+
+
+def title_of(results: Mapping[str, Any]) -> str:
+    metric = words_of(results["ranked_by"])
+    return f"Ranked by {metric} on val, mean ± standard deviation over seeds; test took no part in the ranking"
+
+
+def words_of(metric: str) -> str:
+    """A metric's name as it is written in a table."""
+    return metric.replace("_", " ").replace(" ap", " AP").replace(" f1", " F1")
+
+
+def table_of(results: Mapping[str, Any], also: Sequence[str] = ()) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows of the table of points, as text. also: metrics on test to show beside the ranked one."""
+    metric = results["ranked_by"]
+    cells = [("val", metric), ("test", metric), *(("test", name) for name in also if name != metric)]
+    headings = ["point", "runs", *(f"{partition} {words_of(name)}" for partition, name in cells), "epsilon", "min/run"]
+    rows = []
+    for point in results["points"]:
+        rows.append(
+            [
+                point["point"],
+                f"{point['num_done']}/{point['num_runs']}",
+                *(plus_minus(point[partition].get(name)) for partition, name in cells),
+                "-" if point["epsilon"] is None else f"{point['epsilon']:.3g}",
+                "-" if point["seconds"] is None else f"{point['seconds'] / 60:.1f}",
+            ]
+        )
+    return headings, rows
+
+
+def _notes(results: Mapping[str, Any]) -> list[str]:
+    notes = [CAVEAT] if results["private"] else []
+    missing = sum(point["num_runs"] - point["num_done"] for point in results["points"])
+    return [*notes, f"{missing} runs are not done; their seeds are missing from the means."] if missing else notes
+
+
+def _spreads(rows: Sequence[Mapping[str, float | None]]) -> dict[str, dict[str, float | None]]:
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: spread(row.get(name) for row in rows) for name in names}
+
+
+def spread(values: Iterable[float | None]) -> dict[str, float | None]:
+    """Mean and sample standard deviation (over n - 1) of the values that are numbers; one has no deviation."""
+    found = [value for value in values if value is not None and math.isfinite(value)]
+    deviation = statistics.stdev(found) if len(found) > 1 else None
+    return {"mean": statistics.fmean(found) if found else None, "std": deviation}
+
+
+def _mean(point: Mapping[str, Any], partition: str, metric: str) -> float:
+    value = point[partition].get(metric, {}).get("mean")
+    return -math.inf if value is None else float(value)
+
+
+def plus_minus(values: Mapping[str, float | None] | None, digits: str = ".3f") -> str:
+    """Mean and deviation (``spread``) as they are written in a table; ``-`` without a mean."""
+    if values is None or values["mean"] is None:
+        return "-"
+    deviation = "" if values["std"] is None else f" ± {values['std']:{digits}}"
+    return f"{values['mean']:{digits}}{deviation}"
+
+
+def _csv(trials: Sequence[Trial], outcomes: Sequence[Outcome]) -> str:
+    rows = []
+    for trial, outcome in zip(trials, outcomes):
+        row: dict[str, Any] = {"point": trial.point, "setting": trial.setting, **trial.varied, "seed": trial.seed}
+        row |= {"status": outcome.status, "seconds": outcome.seconds, "epsilon": outcome.epsilon}
+        row |= {f"val/{name}": value for name, value in outcome.val.items()}
+        row |= {f"test/{name}": value for name, value in outcome.test.items()}
+        rows.append({**row, "run": f"runs/{trial.name}"})
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, fieldnames=list(dict.fromkeys(name for row in rows for name in row)))
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()

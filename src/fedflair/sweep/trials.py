@@ -1,0 +1,232 @@
+"""``fedflair sweep``: many training runs, each in a process of its own, resumable, compared by mean and deviation.
+
+SWEEP/
+    configs/RUN.yaml    what each run was given
+    runs/RUN/           the run folders
+    logs/RUN.log        what each run printed
+    sweep.json, .csv, .md    the results so far, written again after each run
+
+The same command continues a sweep: finished runs are kept, stopped ones resumed, failed ones tried again. A run that
+crashes takes nothing else with it: it is noted, and the sweep goes on.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from fedflair.config.options import check_same_run, parse_given, train_parser
+from fedflair.errors import ConfigError, FedflairError, Interrupted
+from fedflair.federated.setup import make_setup
+from fedflair.runs.folder import RunFolder, write_atomically
+from fedflair.sweep.plan import SweepSpec, Trial, plan_sweep, read_sweep_file
+from fedflair.sweep.results import Outcome, outcome_of, show_results, words_of, write_results
+
+
+@dataclass(frozen=True)
+class SweepFolder:
+    """Paths inside one sweep folder."""
+
+    path: Path
+
+    def config(self, trial: Trial) -> Path:
+        return self.path / "configs" / f"{trial.name}.yaml"
+
+    def log(self, trial: Trial) -> Path:
+        return self.path / "logs" / f"{trial.name}.log"
+
+    def run(self, trial: Trial) -> RunFolder:
+        return RunFolder(self.path / "runs" / trial.name)
+
+
+@dataclass
+class Stop:
+    """What a signal to the sweep has to reach: the run at work, if there is one."""
+
+    asked: bool = False
+    child: subprocess.Popen[bytes] | None = None
+
+
+def sweep_command(arguments: Sequence[str]) -> None:
+    """``fedflair sweep``: parses, runs what has not been run, and shows the table."""
+    parser = train_parser("sweep", "Run a grid or random samples of options with several seeds, and compare them.")
+    parser.add_argument("--sweep_config", type=str, help="A sweep file (see docs/sweeps.md).")
+    parser.add_argument("--output", type=str, required=True, help="The sweep's folder; the same one continues it.")
+    parser.add_argument("--grid", type=str, nargs="+", help="Every combination of these: option=value,value,...")
+    parser.add_argument("--seeds", type=str, help="Seeds that each point is run with: 0,1,2.")
+    parser.add_argument("--json", action="store_true", help="Print the results as JSON.")
+    given = parse_given(parser, arguments)
+    as_json, output = bool(given.pop("json", False)), Path(given.pop("output"))
+    sweep(sweep_spec(given), output, as_json=as_json)
+
+
+def sweep_spec(given: dict[str, Any]) -> SweepSpec:
+    """The sweep that a file and the command line describe together; the command line wins."""
+    source = given.pop("sweep_config", None)
+    parts = read_sweep_file(Path(source)) if source else {}
+    for name in ("options", "settings", "grid", "random", "seeds"):
+        if parts.get(name) is None:
+            parts.pop(name, None)
+    if isinstance(parts.get("settings"), dict):
+        parts["settings"] = {name: options or {} for name, options in parts["settings"].items()}
+    grid = [_grid_values(text) for text in given.pop("grid", None) or []]
+    if grid:
+        parts["grid"] = {**parts.get("grid", {}), **dict(grid)}
+    if "seeds" in given:
+        parts["seeds"] = _values(given.pop("seeds"), "seeds")
+    if "args_config" in given:
+        parts["args_config"] = given.pop("args_config")
+    return SweepSpec(**parts, overrides=given)
+
+
+def sweep(spec: SweepSpec, output: Path, *, as_json: bool = False) -> None:
+    """Runs what of the sweep has not been run.
+
+    Raises ConfigError, DataError or PrivacyError before the first run starts where any run could not start;
+    FedflairError at the end where some runs failed; Interrupted where it was stopped.
+    """
+    trials, folder, console = plan_sweep(spec), SweepFolder(output), Console(stderr=True)
+    check_trials(trials, folder)
+    for name in ("configs", "logs", "runs"):
+        (output / name).mkdir(parents=True, exist_ok=True)
+    with _only_sweep(output, console) as lock, _signals_to_child() as stop:
+        for position, trial in enumerate(trials, 1):
+            if stop.asked:
+                break
+            before = f"[{position}/{len(trials)}] {trial.point}, seed {trial.seed}: "
+            if outcome_of(folder.run(trial), folder.log(trial)).status != "done":
+                console.print(f"{before}{_start(folder.run(trial))}", highlight=False, soft_wrap=True, markup=False)
+                started = time.monotonic()
+                _run_trial(trial, folder, lock, stop)
+                before += f"{(time.monotonic() - started) / 60:.1f} min, "
+            outcome = outcome_of(folder.run(trial), folder.log(trial))
+            console.print(f"{before}{_words(trial, outcome)}", highlight=False, soft_wrap=True, markup=False)
+            outcomes = [outcome_of(folder.run(t), folder.log(t)) for t in trials]
+            write_results(output, trials, outcomes)
+    if stop.asked:
+        raise Interrupted(f"the sweep in {output} is stopped; the same command continues it")
+    show_results(output, as_json=as_json)
+    failed = [trial for trial, outcome in zip(trials, outcomes) if outcome.status != "done"]
+    if failed:
+        raise FedflairError(
+            f"{len(failed)} of {len(trials)} runs failed: {', '.join(trial.name for trial in failed)}; see "
+            f"{output / 'logs'}, and give the same command to try them again"
+        )
+
+
+def check_trials(trials: Sequence[Trial], folder: SweepFolder) -> None:
+    """Sets up each point that is not done, as its run will. Raises what the run would, naming the point."""
+    checked = set()
+    for trial in trials:
+        run = folder.run(trial)
+        try:
+            if run.config.is_file():
+                check_same_run(trial.config, run)
+            if trial.point not in checked and not run.summary.is_file():
+                make_setup(trial.config, noise_seed=0)
+                checked.add(trial.point)
+        except FedflairError as error:
+            raise type(error)(f"sweep: {trial.point}: {error}") from error
+
+
+def _start(run: RunFolder) -> str:
+    return "resumed" if run.last.is_file() else "started"
+
+
+def _run_trial(trial: Trial, folder: SweepFolder, lock: int, stop: Stop) -> None:
+    """Trains in a process of its own, whose status the run folder and the log tell."""
+    run = folder.run(trial)
+    command = [sys.executable, "-m", "fedflair.cli", "train", "--run", str(run.path)]
+    if run.last.is_file():
+        command.append("--resume")
+    else:
+        # Killed before its first checkpoint: there is nothing in it to go on from.
+        shutil.rmtree(run.path, ignore_errors=True)
+        options = {k: v for k, v in trial.config.as_dict().items() if k not in ("run", "resume")}
+        write_atomically(folder.config(trial), yaml.safe_dump(options, sort_keys=False))
+        command += ["--args_config", str(folder.config(trial))]
+    with folder.log(trial).open("ab") as log:
+        # A session of its own: Ctrl-C reaches the sweep alone, which passes it on once. The lock goes along, so that a
+        # run which outlives its sweep keeps the next one waiting.
+        child = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, pass_fds=(lock,))
+        os.pwrite(lock, f"{child.pid:<20}\n".encode(), 0)
+        stop.child = child
+        if stop.asked:
+            child.send_signal(signal.SIGINT)
+        status = child.wait()
+        stop.child = None
+        if status < 0:
+            log.write(f"fedflair: the process was killed by {signal.Signals(-status).name}\n".encode())
+
+
+def _words(trial: Trial, outcome: Outcome) -> str:
+    if outcome.status != "done":
+        return f"{outcome.status}: {outcome.error}"
+    metric = trial.config.best_metric
+    return f"done, {words_of(metric)} on val {outcome.val[metric]:.4f}"
+
+
+@contextmanager
+def _only_sweep(output: Path, console: Console) -> Iterator[int]:
+    """Holds the folder's lock, waiting for a sweep (or for the run of a killed one) that is at work in it."""
+    lock = os.open(output / "sweep.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.pread(lock, 20, 0).decode().strip()
+            console.print(f"waiting for process {pid}, which is training in {output}", highlight=False, soft_wrap=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lock
+    finally:
+        os.close(lock)
+
+
+@contextmanager
+def _signals_to_child() -> Iterator[Stop]:
+    """Passes SIGINT and SIGTERM on to the run at work as SIGINT, which makes it write a checkpoint and end."""
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def handle(number: int, frame: object) -> None:
+        stop.asked = True
+        if stop.child is not None:
+            stop.child.send_signal(signal.SIGINT)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _grid_values(text: str) -> tuple[str, list[Any]]:
+    name, equals, values = text.partition("=")
+    if not equals:
+        raise ConfigError(f"grid: {text}: must be an option and its values: option=value,value,...")
+    return name, _values(values, f"grid: {name}")
+
+
+def _values(text: str, where: str) -> list[Any]:
+    try:
+        values: list[Any] = yaml.safe_load(f"[{text}]")
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: {text}: must be values with commas between them") from error
+    return values

@@ -1,0 +1,1 @@
+"""Training: the loop, the group of clients that a worker trains, a run's checkpoints."""

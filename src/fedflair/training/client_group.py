@@ -1,0 +1,81 @@
+"""What workers do in a round: train a group of clients and sum their updates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from fedflair.backends.threads import Worker, naming
+from fedflair.errors import PrivacyError
+from fedflair.evaluation.users import with_local_evaluation
+from fedflair.federated.aggregate import UpdateSum
+from fedflair.federated.client import ClientUpdate
+from fedflair.federated.compression import COMPRESSIONS
+from fedflair.federated.server import Broadcast
+from fedflair.federated.setup import Setup
+from fedflair.privacy.mechanisms import ClipResult
+from fedflair.sampling import stream
+
+
+@dataclass(frozen=True)
+class ClientWork:
+    """One client of a group. state: what the algorithm keeps of it between rounds."""
+
+    client_id: str
+    state: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+
+def train_group(worker: Worker, server: Broadcast, group: list[ClientWork]) -> UpdateSum:
+    """Trains the clients of a group one by one and sums what they send.
+
+    Each update goes through the client's own mechanism, then through the central clipping. Raises WorkerError, naming
+    the client, for whatever is not an error of the package's own.
+    """
+    partial = UpdateSum()
+    for work in group:
+        worker.check_stop()
+        # Rounds are counted from 1 wherever a person reads of them.
+        with naming(f"round {server.round + 1}: client {work.client_id}"):
+            partial = _add_client(worker, server, work, partial)
+    return partial
+
+
+def _add_client(worker: Worker, server: Broadcast, work: ClientWork, partial: UpdateSum) -> UpdateSum:
+    setup = worker.setup
+    generator = stream(setup.config.seed, "client", server.round, work.client_id)
+    client = setup.dataset.load(work.client_id, setup.config.max_num_user_images, generator)
+    client = replace(client, state=work.state)
+    update = setup.algorithm.client_update(worker.model, server, client, generator)
+    if setup.config.local_evaluation:
+        update = with_local_evaluation(worker, server, client, update)
+    clip = bound_update(setup, update, server, work.client_id)
+    return partial.add_client(work.client_id, update, clip)
+
+
+def bound_update(setup: Setup, update: ClientUpdate, server: Broadcast, client_id: str) -> ClipResult:
+    """What mechanisms and compression do to an update before it is summed, in place; central clipping comes last.
+
+    One that was not finite counts as rejected, and not as clipped too, whatever the client's own noise made of it.
+    Raises PrivacyError where an algorithm gives an update more than one say, or sends what no mechanism bounds.
+    """
+    local, central = setup.local_mechanism, setup.mechanism
+    if (local.name, central.name) == ("none", "none"):
+        _compress(setup, update, server, client_id)
+        return central.clip(update.delta, server.clipping_bound)
+    if update.weight != 1 or update.extra:
+        raise PrivacyError(
+            f"algorithm_name: {setup.config.algorithm_name} weighs updates or sends more than them, which no privacy "
+            "mechanism covers; use fedavg"
+        )
+    own = None if local.name == "none" else local.privatise(update.delta, server.round, client_id)
+    _compress(setup, update, server, client_id)
+    clip = central.clip(update.delta, server.clipping_bound)
+    return replace(clip, clipped=False, rejected=True) if own is not None and own.rejected else clip
+
+
+def _compress(setup: Setup, update: ClientUpdate, server: Broadcast, client_id: str) -> None:
+    """What is lost of an update on its way to the server, in place."""
+    generator = stream(setup.config.seed, "compression", server.round, client_id)
+    COMPRESSIONS[setup.config.compression](update.delta, setup.config, generator)

@@ -1,0 +1,100 @@
+"""The shipped configurations: every row of the published table and every algorithm, and each of them trains."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+import torchvision
+
+from fedflair.config.options import build_config, read_options
+from fedflair.config.train_config import AlgorithmName, TrainConfig
+from fedflair.runs.folder import RunFolder, read_summary
+from fedflair.sweep.plan import plan_sweep
+from fedflair.sweep.trials import sweep_spec
+from fedflair.training.train import train
+
+ROOT = Path(__file__).parents[2]
+NAMES = sorted(path.stem for path in (ROOT / "src" / "fedflair" / "configs").glob("*.yaml"))
+SMALL = {
+    "model": "multi_label_cnn",
+    "image_size": 32,
+    "central_num_iterations": 2,
+    "evaluation_frequency": 1,
+    "cohort_size": 3,
+    "mean_datapoints_per_user": 4,
+    "central_batch_size": 4,
+    "local_batch_size": 4,
+    "device": "cpu",
+    "population": 10_000_000,
+    "central_delta": 5e-8,
+}
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a network with BatchNorm, as torchvision would have them."""
+    path = tmp_path_factory.mktemp("weights") / "mobilenet_v3_small.pth"
+    torch.save(torchvision.models.get_model("mobilenet_v3_small", weights=None).state_dict(), path)
+    return path
+
+
+def shipped(name: str) -> TrainConfig:
+    return build_config(read_options(Path(name)), name)
+
+
+def test_every_row_of_the_table_and_every_algorithm_has_a_configuration() -> None:
+    configs = [shipped(name) for name in NAMES if name != "demo"]
+    rows = {
+        (c.pretrained, c.use_fine_grained_labels, c.algorithm_name, c.central_privacy_mechanism != "none")
+        for c in configs
+    }
+    settings = (("central", False), ("fedavg", False), ("fedavg", True))
+    assert rows >= {(pretrained, fine, *s) for pretrained, fine, s in product((False, True), (False, True), settings)}
+    assert {config.algorithm_name for config in configs} == set(get_args(AlgorithmName))
+    for config in configs:
+        assert config.best_metric == ("micro_ap" if config.use_fine_grained_labels else "macro_ap")
+        assert config.model_type == "resnet18"
+        assert config.central_num_iterations == (67500 if config.algorithm_name == "central" else 5000)
+        assert (config.central_epsilon, config.central_privacy_clipping_bound) == (2.0, 0.1)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("baseline", "central", "demo")])
+def test_a_configuration_says_only_what_differs_from_its_base(name: str) -> None:
+    path = ROOT / "src" / "fedflair" / "configs" / f"{name}.yaml"
+    (base,) = [line.split()[1] for line in path.read_text().splitlines() if line.startswith("base:")]
+    options, below = read_options(Path(name)), read_options(Path(base))
+    said = [line.split(":")[0] for line in path.read_text().splitlines() if line[0] not in "#b"]
+    assert all(options[option] != below.get(option) for option in said)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_configuration_trains(name: str, tiny_store: Path, weights: Path, tmp_path: Path) -> None:
+    config = shipped(name)
+    network = "mobilenet_v3_small" if config.pretrained else "squeezenet1_1"
+    options = {**SMALL, "data_path": tiny_store, "run": tmp_path / "run", "model_type": network}
+    options["pretrained_weights"] = weights if config.pretrained else None
+    run = train(build_config({**read_options(Path(name)), **options}, name))
+    summary = read_summary(RunFolder(run))
+    assert summary["rounds"] == 2
+    assert 0 < summary["test"]["macro_ap"] <= 1
+    assert (summary["privacy"] is not None) == (config.central_privacy_mechanism != "none")
+
+
+def test_the_page_has_a_command_for_each() -> None:
+    page = (ROOT / "docs" / "reproducing.md").read_text()
+    for name in NAMES:
+        assert name == "demo" or f"--args_config {name}`" in page or f"--args_config {name}\n" in page, name
+
+
+def test_the_sweeps_of_the_benchmarks_can_be_planned() -> None:
+    expected = {"expectations": 7 * 3, "expectations_tuning": 12}
+    for path in (ROOT / "benchmarks").glob("*.yaml"):
+        trials = plan_sweep(sweep_spec({"sweep_config": str(path)}))
+        assert len(trials) == expected.pop(path.stem)
+        seen = {t.config.central_num_iterations * t.config.central_batch_size for t in trials if "central" in t.point}
+        assert seen == {80 * 20 * 4 * 8}
+    assert not expected

@@ -1,0 +1,48 @@
+"""Natural and IID clients over a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedflair.data.clients.federated import iid_users, natural_users
+from fedflair.data.store.labels import label_space
+from fedflair.data.store.packed import open_store
+from fedflair.errors import ConfigError
+from fedflair.sampling import stream
+
+
+def test_natural_users_are_the_users_of_the_store(tiny_store: Path) -> None:
+    store = open_store(tiny_store)
+    users = natural_users(store, "train", label_space(store, fine=False))
+    assert users.client_ids == [f"train-{k}@N0{k}" for k in range(6)]
+    assert [users.num_images(client_id) for client_id in users.client_ids] == [1, 2, 3, 5, 9, 4]
+    client = users.load("train-2@N02", None, stream(0, "load"))
+    # Images 3, 4, 5 of the partition; image i has labels {i mod 4, (i i + 1) mod 4}.
+    assert client.labels.tolist() == [[0, 0, 1, 1], [1, 1, 0, 0], [0, 1, 1, 0]]
+    assert client.images[0].tobytes() == store.partitions["train"].encoded(3).tobytes()
+
+
+@pytest.mark.parametrize("distribution", ["constant", "poisson"])
+def test_iid_users_hold_every_image_exactly_once(tiny_store: Path, distribution: str) -> None:
+    store = open_store(tiny_store)
+    users = iid_users(
+        store, "train", label_space(store, fine=True), mean_num_images=5, distribution=distribution, seed=1
+    )  # type: ignore[arg-type]
+    images = np.concatenate([users.images_of(k) for k in range(len(users.client_ids))])
+    assert sorted(images.tolist()) == list(range(24))
+    if distribution == "constant":
+        assert [users.num_images(client_id) for client_id in users.client_ids] == [5, 5, 5, 9]
+    again = iid_users(
+        store, "train", label_space(store, fine=True), mean_num_images=5, distribution=distribution, seed=1
+    )  # type: ignore[arg-type]
+    assert all(np.array_equal(users.images_of(k), again.images_of(k)) for k in range(len(users.client_ids)))
+
+
+def test_too_few_images_for_one_iid_user(tiny_store: Path) -> None:
+    with pytest.raises(ConfigError, match="mean_datapoints_per_user: 50 is more than the 24 images"):
+        store = open_store(tiny_store)
+        labels = label_space(store, fine=False)
+        iid_users(store, "train", labels, mean_num_images=50, distribution="constant", seed=0)

@@ -1,0 +1,106 @@
+"""Local training against torch.optim.SGD, and its randomness."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fedflair.data.clients.federated import natural_users
+from fedflair.data.store.labels import label_space
+from fedflair.data.store.packed import open_store
+from fedflair.engine.flat_model import flatten
+from fedflair.federated.client import LocalTraining, local_batches, sgd_step, train_locally
+from fedflair.sampling import stream
+
+OPTIONS = LocalTraining(learning_rate=0.1, num_epochs=2, batch_size=4, max_grad_norm=0.05, image_size=16)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 4))
+
+
+def test_a_step_by_hand() -> None:
+    # logit = w x with w = 0, x = 2, y = 1: gradient = (sigmoid(0) - 1) * 2 = -1, clipped to norm 0.05.
+    model = flatten(nn.Linear(1, 1, bias=False), torch.device("cpu"))
+    model.parameters.zero_()
+    loss = sgd_step(model, torch.tensor([[2.0]]), torch.tensor([[1.0]]), OPTIONS)
+    assert abs(float(loss) - np.log(2)) < 1e-6
+    assert abs(float(model.parameters) - 0.1 * 0.05) < 1e-6
+
+
+@pytest.mark.parametrize(("momentum", "weight_decay"), [(0.0, 0.0), (0.9, 0.0), (0.0, 0.1), (0.9, 0.1)])
+def test_steps_equal_torch_sgd_with_clipped_gradients(momentum: float, weight_decay: float) -> None:
+    reference = network()
+    model = flatten(network(), torch.device("cpu"))
+    options = replace(OPTIONS, momentum=momentum, weight_decay=weight_decay)
+    velocity = torch.zeros_like(model.parameters) if momentum else None
+    optimizer = torch.optim.SGD(reference.parameters(), lr=0.1, momentum=momentum, weight_decay=weight_decay)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(5):
+        inputs = torch.randn(4, 3, 16, 16, generator=generator)
+        targets = (torch.rand(4, 4, generator=generator) < 0.5).float()
+        optimizer.zero_grad()
+        nn.functional.binary_cross_entropy_with_logits(reference(inputs), targets).backward()
+        nn.utils.clip_grad_norm_(reference.parameters(), 0.05)
+        optimizer.step()
+        sgd_step(model, inputs, targets, options, None, velocity)
+    for ours, theirs in zip(model.module.parameters(), reference.parameters()):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_an_update_depends_on_its_stream_alone(tiny_store: Path) -> None:
+    store = open_store(tiny_store)
+    users = natural_users(store, "train", label_space(store, fine=False))
+    model = flatten(network(), torch.device("cpu"))
+    server = model.parameters.clone()
+    deltas = []
+    for round_ in (0, 0, 1):
+        torch.manual_seed(len(deltas))
+        client = users.load(users.client_ids[4], None, stream(0, "load"))
+        delta, metrics = train_locally(model, server, client, OPTIONS, stream(0, "client", round_, client.client_id))
+        deltas.append(delta)
+    assert torch.equal(deltas[0], deltas[1])
+    assert not torch.equal(deltas[0], deltas[2])
+    assert (metrics.num_examples, metrics.num_steps) == (18, 6)
+    assert metrics.loss > 0
+
+
+def test_the_gradient_can_be_adjusted() -> None:
+    model = flatten(nn.Linear(1, 1, bias=False), torch.device("cpu"))
+    model.parameters.fill_(1.0)
+
+    def pull(parameters: torch.Tensor, gradients: torch.Tensor) -> None:
+        gradients.copy_(parameters * 0.01)
+
+    sgd_step(model, torch.tensor([[2.0]]), torch.tensor([[1.0]]), OPTIONS, pull)
+    assert abs(float(model.parameters) - (1.0 - 0.1 * 0.01)) < 1e-6
+
+
+def test_steps_instead_of_epochs_go_round_the_examples() -> None:
+    # Seven examples in batches of 4: an epoch is 4 + 3; five steps are two epochs and the first batch of a third.
+    options = replace(OPTIONS, num_steps=5)
+    batches = [batch.tolist() for batch in local_batches(7, options, stream(0, "batches"))]
+    assert [len(batch) for batch in batches] == [4, 3, 4, 3, 4]
+    assert sorted(batches[0] + batches[1]) == sorted(batches[2] + batches[3]) == list(range(7))
+    whole = [batch.tolist() for batch in local_batches(7, OPTIONS, stream(0, "batches"))]
+    assert whole == batches[:4]
+
+
+def test_momentum_and_steps_reach_local_training(tiny_store: Path) -> None:
+    store = open_store(tiny_store)
+    users = natural_users(store, "train", label_space(store, fine=False))
+    model = flatten(network(), torch.device("cpu"))
+    server = model.parameters.clone()
+    client = users.load(users.client_ids[2], None, stream(0, "load"))
+    plain, _ = train_locally(model, server, client, OPTIONS, stream(0, "client"))
+    heavy, metrics = train_locally(
+        model, server, client, replace(OPTIONS, momentum=0.9, num_steps=5), stream(0, "client")
+    )
+    assert (metrics.num_examples, metrics.num_steps) == (15, 5)
+    assert float(heavy.norm()) > float(plain.norm())

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from fedflair.errors import PrivacyError
+from fedflair.privacy.accounting.accountants import PrivacyEvent, accounted_round, calibrate, epsilon, single_release
+
+
+def test_published_noise_multipliers() -> None:
+    large = PrivacyEvent("gaussian", 0.0, 5000, "poisson", 5000 / 1e7)
+    flair = PrivacyEvent("gaussian", 0.0, 5000, "poisson", 5000 / 41131)
+    assert calibrate(large, 2.0, 1e-5) == pytest.approx(0.545453, rel=1e-4)
+    assert calibrate(flair, 2.0, 41131**-1.1) == pytest.approx(17.3330, rel=1e-4)
+    assert single_release("gaussian", 1.0, 1e-5) == pytest.approx(3.73063, rel=1e-6)
+    assert single_release("laplace", 0.5, 0.0) == 2.0
+
+
+@pytest.mark.parametrize(
+    ("event", "target", "delta", "accountant"),
+    [
+        (PrivacyEvent("gaussian", 0.0, 50, "poisson", 0.05), 1.5, 1e-5, "pld"),
+        (PrivacyEvent("gaussian", 0.0, 50, "poisson", 0.05), 1.5, 1e-5, "rdp"),
+        (PrivacyEvent("gaussian", 0.0, 210, "poisson", 5e-4), 2.0, 5e-8, "pld"),
+        (PrivacyEvent("gaussian", 0.0, 40, "poisson", 0.05, "replace_one"), 0.5, 1e-6, "pld"),
+    ],
+)
+def test_calibration_stays_on_the_safe_side(event: PrivacyEvent, target: float, delta: float, accountant: str) -> None:
+    multiplier = calibrate(event, target, delta, accountant)  # type: ignore[arg-type]
+    found = epsilon(replace(event, noise_multiplier=multiplier), delta, accountant)  # type: ignore[arg-type]
+    assert target * (1 - 2e-5) < found <= target
+
+
+def test_one_sampled_release_against_the_hockey_stick_integral() -> None:
+    q, sigma, delta = 0.1, 0.8, 1e-6
+    found = epsilon(PrivacyEvent("gaussian", sigma, 1, "poisson", q), delta)
+    x = np.linspace(-15, 20, 2_000_001)
+    without = norm.pdf(x, 0, sigma)
+    with_client = (1 - q) * without + q * norm.pdf(x, 1, sigma)
+    remove = np.trapezoid(np.maximum(with_client - math.exp(found) * without, 0), x)
+    add = np.trapezoid(np.maximum(without - math.exp(found) * with_client, 0), x)
+    assert max(remove, add) == pytest.approx(delta, rel=1e-3)
+
+
+def test_composed_gaussian_is_exact() -> None:
+    # 100 releases with multiplier 10 are one with multiplier 1; delta(epsilon) of Balle and Wang, theorem 8.
+    found = epsilon(PrivacyEvent("gaussian", 10.0, 100), 1e-5)
+    delta = norm.cdf(0.5 - found) - math.exp(found) * norm.cdf(-0.5 - found)
+    assert delta == pytest.approx(1e-5, rel=1e-6)
+
+
+@pytest.mark.parametrize("accountant", ["pld", "rdp"])
+def test_replacing_a_client_moves_an_unsampled_sum_twice_as_far(accountant: str) -> None:
+    add_remove = PrivacyEvent("gaussian", 2.0, 3)
+    replace_one = PrivacyEvent("gaussian", 4.0, 3, neighbouring="replace_one")
+    assert epsilon(replace_one, 1e-5, accountant) == pytest.approx(epsilon(add_remove, 1e-5, accountant), rel=1e-9)  # type: ignore[arg-type]
+
+
+def test_replacing_costs_more_than_adding_under_sampling() -> None:
+    event = PrivacyEvent("gaussian", 1.0, 20, "poisson", 0.05)
+    add_remove = epsilon(event, 1e-5)
+    replace_one = epsilon(replace(event, neighbouring="replace_one"), 1e-5)
+    assert add_remove < replace_one < 2.5 * add_remove
+
+
+def test_fixed_cohorts_are_accounted_as_replacement_with_twice_the_distance() -> None:
+    event = PrivacyEvent("gaussian", 4.0, 10, "fixed", 0.1, "replace_one")
+    found = epsilon(event, 1e-5)
+    # One release: a lower bound by the exact mixture for opposite updates of one client, the others being zero.
+    one = epsilon(replace(event, count=1), 1e-5)
+    x = np.linspace(-40, 40, 1_000_001)
+    here = 0.9 * norm.pdf(x, 0, 4) + 0.1 * norm.pdf(x, 1, 4)
+    there = 0.9 * norm.pdf(x, 0, 4) + 0.1 * norm.pdf(x, -1, 4)
+    assert np.trapezoid(np.maximum(here - math.exp(one) * there, 0), x) <= 1e-5
+    # Everybody in every cohort: no amplification is left, and the Renyi bound of the plain Gaussian at sigma / 2 holds.
+    everybody = epsilon(replace(event, sampling_rate=1.0), 1e-5)
+    assert everybody == pytest.approx(epsilon(PrivacyEvent("gaussian", 2.0, 10), 1e-5), rel=1e-9)
+    assert found < everybody
+
+
+def test_laplace_alone_composes_to_at_most_the_sum() -> None:
+    assert epsilon(PrivacyEvent("laplace", 1 / 0.7, 1), 1e-9) == pytest.approx(0.7, rel=2e-4)
+    assert epsilon(PrivacyEvent("laplace", 1 / 0.7, 10), 1e-9) <= 7.0 + 1e-6
+    amplified = math.log1p(0.01 * math.expm1(0.7))
+    assert epsilon(PrivacyEvent("laplace", 1 / 0.7, 10, "poisson", 0.01), 1e-12) <= 10 * amplified + 1e-3
+
+
+def test_huge_epsilons_fit_in_memory_and_stay_below_the_renyi_bound() -> None:
+    event = PrivacyEvent("gaussian", 17.3330 * 20 / 5000, 5000, "poisson", 20 / 400)
+    found = epsilon(event, 1e-5)
+    # About 250 participations of 1/(2 sigma^2) = 104 each.
+    assert 250 * 104 < found < 400 * 104 < epsilon(event, 1e-5, "rdp")
+
+
+def test_no_noise_is_infinite_and_no_round_is_nothing() -> None:
+    assert epsilon(PrivacyEvent("gaussian", 0.0, 5, "poisson", 0.1), 1e-5) == math.inf
+    assert epsilon(PrivacyEvent("gaussian", 1.0, 0, "poisson", 0.1), 1e-5) == 0.0
+
+
+def test_rounds_are_not_epochs() -> None:
+    # A run of T rounds at rate q is T compositions; taking q * T epochs for T understates the noise.
+    rounds = PrivacyEvent("gaussian", 0.0, 1000, "poisson", 0.01)
+    epochs = PrivacyEvent("gaussian", 0.0, 10, "poisson", 0.01)
+    assert calibrate(rounds, 1.0, 1e-5) > 1.5 * calibrate(epochs, 1.0, 1e-5)
+    multiplier = calibrate(epochs, 1.0, 1e-5)
+    assert epsilon(replace(rounds, noise_multiplier=multiplier), 1e-5) > 3.0
+
+
+@pytest.mark.parametrize(
+    ("event", "accountant"),
+    [
+        (PrivacyEvent("laplace", 1.0, 1, "fixed", 0.1, "replace_one"), "pld"),
+        (PrivacyEvent("gaussian", 1.0, 1, "fixed", 0.1, "add_remove"), "pld"),
+        (PrivacyEvent("laplace", 1.0, 1, "poisson", 0.1, "replace_one"), "pld"),
+        (PrivacyEvent("laplace", 1.0, 1, "poisson", 0.1), "rdp"),
+        (PrivacyEvent("gaussian", 1.0, 1, "poisson", 0.1, "replace_one"), "rdp"),
+    ],
+)
+def test_what_no_accountant_can_bound_is_refused(event: PrivacyEvent, accountant: str) -> None:
+    with pytest.raises(PrivacyError, match="use "):
+        epsilon(event, 1e-5, accountant)  # type: ignore[arg-type]
+
+
+def test_cache_serves_the_same_inputs_and_survives_damage(own_cache: Path) -> None:
+    event = PrivacyEvent("gaussian", 1.0, 10, "poisson", 0.01)
+    first = epsilon(event, 1e-5)
+    (entry,) = own_cache.rglob("*.json")
+    whole = entry.read_text()
+    entry.write_text(whole.replace(f'"value": {first}', '"value": 123.0'))
+    assert epsilon(event, 1e-5) == 123.0
+    assert epsilon(event, 1e-5, use_cache=False) == first
+    for damaged in (
+        "",
+        whole[:-5],
+        "[]",
+        whole.replace('"count": 10', '"count": 11'),
+        whole.replace(str(first), '"x"'),
+    ):
+        entry.write_text(damaged)
+        assert epsilon(event, 1e-5) == first
+        assert entry.read_text() == whole
+    assert [path.name for path in own_cache.rglob("*") if path.is_file()] == [entry.name]
+
+
+def test_an_unwritable_cache_is_no_cache(own_cache: Path) -> None:
+    own_cache.write_text("a file where the folder should be")
+    assert epsilon(PrivacyEvent("gaussian", 1.0, 10, "poisson", 0.01), 1e-5) > 0
+
+
+def test_accounted_rounds_are_a_rising_grid_that_ends_with_the_run() -> None:
+    grid = [accounted_round(t, 5000) for t in range(1, 5001)]
+    assert all(t <= g <= max(t + 1, 1.125 * t + 1) for t, g in enumerate(grid, start=1))
+    assert grid == sorted(grid)
+    assert grid[-1] == 5000
+    assert len(set(grid)) < 70
+    assert accounted_round(7, 5) == 7

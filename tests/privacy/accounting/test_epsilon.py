@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from fedflair.errors import ConfigError, FedflairError, PrivacyError
+from fedflair.privacy.accounting.accountants import PrivacyEvent
+from fedflair.privacy.accounting.accountants import epsilon as epsilon_of
+from fedflair.privacy.accounting.epsilon import epsilon
+
+SMALL: dict[str, Any] = {"rounds": 40, "delta": 1e-5, "sampling_rate": 0.05}
+
+
+def ask(capsys: pytest.CaptureFixture[str], **options: Any) -> dict[str, Any]:
+    epsilon(**{**SMALL, **options}, json_=True)
+    answer: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return answer
+
+
+def test_both_ways_agree(capsys: pytest.CaptureFixture[str]) -> None:
+    forth = ask(capsys, noise_multiplier=1.0)
+    assert forth["epsilon"] == epsilon_of(PrivacyEvent("gaussian", 1.0, 40, "poisson", 0.05), 1e-5)
+    back = ask(capsys, epsilon=forth["epsilon"])
+    assert back["noise_multiplier"] == pytest.approx(1.0, rel=1e-4)
+    assert (back["delta"], back["accountant"], back["neighbouring"]) == (1e-5, "pld", "add_remove")
+
+
+def test_cohort_and_population_are_a_rate(capsys: pytest.CaptureFixture[str]) -> None:
+    options = {"sampling_rate": None, "cohort_size": 20, "population": 400, "delta": 1e-4}
+    answer = ask(capsys, noise_multiplier=1.0, **options)
+    assert answer["sampling_rate"] == 0.05
+    assert answer["warnings"] == []
+    (warning,) = ask(capsys, noise_multiplier=1.0, **{**options, "delta": 0.01})["warnings"]
+    assert warning == "delta 0.01 is not below 1/population = 0.0025: a weak promise"
+
+
+def test_single_releases(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = ask(capsys, mechanism="gaussian", rounds=1, sampling_rate=1.0, epsilon=1.0)
+    assert answer["noise_multiplier"] == pytest.approx(3.73063, rel=1e-6)
+    assert answer["epsilon"] == pytest.approx(1.0, rel=1e-9)
+    many = ask(capsys, mechanism="gaussian", epsilon=1.0)
+    assert many["noise_multiplier"] == pytest.approx(3.73063, rel=1e-6)
+    assert many["epsilon_per_round"] == 1.0
+    assert many["epsilon"] == epsilon_of(PrivacyEvent("gaussian", many["noise_multiplier"], 40, "poisson", 0.05), 1e-5)
+    laplace = ask(capsys, mechanism="laplace", epsilon=0.5)
+    assert laplace["noise_multiplier"] == 2.0
+    assert laplace["neighbours"]["replace_one"] is None
+
+
+def test_neighbours_are_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = ask(capsys, noise_multiplier=1.0)
+    assert answer["neighbours"]["add_remove"] == {"epsilon": answer["epsilon"], "noise_multiplier": 1.0}
+    assert answer["neighbours"]["replace_one"]["epsilon"] > answer["epsilon"]
+    fixed = ask(capsys, noise_multiplier=4.0, sampling="fixed")
+    assert (fixed["accountant"], fixed["neighbouring"]) == ("rdp", "replace_one")
+    assert fixed["neighbours"]["add_remove"] is None
+
+
+def test_banded_matrix_factorization_counts_releases_not_rounds(capsys: pytest.CaptureFixture[str]) -> None:
+    banded = {"mechanism": "banded_matrix_factorization", "min_separation": 7}
+    answer = ask(capsys, noise_multiplier=2.0, **banded)
+    # 40 rounds in windows of 7 are 6 releases, each over a cohort of a group a seventh as large.
+    assert answer["epsilon"] == epsilon_of(PrivacyEvent("gaussian", 2.0, 6, "poisson", 7 * 0.05), 1e-5)
+    back = ask(capsys, epsilon=answer["epsilon"], **banded)
+    assert back["noise_multiplier"] == pytest.approx(2.0, rel=1e-4)
+
+
+def test_the_cohorts_rate_would_understate_epsilon() -> None:
+    # Accounting ceil(T/b) compositions at q = B/N, as other tools do, claims epsilon 2 where it is 13.7.
+    wrong = PrivacyEvent("gaussian", 0.0, 105, "poisson", 5000 / 1e7)
+    from fedflair.privacy.accounting.accountants import calibrate
+
+    multiplier = calibrate(wrong, 2.0, 1e-5)
+    right = PrivacyEvent("gaussian", multiplier, 105, "poisson", 48 * 5000 / 1e7)
+    assert epsilon_of(right, 1e-5) == pytest.approx(13.7, abs=0.05)
+
+
+def test_table_and_text(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = ask(capsys, noise_multiplier=1.0, table=True)["table"]
+    assert [row["rounds"] for row in rows] == [1, 2, 5, 10, 20, 40]
+    assert rows[0]["epsilon"] == epsilon_of(PrivacyEvent("gaussian", 1.0, 1, "poisson", 0.05), 1e-5)
+    epsilon(**SMALL, noise_multiplier=1.0, table=True)
+    shown = capsys.readouterr().out
+    assert f"epsilon           {rows[-1]['epsilon']:.4g}\n" in shown
+    assert f"      40  {rows[-1]['epsilon']:.4g}\n" in shown
+    assert "if replace_one    epsilon " in shown
+
+
+def test_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ask(
+        capsys, epsilon=2.0, rounds=5, plot=tmp_path / "epsilon.png", cohort_size=20, population=400, sampling_rate=None
+    )
+    with Image.open(tmp_path / "epsilon.png") as image:
+        assert image.format == "PNG"
+        assert image.size == (1200, 480)
+    with pytest.raises(ConfigError, match=r"plot: .* cannot be written"):
+        ask(capsys, noise_multiplier=2.0, rounds=1, plot=tmp_path / "no" / "epsilon.png")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({}, ConfigError, "give either --epsilon or --noise_multiplier"),
+        ({"epsilon": 1.0, "noise_multiplier": 1.0}, ConfigError, "give either --epsilon or --noise_multiplier"),
+        ({"epsilon": -1.0}, ConfigError, "epsilon: -1.0 is impossible"),
+        ({"epsilon": 1.0, "rounds": 0}, ConfigError, "rounds: 0"),
+        ({"epsilon": 1.0, "delta": 1.0}, ConfigError, "delta: 1.0"),
+        ({"epsilon": 1.0, "sampling_rate": 1.5}, ConfigError, "sampling_rate: 1.5"),
+        ({"epsilon": 1.0, "sampling_rate": None}, ConfigError, "give either --sampling_rate, or both"),
+        ({"epsilon": 1.0, "cohort_size": 3}, ConfigError, "give either --sampling_rate, or both"),
+        ({"epsilon": 1.0, "sampling_rate": None, "cohort_size": 9, "population": 8}, ConfigError, "cohort_size: 9"),
+        ({"epsilon": 1.0, "min_separation": 2}, ConfigError, "min_separation: gaussian_moments_accountant has none"),
+        ({"epsilon": 1.0, "mechanism": "banded_matrix_factorization"}, ConfigError, "needs it; give --min_separation"),
+        (
+            {"epsilon": 1.0, "mechanism": "banded_matrix_factorization", "min_separation": 21},
+            PrivacyError,
+            r"min_separation: 21 .* = 1\.05 > 1",
+        ),
+        ({"noise_multiplier": 1.0, "sampling": "fixed", "neighbouring": "add_remove"}, PrivacyError, "use replace_one"),
+        ({"noise_multiplier": 1.0, "mechanism": "laplace", "accountant": "rdp"}, PrivacyError, "use pld"),
+    ],
+)
+def test_impossible_questions(options: dict[str, Any], error: type[FedflairError], message: str) -> None:
+    with pytest.raises(error, match=message) as caught:
+        epsilon(**{**SMALL, **options})
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,92 @@
+"""A run of a few rounds, killed again and again at random instants; run by test_ledger.py as a process of its own.
+
+Arguments: folder, number of rounds, number of kills. Prints, for each kill, how many rounds the ledger had.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from fedflair.privacy.ledger import record as ledger
+from fedflair.privacy.ledger.verification import verify
+from fedflair.privacy.mechanisms import CohortStats, Mechanism, PrivacyOptions, make_mechanism
+from fedflair.sampling import SamplerDescription, stream
+from fedflair.training.checkpoint import load_tensors, save_tensors
+
+NOISE_SEED = 7 << 99
+
+
+def mechanism(num_rounds: int) -> Mechanism:
+    # With everybody in every cohort epsilon is a formula, so that time goes into writing lines and being killed.
+    options = PrivacyOptions("gaussian_moments_accountant", delta=1e-4)
+    return make_mechanism(options, SamplerDescription("poisson", 400, 400), num_rounds, NOISE_SEED)
+
+
+def run(folder: Path, num_rounds: int, made: Mechanism) -> None:
+    """What the engine does, with a vector of 50,000 zeros for a model; a checkpoint every third round."""
+    checkpoint = folder / "checkpoints" / "last.safetensors"
+    facts = {"noise_seed": str(NOISE_SEED)}
+    if checkpoint.exists():
+        tensors, saved = load_tensors(checkpoint)
+        model, done = tensors["model"], int(saved["round"])
+        book = ledger.resume(folder, done, made, NOISE_SEED)
+    else:
+        (folder / ledger.FILE_NAME).unlink(missing_ok=True)
+        model, done = torch.zeros(50_000), 0
+        book = ledger.create(folder, made, NOISE_SEED)
+        save_tensors(checkpoint, {"model": model}, {**facts, "round": 0})
+    for round_ in range(done, num_rounds):
+        cohort = CohortStats(int(stream(5, "cohort", round_).binomial(400, 0.5)), 0, 0)
+        total, _ = made.add_noise(torch.zeros(50_000), cohort, round_, {})
+        model += total
+        book = ledger.append(book, round_, cohort, {})
+        if (round_ + 1) % 3 == 0 or round_ + 1 == num_rounds:
+            save_tensors(checkpoint, {"model": model}, {**facts, "round": round_ + 1})
+
+
+def kill_soon(child: int, path: Path, chance: random.Random) -> None:
+    """Kills the child a moment after it has written to the ledger a few times; at once where it has ended."""
+    seen, changes = _signature(path), chance.randrange(0, 9)
+    while changes and os.waitpid(child, os.WNOHANG) == (0, 0):
+        now = _signature(path)
+        changes, seen = changes - (now != seen), now
+    time.sleep(chance.uniform(0.0, 0.004))
+    if changes == 0:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def main() -> None:
+    folder, num_rounds, num_kills = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    made = mechanism(num_rounds)
+    chance = random.Random(num_kills)
+    for _ in range(num_kills):
+        child = os.fork()
+        if child == 0:
+            run(folder, num_rounds, made)
+            os._exit(0)
+        kill_soon(child, folder / ledger.FILE_NAME, chance)
+        if (folder / "checkpoints" / "last.safetensors").exists():
+            found = verify(folder, use_cache=True)
+            print(found.num_rounds, *found.problems)
+    run(folder, num_rounds, made)
+
+
+def _signature(path: Path) -> tuple[int, ...]:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return ()
+    return found.st_ino, found.st_size
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()

@@ -1,0 +1,98 @@
+"""Where a run's numbers go: Weights & Biases with the real package, offline, and without the package."""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fedflair.runs.folder import create_run, read_rows, tracker
+from tests.training.test_train import command, small_config
+
+BLOCK, HEADER = 32768, 7
+
+
+def records(path: Path) -> Iterator[bytes]:
+    """The records of an offline file: 7 bytes of its own, then LevelDB's log (crc, length, kind; 32 KiB blocks)."""
+    data, position, whole = path.read_bytes(), HEADER, b""
+    while position + HEADER <= len(data):
+        left = BLOCK - position % BLOCK
+        if left < HEADER:
+            position += left
+            continue
+        _, length, kind = struct.unpack_from("<IHB", data, position)
+        whole += data[position + HEADER : position + HEADER + length]
+        position += HEADER + length
+        if kind in (1, 4):
+            yield whole
+            whole = b""
+
+
+def sent_rows(path: Path) -> list[dict[str, float]]:
+    """The rows of metrics in an offline file."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    found = []
+    for data in records(path):
+        record = Record.FromString(data)
+        if record.HasField("history"):
+            items = {"/".join(item.nested_key) or item.key: item.value_json for item in record.history.item}
+            found.append({name: float(value) for name, value in items.items() if not name.startswith("_")})
+    return found
+
+
+def settled_rows(path: Path, count: int) -> list[dict[str, float]]:
+    """The rows in an offline file, which another process writes out: ``count`` of them, or what is there in the end."""
+    deadline = time.monotonic() + 60
+    while len(rows := sent_rows(path)) < count and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return rows
+
+
+def test_weights_and_biases_gets_every_row_and_a_resumed_run_its_id(
+    tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    folder = create_run(small_config(tiny_store, run=tmp_path / "run", wandb_project_id="flair"))
+    options = {"num_rounds": 4, "wandb_project_id": "flair"}
+    with tracker(folder, start_round=0, **options) as log:
+        for round_ in (1, 2, 3):
+            log.log({"round": round_, "train/loss": 1 / round_, "train/nothing": None})
+    with tracker(folder, start_round=2, **options) as log:
+        for round_ in (3, 4):
+            log.log({"round": round_, "train/loss": 1 / round_, "val/macro_ap": 0.5})
+    first, second = sorted((folder.path / "wandb").glob("offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime)
+    assert first.name == second.name == f"run-{(folder.path / 'wandb' / 'id.txt').read_text()}.wandb"
+    assert settled_rows(first, 3) == [{"round": r, "train/loss": 1 / r} for r in (1, 2, 3)]
+    assert settled_rows(second, 2) == [{"round": r, "train/loss": 1 / r, "val/macro_ap": 0.5} for r in (3, 4)]
+    assert [row["round"] for row in read_rows(folder)] == [1, 2, 3, 4]
+    assert yaml.safe_load(folder.config.read_text())["wandb_project_id"] == "flair"
+
+
+def test_without_the_package_nothing_starts(tiny_store: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Absent:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'wandb':\n"
+        "            raise ModuleNotFoundError(\"No module named 'wandb'\")\n"
+        "sys.meta_path.insert(0, Absent())\n"
+    )
+    config = small_config(tiny_store, run=tmp_path / "run")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    result = subprocess.run(
+        [*command(config), "--wandb_project_id", "flair"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert result.stderr == (
+        "fedflair: wandb_project_id: needs the package wandb (No module named 'wandb'); "
+        "pip install 'fedflair[wandb]', or drop the option\n"
+    )
+    assert not (tmp_path / "run").exists()

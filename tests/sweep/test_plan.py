@@ -1,0 +1,111 @@
+"""What a sweep runs, and what it refuses before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedflair.errors import ConfigError
+from fedflair.sweep.plan import SweepSpec, plan_sweep, read_sweep_file
+from fedflair.sweep.trials import sweep_spec
+
+
+def test_settings_times_grid_times_seeds() -> None:
+    spec = SweepSpec(
+        args_config="demo",
+        options={"cohort_size": 4},
+        settings={"iid": {"dataset": "flair_iid"}, "natural": {}},
+        grid={"learning_rate": [0.1, 0.5], "cohort_size": [10]},
+        seeds=[3, 5],
+        overrides={"central_num_iterations": 7},
+    )
+    trials = plan_sweep(spec)
+    assert [trial.name for trial in trials] == [
+        f"{setting}_learning_rate={rate}_cohort_size=10-seed{seed}"
+        for seed in (3, 5)
+        for setting in ("iid", "natural")
+        for rate in (0.1, 0.5)
+    ]
+    first = trials[0]
+    assert first.point == "iid learning_rate=0.1 cohort_size=10"
+    assert (first.setting, first.seed, dict(first.varied)) == ("iid", 3, {"learning_rate": 0.1, "cohort_size": 10})
+    config = first.config
+    assert (config.dataset, config.learning_rate, config.cohort_size, config.seed) == ("flair_iid", 0.1, 10, 3)
+    assert (config.central_num_iterations, config.model) == (7, "small_cnn")
+    assert len({(t.config.dataset, t.config.learning_rate, t.config.seed) for t in trials}) == 8
+
+
+def test_random_samples_lie_in_their_ranges_and_stay_when_more_are_drawn() -> None:
+    ranges: dict[str, Any] = {
+        "learning_rate": {"log_uniform": [0.001, 10.0]},
+        "cohort_size": {"int_uniform": [2, 4]},
+        "central_lr_end": {"uniform": [0.0, 0.1]},
+        "central_optimizer": {"choice": ["sgd", "adam"]},
+    }
+    few = plan_sweep(SweepSpec(random={"num_samples": 3, **ranges}))
+    many = plan_sweep(SweepSpec(random={"num_samples": 100, **ranges}))
+    assert [trial.config for trial in few] == [trial.config for trial in many[:3]]
+    rates = [trial.config.learning_rate for trial in many]
+    assert 0.001 <= min(rates) < 0.01
+    assert 1.0 < max(rates) <= 10.0
+    assert 35 <= sum(rate < 0.1 for rate in rates) <= 65
+    assert {trial.config.cohort_size for trial in many} == {2, 3, 4}
+    assert {trial.config.central_optimizer for trial in many} == {"sgd", "adam"}
+    assert all(0 <= trial.config.central_lr_end <= 0.1 for trial in many)
+    fewer_options = plan_sweep(SweepSpec(random={"num_samples": 3, "learning_rate": ranges["learning_rate"]}))
+    assert [trial.config.learning_rate for trial in fewer_options] == rates[:3]
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"grid": {"learning_rat": [1]}}, "sweep: grid: learning_rat: unknown option; did you mean learning_rate"),
+        ({"grid": {"learning_rate": []}}, "grid: learning_rate: must be a list of different values"),
+        ({"grid": {"learning_rate": [0.1, 0.1]}}, "grid: learning_rate: must be a list of different values"),
+        ({"grid": {"learning_rate": 0.1}}, "grid: learning_rate: must be a list of different values"),
+        ({"grid": {"cohort_size": [5, 0]}}, "cohort_size: 0 is impossible"),
+        ({"grid": {"cohort_size": [5, "many"]}}, "sweep: cohort_size=many"),
+        ({"grid": {"seed": [1, 2]}}, "seeds are given as seeds"),
+        ({"grid": {"mu": [1]}, "random": {"num_samples": 1}}, "grid: given together with random"),
+        ({"random": {"mu": {"uniform": [0, 1]}}}, "random: num_samples must say how many"),
+        ({"random": {"num_samples": 2, "mu": {"normal": [0, 1]}}}, "random: mu: must be {choice: [values]}"),
+        ({"random": {"num_samples": 2, "mu": {"log_uniform": [0, 1]}}}, "log_uniform with low above 0"),
+        ({"settings": {"a": {"dataset": "cifar"}}}, "sweep: a"),
+        ({"settings": ["a"]}, "settings: must be a mapping"),
+        ({"settings": {"a b": {}, "a_b": {}}}, "two runs would both be called a_b-seed0"),
+        ({"settings": {"a": {"best_metric": "micro_ap"}, "b": {}}}, "its runs have macro_ap and micro_ap"),
+        ({"options": {"resume": True}}, "options: resume is set for each run"),
+        ({"seeds": [0, 0]}, "seeds: one is given twice"),
+        ({"seeds": [-1]}, "seeds: must be a list of whole numbers"),
+        ({"overrides": {"mu": 0.1}, "grid": {"mu": [1]}}, "mu: given on the command line, and varied"),
+    ],
+)
+def test_what_could_not_be_run_or_compared_is_refused(parts: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan_sweep(SweepSpec(**parts))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_long_and_strange_names_become_file_names() -> None:
+    trials = plan_sweep(SweepSpec(settings={"../x" * 60: {}, "../y" * 60: {}}))
+    assert all("/" not in trial.name and len(trial.name) < 140 for trial in trials)
+    assert trials[0].name != trials[1].name
+
+
+def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text("options: {cohort_size: 3}\nsettings: {natural: }\ngrid: {mu: [1.0]}\nseeds: [0, 1]\n")
+    given = {"sweep_config": str(path), "grid": ["mu=0.1,1e-2", "local_momentum=0.5"], "seeds": "7", "cohort_size": 5}
+    spec = sweep_spec(given)
+    assert spec.grid == {"mu": [0.1, "1e-2"], "local_momentum": [0.5]}
+    trials = plan_sweep(spec)
+    assert [(t.config.mu, t.config.seed, t.config.cohort_size) for t in trials] == [(0.1, 7, 5), (0.01, 7, 5)]
+    for text, message in (("- 1", "has the parts"), ("grids: {}", "has the parts"), ("a: [", "not YAML")):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            read_sweep_file(path)
+    with pytest.raises(ConfigError, match="no such sweep file"):
+        read_sweep_file(tmp_path / "absent.yaml")

@@ -1,0 +1,70 @@
+"""Means, deviations and the ranking of a sweep, by hand."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from fedflair.config.train_config import TrainConfig
+from fedflair.runs.folder import RunFolder
+from fedflair.sweep.plan import Trial
+from fedflair.sweep.results import CAVEAT, Outcome, outcome_of, show_results, summarise, table_of, write_results
+
+
+def trial(point: str, seed: int) -> Trial:
+    return Trial(point, point, {}, seed, f"{point}-seed{seed}", TrainConfig(seed=seed))
+
+
+def done(val: float, test: float, epsilon: float | None = None) -> Outcome:
+    return Outcome("done", {"macro_ap": val}, {"macro_ap": test}, 60.0, epsilon, epsilon is not None)
+
+
+TRIALS = [trial("a", 0), trial("b", 0), trial("a", 1), trial("b", 1), trial("c", 0)]
+OUTCOMES = [done(0.5, 0.1), done(0.3, 0.9, 2.0), done(0.7, 0.3), done(0.3, 0.8, 2.0), Outcome("unfinished", error="x")]
+
+
+def test_mean_and_deviation_by_hand_and_val_ranks() -> None:
+    results = summarise(TRIALS, OUTCOMES)
+    a, b, c = results["points"]
+    assert (a["point"], b["point"], c["point"]) == ("a", "b", "c")
+    # (0.5 + 0.7) / 2, and sqrt((0.1^2 + 0.1^2) / 1).
+    assert a["val"]["macro_ap"] == {"mean": pytest.approx(0.6), "std": pytest.approx(0.02**0.5)}
+    assert a["test"]["macro_ap"]["mean"] == pytest.approx(0.2)
+    assert (b["epsilon"], b["num_done"], c["num_done"], c["num_runs"]) == (2.0, 2, 0, 1)
+    _, rows = table_of(results)
+    assert rows[0] == ["a", "2/2", "0.600 ± 0.141", "0.200 ± 0.141", "-", "1.0"]
+    assert rows[1] == ["b", "2/2", "0.300 ± 0.000", "0.850 ± 0.071", "2", "1.0"]
+    assert rows[2] == ["c", "0/1", "-", "-", "-", "-"]
+
+
+def test_the_files_and_the_terminal_say_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_results(tmp_path, TRIALS, OUTCOMES)
+    rows = list(csv.DictReader((tmp_path / "sweep.csv").read_text().splitlines()))
+    assert [(row["point"], row["seed"], row["status"]) for row in rows][4] == ("c", "0", "unfinished")
+    assert rows[1]["test/macro_ap"] == "0.9"
+    text = (tmp_path / "sweep.md").read_text()
+    assert "| a | 2/2 | 0.600 ± 0.141 | 0.200 ± 0.141 |" in text
+    assert "Ranked by macro AP on val" in text
+    assert CAVEAT in text
+    assert "1 runs are not done" in text
+    show_results(tmp_path, as_json=False)
+    shown = capsys.readouterr().out
+    assert "0.600 ± 0.141" in shown
+    assert CAVEAT in shown
+    show_results(tmp_path, as_json=True)
+    assert json.loads(capsys.readouterr().out) == summarise(TRIALS, OUTCOMES)
+
+
+def test_without_privacy_there_is_no_caveat(tmp_path: Path) -> None:
+    write_results(tmp_path, TRIALS[:1], OUTCOMES[:1])
+    assert CAVEAT not in (tmp_path / "sweep.md").read_text()
+
+
+def test_the_state_of_a_run_is_what_its_folder_says(tmp_path: Path) -> None:
+    run, log = RunFolder(tmp_path / "run"), tmp_path / "run.log"
+    assert outcome_of(run, log) == Outcome("waiting")
+    log.write_text("started\nfedflair: it broke\n")
+    assert outcome_of(run, log) == Outcome("unfinished", error="fedflair: it broke")

@@ -1,0 +1,135 @@
+"""A sweep as a person runs it: runs crash, the sweep is stopped and killed, and the same command finishes it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedflair.config.options import config_of_run
+from fedflair.errors import ConfigError, DataError, Interrupted
+from fedflair.runs.folder import RunFolder, read_rows
+from fedflair.sweep.plan import SweepSpec
+from fedflair.sweep.trials import sweep
+from fedflair.training.checkpoint import load_state
+from fedflair.training.train import train
+from tests.training.test_train import small_config, timeless_rows
+
+SIZE = {"central_num_iterations": 40, "evaluation_frequency": 5}
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def num_rows(run: Path) -> int:
+    return len(read_rows(RunFolder(run)))
+
+
+def child(output: Path) -> int:
+    return int((output / "sweep.lock").read_text())
+
+
+def spec(store: Path, **grid: list[float]) -> SweepSpec:
+    options = small_config(store, **SIZE).as_dict()
+    options = {name: value for name, value in options.items() if name not in ("run", "resume", "seed", "learning_rate")}
+    return SweepSpec(options=options, grid=grid)
+
+
+def test_a_sweep_outlives_crashes_and_kills(
+    tiny_store: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    output, wanted = tmp_path / "sweep", spec(tiny_store, learning_rate=[0.05, 0.1])
+    (tmp_path / "sweep.yaml").write_text(json.dumps({"options": dict(wanted.options), "grid": dict(wanted.grid)}))
+    first, second = (output / "runs" / f"learning_rate={rate}-seed0" for rate in (0.05, 0.1))
+    arguments = ["sweep", "--sweep_config", str(tmp_path / "sweep.yaml"), "--output", str(output)]
+
+    # The first run is killed: it is noted and the second starts. Then the sweep is killed, and its run with it.
+    process = subprocess.Popen([sys.executable, "-m", "fedflair.cli", *arguments], stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: num_rows(first) >= 3)
+        os.kill(child(output), signal.SIGKILL)
+        wait_for(lambda: num_rows(second) >= 3)
+    finally:
+        process.kill()
+        process.wait()
+    os.kill(child(output), signal.SIGKILL)
+    noted = json.loads((output / "sweep.json").read_text())["points"][0]["runs"][0]
+    assert noted["error"] == "fedflair: the process was killed by SIGKILL"
+
+    # The same again finishes both, with the numbers of runs that were never stopped.
+    sweep(wanted, output)
+    shown = capfd.readouterr()
+    assert "[1/2] learning_rate=0.05, seed 0: resumed" in shown.err
+    assert "[2/2] learning_rate=0.1, seed 0: resumed" in shown.err
+    assert "learning_rate=0.1" in shown.out
+    config = small_config(tiny_store, learning_rate=0.1, run=tmp_path / "whole", **SIZE)
+    whole = RunFolder(train(config))
+    one, two = (load_state(folder.last, torch.device("cpu"))[0] for folder in (whole, RunFolder(second)))
+    assert torch.equal(one.parameters, two.parameters)
+    assert timeless_rows(whole.path) == timeless_rows(second)
+
+    # All done: nothing runs again.
+    before = {path: path.stat().st_mtime_ns for path in (output / "runs").rglob("*.json*")}
+    sweep(wanted, output, as_json=True)
+    assert {path: path.stat().st_mtime_ns for path in (output / "runs").rglob("*.json*")} == before
+    shown = capfd.readouterr()
+    assert "started" not in shown.err
+    assert "resumed" not in shown.err
+    points = json.loads(shown.out)["points"]
+    assert [(point["num_done"], point["num_runs"]) for point in points] == [(1, 1), (1, 1)]
+    assert points[0]["val"]["macro_ap"]["mean"] >= points[1]["val"]["macro_ap"]["mean"]
+    assert config_of_run(RunFolder(first)).learning_rate == 0.05
+
+
+def test_a_sweep_waits_for_another_and_stops_when_asked(
+    tiny_store: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lock = os.open(tmp_path / "sweep.lock", os.O_RDWR | os.O_CREAT)
+    os.write(lock, b"123\n")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    run = tmp_path / "runs" / "learning_rate=0.05-seed0"
+    said: list[str] = []
+
+    def release_and_stop() -> None:
+        wait_for(lambda: said.append(capfd.readouterr().err) or "waiting for process 123" in "".join(said))
+        said.append("nothing ran" if not list((tmp_path / "logs").iterdir()) else "ran")
+        os.close(lock)
+        wait_for(lambda: num_rows(run) >= 1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    helper = threading.Thread(target=release_and_stop)
+    helper.start()
+    with pytest.raises(Interrupted, match="is stopped; the same command continues it"):
+        sweep(spec(tiny_store, learning_rate=[0.05]), tmp_path)
+    helper.join()
+    assert said[-1] == "nothing ran"
+    assert f"waiting for process 123, which is training in {tmp_path}" in "".join(said)
+    assert RunFolder(run).last.is_file()
+    assert "continue with: fedflair train --resume" in (tmp_path / "logs" / f"{run.name}.log").read_text()
+
+
+def test_nothing_runs_where_one_run_could_not(tiny_store: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"sweep: cohort_size=7: cohort_size: 7 is more than the 6 training clients"):
+        sweep(SweepSpec(options=spec(tiny_store).options, grid={"cohort_size": [3, 7]}), tmp_path / "sweep")
+    absent = {**spec(tiny_store).options, "data_path": "absent.hdf5"}
+    with pytest.raises(DataError, match=r"sweep: run: absent\.hdf5: no such store"):
+        sweep(SweepSpec(options=absent), tmp_path / "sweep")
+    assert not (tmp_path / "sweep").exists()
+    RunFolder(tmp_path / "sweep" / "runs" / "run-seed0").path.mkdir(parents=True)
+    train(small_config(tiny_store, central_num_iterations=1, run=tmp_path / "sweep" / "runs" / "run-seed0"))
+    with pytest.raises(ConfigError, match=r"sweep: run: central_num_iterations: 40 differs from 1 of the run in"):
+        sweep(spec(tiny_store), tmp_path / "sweep")

@@ -1,0 +1,54 @@
+"""The room that client states need: said, and refused where there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fedflair.config.train_config import TrainConfig
+from fedflair.errors import ConfigError
+from fedflair.federated.setup import make_setup
+from fedflair.training.run_states import check_room, describe_states, state_size
+from tests.training.test_train import small_config
+
+
+def test_flairs_size_is_the_published_one() -> None:
+    # ResNet-18 has 11.2 million parameters; after 5,000 rounds of 200 every one of the 41,131 users was met.
+    config = TrainConfig(algorithm_name="scaffold", scaffold_states="memory")
+    size = state_size(config, 41_131, 11_185_233)
+    assert (size.num_clients, size.bytes_each) == (41_131, 44_740_932)
+    assert size.bytes / 1e12 == pytest.approx(1.84, abs=0.005)
+    half = state_size(TrainConfig(algorithm_name="scaffold", scaffold_dtype="bfloat16"), 41_131, 11_185_233)
+    assert half.bytes_each * 2 == size.bytes_each
+    # On disk, states that the last checkpoint still needs: 20 rounds of 200.
+    assert half.num_superseded == 4000
+    few = state_size(TrainConfig(algorithm_name="scaffold", scaffold_max_clients=1000), 41_131, 11_185_233)
+    assert (few.num_clients, few.num_superseded) == (1000, 1000)
+
+
+def test_a_short_run_meets_few_clients() -> None:
+    # 1,000 * (1 - 0.9^2) = 190 in expectation.
+    config = TrainConfig(algorithm_name="scaffold", cohort_size=100, central_num_iterations=2)
+    assert state_size(config, 1000, 10).num_clients == 190
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_written(tiny_store: Path, tmp_path: Path) -> None:
+    options = {"algorithm_name": "scaffold", "model": "small_cnn"}
+    setup = make_setup(small_config(tiny_store, **options), noise_seed=0)
+    assert describe_states(setup) == ("client states: about 6 of 6 clients, 1.56 MB each in float32, 18.8 MB on disk")
+    check_room(setup, tmp_path / "run")
+    object.__setattr__(setup, "dataset", _a_million_million(setup.dataset.client_ids))
+    object.__setattr__(setup.config, "central_num_iterations", 10**9)
+    with pytest.raises(ConfigError, match=r"scaffold_states: about .* of client states and only .* are free at"):
+        check_room(setup, tmp_path / "run")
+    object.__setattr__(setup.config, "scaffold_states", "memory")
+    with pytest.raises(ConfigError, match=r"of memory are in this machine; lower scaffold_max_clients"):
+        check_room(setup, tmp_path / "run")
+
+
+class _a_million_million:
+    """As many clients as no disk holds; a range, since nothing but their number is asked for."""
+
+    def __init__(self, client_ids: list[str]) -> None:
+        self.client_ids = range(10**12)
