@@ -1,9 +1,9 @@
-"""The audit's run: canary clients through ``train.run_round``, the very rounds that training is made of."""
+"""The audit's run: canary clients through ``training/round.py``, the very rounds that training is made of."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,16 +14,18 @@ from torch import nn
 from fedflair.backends.threads import thread_backend
 from fedflair.config.train_config import TrainConfig
 from fedflair.data.clients.federated import ClientData
+from fedflair.data.store.labels import LabelSpace
+from fedflair.data.store.packed import Store, StoreMetadata
 from fedflair.engine.flat_model import FlatModel
 from fedflair.federated.aggregate import UpdateSum
 from fedflair.federated.algorithms import Algorithm
 from fedflair.federated.client import ClientUpdate
 from fedflair.federated.server import Broadcast, ServerState
-from fedflair.federated.setup import Setup
+from fedflair.federated.setup import TrainingSetup, WorkerSetup
 from fedflair.metrics.multi_label import LocalMetrics
 from fedflair.privacy.mechanisms import LocalPrivacyOptions, make_local_mechanism
 from fedflair.privacy.path import PrivacyPath
-from fedflair.training.train import run_round
+from fedflair.training.round import run_round
 
 # Coordinates that no client ever moves: what is seen there is noise alone.
 NUM_SILENT = 4096
@@ -47,7 +49,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class CanaryClients:
-    """Stands in for ``FederatedDataset``: one example a client, of which nothing is used but whose it is."""
+    """Clients of one example a client, of which nothing is used but whose it is."""
 
     client_ids: list[str]
 
@@ -74,7 +76,7 @@ def run_canaries(path: PrivacyPath, client_ids: list[str], num_rounds: int, num_
     state = ServerState(0, torch.zeros(size), {}, {}, mechanism.init(size))
     setup = _setup(path, client_ids, size)
     cohorts, released, noise = [], [], []
-    with thread_backend(setup) as backend:
+    with thread_backend(setup.worker) as backend:
         for round_ in range(num_rounds):
             cohort = path.sampler.sample(round_)
             bound, std = mechanism.clipping_bound(state.mechanism_state), mechanism.noise_std(state.mechanism_state)
@@ -93,7 +95,7 @@ def run_canaries(path: PrivacyPath, client_ids: list[str], num_rounds: int, num_
     return Seen(cohorts, np.stack(released), np.stack(noise))
 
 
-def _setup(path: PrivacyPath, client_ids: list[str], size: int) -> Setup:
+def _setup(path: PrivacyPath, client_ids: list[str], size: int) -> TrainingSetup:
     """A run's set-up with canaries for data, and no more of a model than there has to be."""
 
     def client_update(
@@ -108,17 +110,16 @@ def _setup(path: PrivacyPath, client_ids: list[str], size: int) -> Setup:
     def server_update(state: ServerState, mean_delta: torch.Tensor, cohort_sum: UpdateSum) -> ServerState:
         return replace(state, round=state.round + 1, parameters=mean_delta)
 
-    nothing: Any = None
-    return Setup(
+    worker = WorkerSetup(
         config=TrainConfig(device="cpu", num_threads=1),
-        store=nothing,
-        labels=nothing,
-        dataset=cast(Any, CanaryClients(client_ids)),
-        sampler=path.sampler,
-        algorithm=Algorithm(lambda parameters: {}, client_update, server_update),
-        mechanism=path.mechanism,
-        local_mechanism=make_local_mechanism(LocalPrivacyOptions(), path.sampler.description, 1, 0),
+        # There is nothing to score: no photographs, no labels.
+        store=Store(Path("canaries"), StoreMetadata((), (), {}, {}), {}),
+        labels=LabelSpace((), fine=False),
         module=nn.Linear(1, 1),
         device=torch.device("cpu"),
-        noise_seed=0,
+        clients=CanaryClients(client_ids),
+        algorithm=Algorithm(lambda parameters: {}, client_update, server_update),
+        local_mechanism=make_local_mechanism(LocalPrivacyOptions(), path.sampler.description, 1, 0),
+        clipping=path.mechanism.clipping,
     )
+    return TrainingSetup(worker, path.sampler, path.mechanism, noise_seed=0)

@@ -1,110 +1,27 @@
-"""How work is spread: tasks are handed to workers, each of which owns one scratch model.
-
-A task is a module-level function ``(worker, shared, item) -> result`` (``work.py``, ``evaluate.py``), so that threads
-and processes on other machines run the same code. ``shared`` goes out once, items one by one.
-"""
+"""Workers in this process, each with a scratch model and one operator thread of its own."""
 
 from __future__ import annotations
 
 import copy
-import importlib.util
 import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from fedflair.config.train_config import TrainConfig
-from fedflair.engine.flat_model import FlatModel, flatten
+from fedflair.backends.contract import Backend, Task, Worker, naming
+from fedflair.engine.flat_model import Spare, flatten
 from fedflair.engine.gpu.streams import DEFAULT_IN_FLIGHT, new_stream, prepare_gpu, run_on_stream
-from fedflair.engine.spares import Spare
-from fedflair.errors import ConfigError, FedflairError, Interrupted, WorkerError
-from fedflair.federated.setup import Setup
-
-
-@dataclass(frozen=True)
-class Worker:
-    """What one worker owns. setup: the run's data and functions. model: a scratch model. stop: the user stopped it.
-
-    stream: where its work goes on a GPU that workers share; None is torch's current one.
-    """
-
-    setup: Setup
-    model: FlatModel
-    stop: threading.Event = field(default_factory=threading.Event)
-    stream: torch.cuda.Stream | None = None
-
-    def check_stop(self) -> None:
-        """Raises Interrupted where the user stopped the run; tasks call it between clients."""
-        if self.stop.is_set():
-            raise Interrupted("stopped")
+from fedflair.federated.setup import EvaluationSetup
 
 
 @contextmanager
-def naming(what: str) -> Iterator[None]:
-    """Raises WorkerError, naming ``what`` was worked on, for whatever is not an error of the package's own."""
-    try:
-        yield
-    except FedflairError:
-        raise
-    # Work runs decoders, networks and algorithms of the user's own, so it can fail in any way that code can.
-    except Exception as error:
-        raise WorkerError(f"{what} failed with {type(error).__name__}: {error}") from error
-
-
-Task = Callable[[Worker, Any, Any], Any]
-MapUnordered = Callable[[Task, Any, Iterable[Any]], Iterator[tuple[int, Any]]]
-
-
-@dataclass(frozen=True)
-class Backend:
-    """num_workers: how many items are worked on at once.
-
-    map_unordered: (task, shared, items) -> (position of the item, task(worker, shared, item)), as they finish; few
-        items are ahead of what was taken. The first exception of a task is raised once the running items have ended.
-    """
-
-    num_workers: int
-    map_unordered: MapUnordered
-
-
-def uses_ray(config: TrainConfig) -> bool:
-    """Whether ``workers`` or ``ray_address`` ask for processes, rather than threads of this one."""
-    return bool(config.workers) or config.ray_address is not None
-
-
-def require_backend(config: TrainConfig) -> None:
-    """Refuses (ConfigError) workers where Ray is not installed, and a cluster's address at which nobody listens."""
-    if not uses_ray(config):
-        return
-    if importlib.util.find_spec("ray") is None:
-        raise ConfigError("workers: Ray is not installed; install it with: pip install 'fedflair[ray]'")
-    if config.ray_address is not None:
-        from fedflair.backends.ray.cluster import require_listener
-
-        require_listener(config.ray_address)
-
-
-def choose_backend(setup: Setup, stop: threading.Event | None = None) -> AbstractContextManager[Backend]:
-    """Threads of this process, or Ray where ``workers`` or ``ray_address`` ask for it."""
-    if not uses_ray(setup.config):
-        return thread_backend(setup, stop)
-    from fedflair.backends.ray.cluster import stay_on_loopback
-
-    if setup.config.ray_address is None:
-        stay_on_loopback()
-    from fedflair.backends.ray.backend import ray_backend
-
-    return ray_backend(setup, stop)
-
-
-@contextmanager
-def thread_backend(setup: Setup, stop: threading.Event | None = None) -> Iterator[Backend]:
+def thread_backend(setup: EvaluationSetup, stop: threading.Event | None = None) -> Iterator[Backend]:
     """Workers in this process. On a CPU ``num_threads`` of them (0: one a core), each with one operator thread.
 
     One operator thread a worker makes a client's result independent of the number of workers, and at FLAIR's median
@@ -114,7 +31,7 @@ def thread_backend(setup: Setup, stop: threading.Event | None = None) -> Iterato
     on_cpu = setup.device.type == "cpu"
     num_workers = setup.config.num_threads or (_num_cores() if on_cpu else DEFAULT_IN_FLIGHT)
     stop = stop or threading.Event()
-    idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
+    idle: queue.SimpleQueue[Worker[EvaluationSetup]] = queue.SimpleQueue()
     operator_threads = torch.get_num_threads()
     if on_cpu:
         torch.set_num_threads(1)
@@ -128,7 +45,9 @@ def thread_backend(setup: Setup, stop: threading.Event | None = None) -> Iterato
                 model = replace(model, spares=_IdleWorkers(idle, lending))
                 idle.put(Worker(setup, model, stop, new_stream(setup.device)))
 
-            def map_unordered(task: Task, shared: Any, items: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+            def map_unordered(
+                task: Task, shared: Any, items: Iterable[Any], *, summed: bool = False
+            ) -> Iterator[tuple[int, Any]]:
                 return _map(executor, idle, num_workers, task, shared, items)
 
             yield Backend(num_workers, map_unordered)
@@ -144,7 +63,7 @@ def _threads(count: int, name: str) -> ThreadPoolExecutor:
 class _IdleWorkers:
     """Lends the models of workers that have no task. Whoever has a task for one of them waits until it is back."""
 
-    idle: queue.SimpleQueue[Worker]
+    idle: queue.SimpleQueue[Worker[EvaluationSetup]]
     executor: ThreadPoolExecutor
 
     def lend(self) -> Spare | None:
@@ -167,7 +86,7 @@ class _IdleWorkers:
 
 def _map(
     executor: ThreadPoolExecutor,
-    idle: queue.SimpleQueue[Worker],
+    idle: queue.SimpleQueue[Worker[EvaluationSetup]],
     num_workers: int,
     task: Task,
     shared: Any,

@@ -18,7 +18,7 @@ from fedflair.evaluation.partition import Scoring, batch_size
 from fedflair.evaluation.personalise import FEWEST_IMAGES, Personalisation, UserEvaluation, evaluate_users
 from fedflair.evaluation.users import user_groups
 from fedflair.federated.algorithms.base import local_training
-from fedflair.federated.setup import Setup
+from fedflair.federated.setup import EvaluationSetup
 from fedflair.metrics.user_summary import SHOWN_BY_SIZE, summarise_users
 from fedflair.runs.folder import RunFolder, write_atomically
 from fedflair.runs.json_text import strict
@@ -49,7 +49,7 @@ def personalisation_of(
 
 
 def evaluate_per_user(
-    parameters: torch.Tensor, partition: str, *, setup: Setup, personalisation: Personalisation | None = None
+    parameters: torch.Tensor, partition: str, *, setup: EvaluationSetup, personalisation: Personalisation | None = None
 ) -> list[dict[str, Any]]:
     """The rows of every user of a partition (``personalise.evaluate_users``), in the store's order.
 

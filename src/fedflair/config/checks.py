@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from fedflair.errors import ConfigError
-from fedflair.runs.weights_and_biases import require_wandb
 
 if TYPE_CHECKING:
     from fedflair.config.train_config import TrainConfig
@@ -21,8 +20,6 @@ def check(config: TrainConfig) -> None:
     _check_privacy(config)
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device: cuda asked for, but this machine has no usable GPU; use --device auto")
-    if config.wandb_project_id is not None:
-        require_wandb()
 
 
 def _check_ranges(config: TrainConfig) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import nn
@@ -11,7 +13,6 @@ from torch import nn
 from fedflair.engine.cpu.fast_layers import DirectConv2d
 from fedflair.engine.cpu.fused import fused
 from fedflair.engine.gpu.device_form import DeviceForm, device_form
-from fedflair.engine.spares import Spares
 from fedflair.engine.vector import descend, load
 
 Precision = Literal["fp32", "bf16"]
@@ -77,6 +78,27 @@ class FlatModel:
     def descend(self, rate: torch.Tensor) -> None:
         """``parameters -= rate * gradients``; rate: float32 []."""
         descend(self.parameters, self.gradients, rate, self.fast.rounded if self.fast else None)
+
+
+@dataclass(frozen=True)
+class Spare:
+    """A model of an idle worker, lent to one that is busy.
+
+    model: a scratch model for the borrower alone, until it calls ``give_back``.
+    start: ``(function, *arguments)`` -> the future of ``function(model, *arguments)``, computed on a core of its own.
+    give_back: waits for what was started.
+    """
+
+    model: FlatModel
+    start: Callable[..., Future[Any]]
+    give_back: Callable[[], None]
+
+
+class Spares(Protocol):
+    """Who lends."""
+
+    def lend(self) -> Spare | None:
+        """A spare model, or None at once where no worker is idle."""
 
 
 def flatten(

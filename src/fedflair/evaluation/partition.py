@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fedflair.backends.threads import Backend, Worker, naming
+from fedflair.backends.contract import Backend, Worker, naming
 from fedflair.data.images.crops import decode, eval_inputs
 from fedflair.data.images.on_device import cropped, decode_to, whole_images
-from fedflair.federated.setup import Setup
+from fedflair.federated.setup import EvaluationSetup
 from fedflair.metrics.multi_label import MultiLabelMetrics, Targets, multi_label_metrics
 
 CPU_BATCH_SIZE = 16
@@ -42,7 +42,7 @@ class Scoring:
     partition: str
 
 
-def score_batch(worker: Worker, scoring: Scoring, batch: range) -> npt.NDArray[np.float32]:
+def score_batch(worker: Worker[EvaluationSetup], scoring: Scoring, batch: range) -> npt.NDArray[np.float32]:
     """Logits of the images at the positions ``batch`` of the partition: float32 [len(batch), L]."""
     worker.check_stop()
     partition = worker.setup.store.partitions[scoring.partition]
@@ -51,7 +51,7 @@ def score_batch(worker: Worker, scoring: Scoring, batch: range) -> npt.NDArray[n
 
 
 def score_images(
-    worker: Worker, parameters: torch.Tensor, encoded: Sequence[npt.NDArray[np.uint8]]
+    worker: Worker[EvaluationSetup], parameters: torch.Tensor, encoded: Sequence[npt.NDArray[np.uint8]]
 ) -> npt.NDArray[np.float32]:
     """Logits of encoded images in one batch with ``parameters`` (float32 [P]): float32 [n, L]."""
     model = worker.model
@@ -69,13 +69,13 @@ def score_images(
     return logits
 
 
-def batch_size(setup: Setup) -> int:
+def batch_size(setup: EvaluationSetup) -> int:
     """Images scored at once. 16 on a CPU, which is as fast and keeps the activations in tens of megabytes."""
     size = setup.config.central_eval_batch_size
     return min(size, CPU_BATCH_SIZE) if setup.device.type == "cpu" else size
 
 
-def score_partition(parameters: torch.Tensor, partition: str, *, setup: Setup, backend: Backend) -> Scores:
+def score_partition(parameters: torch.Tensor, partition: str, *, setup: EvaluationSetup, backend: Backend) -> Scores:
     """Scores every image of a partition with ``parameters`` (float32 [P]).
 
     Pixels and activations are held for one batch a worker; only logits and targets grow with the partition.

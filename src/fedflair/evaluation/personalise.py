@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedflair.backends.threads import Worker
+from fedflair.backends.contract import Worker
 from fedflair.data.clients.federated import ClientData
 from fedflair.evaluation.partition import Scoring
 from fedflair.evaluation.users import UserScores, score_in_batches, score_users
 from fedflair.federated.client import LocalTraining, train_locally
+from fedflair.federated.setup import EvaluationSetup
 from fedflair.metrics.per_user import user_metrics
 from fedflair.sampling import stream
 
@@ -35,7 +36,9 @@ class UserEvaluation:
     personalisation: Personalisation | None = None
 
 
-def evaluate_users(worker: Worker, evaluation: UserEvaluation, users: list[int]) -> list[dict[str, Any]]:
+def evaluate_users(
+    worker: Worker[EvaluationSetup], evaluation: UserEvaluation, users: list[int]
+) -> list[dict[str, Any]]:
     """A row for each of the users at these positions of the partition.
 
     ``user_id``, ``num_images``, ``num_labels`` (distinct ones the user has) and ``USER_METRICS`` over all of its
@@ -69,7 +72,7 @@ def split_images(
 
 
 def _personalised(
-    worker: Worker, scoring: Scoring, personalisation: Personalisation, scores: UserScores
+    worker: Worker[EvaluationSetup], scoring: Scoring, personalisation: Personalisation, scores: UserScores
 ) -> dict[str, Any]:
     setup, training = worker.setup, personalisation.training
     partition = setup.store.partitions[scoring.partition]

@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fedflair.backends.threads import Backend, Worker, naming
+from fedflair.backends.contract import Backend, Worker, naming
 from fedflair.data.clients.federated import ClientData
 from fedflair.data.store.packed import Partition
 from fedflair.evaluation.partition import Scoring, batch_size, score_images
 from fedflair.federated.client import ClientUpdate
 from fedflair.federated.server import Broadcast
-from fedflair.federated.setup import Setup
+from fedflair.federated.setup import EvaluationSetup
 from fedflair.metrics.multi_label import Targets, multi_label_metrics
 from fedflair.metrics.per_user import UserAverages, user_metrics
 from fedflair.sampling import stream
@@ -30,7 +30,7 @@ class UserScores:
     targets: npt.NDArray[np.uint8]
 
 
-def score_users(worker: Worker, scoring: Scoring, users: list[int]) -> list[UserScores]:
+def score_users(worker: Worker[EvaluationSetup], scoring: Scoring, users: list[int]) -> list[UserScores]:
     """Scores of the users at these positions of the partition; images of neighbours in the list share batches."""
     setup = worker.setup
     partition = setup.store.partitions[scoring.partition]
@@ -60,7 +60,7 @@ def user_groups(partition: Partition, users: Iterable[int], num_images: int) -> 
 
 
 def federated_evaluation(
-    parameters: torch.Tensor, partition: str, round_: int, *, setup: Setup, backend: Backend
+    parameters: torch.Tensor, partition: str, round_: int, *, setup: EvaluationSetup, backend: Backend
 ) -> dict[str, float]:
     """Metrics of a fresh cohort of ``val_cohort_size`` users of a partition, drawn for this round.
 
@@ -89,7 +89,9 @@ def federated_evaluation(
     }
 
 
-def with_local_evaluation(worker: Worker, server: Broadcast, client: ClientData, update: ClientUpdate) -> ClientUpdate:
+def with_local_evaluation(
+    worker: Worker[EvaluationSetup], server: Broadcast, client: ClientData, update: ClientUpdate
+) -> ClientUpdate:
     """The update with the client's metrics on the images it trained on, before and after; evaluated without crops.
 
     The model after training is the server's plus the update's delta, as it is before any mechanism or compression.
@@ -102,7 +104,7 @@ def with_local_evaluation(worker: Worker, server: Broadcast, client: ClientData,
 
 
 def score_in_batches(
-    worker: Worker, parameters: torch.Tensor, encoded: list[npt.NDArray[np.uint8]]
+    worker: Worker[EvaluationSetup], parameters: torch.Tensor, encoded: list[npt.NDArray[np.uint8]]
 ) -> npt.NDArray[np.float32]:
     """Logits of any number of encoded images with ``parameters`` (float32 [P]): float32 [n, L], n >= 1."""
     size, logits = batch_size(worker.setup), []

@@ -13,8 +13,8 @@ import torch
 from fedflair.data.clients.federated import ClientData
 from fedflair.data.images.crops import decode, train_inputs
 from fedflair.engine.batch_gradient import batch_gradient, num_parts
+from fedflair.engine.device_step import DeviceExamples
 from fedflair.engine.flat_model import FlatModel
-from fedflair.engine.gpu.device_step import DeviceExamples
 from fedflair.engine.vector import clip_factor, difference
 from fedflair.metrics.multi_label import LocalMetrics
 from fedflair.models.dropout import seed_dropout

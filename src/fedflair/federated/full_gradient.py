@@ -11,8 +11,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from fedflair.data.clients.federated import ClientData
 from fedflair.data.images.crops import decode, train_inputs
+from fedflair.engine.device_step import DeviceExamples
 from fedflair.engine.flat_model import FlatModel
-from fedflair.engine.gpu.device_step import DeviceExamples
 from fedflair.federated.client import LocalTraining
 from fedflair.metrics.multi_label import LocalMetrics
 from fedflair.models.dropout import seed_dropout

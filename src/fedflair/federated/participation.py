@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 from fedflair.config.train_config import TrainConfig
-from fedflair.data.clients.federated import FederatedDataset
+from fedflair.data.clients.federated import Clients
 from fedflair.federated.compression import UPDATE_BYTES
 from fedflair.sampling import stream
 
@@ -53,7 +53,7 @@ def participate(
     round_: int,
     *,
     config: TrainConfig,
-    dataset: FederatedDataset,
+    clients: Clients,
     num_parameters: int,
     vectors_up: int,
     vectors_down: int,
@@ -66,7 +66,7 @@ def participate(
     down = 4 * num_parameters * vectors_down
     up = UPDATE_BYTES[config.compression](num_parameters, config) + 4 * num_parameters * (vectors_up - 1)
     answers = [client for client in asked if not _drops_out(config, round_, client)]
-    seconds = {client: _seconds(config, client, dataset.num_images(client), up + down) for client in answers}
+    seconds = {client: _seconds(config, client, clients.num_images(client), up + down) for client in answers}
     cohort = answers
     if config.over_selection > 0:
         in_time = set(sorted(answers, key=lambda client: seconds[client])[: config.cohort_size])

@@ -1,16 +1,19 @@
-"""What stays the same over a run: data, model, sampler, algorithm and mechanisms, built from the configuration."""
+"""What stays the same over a run, built from its configuration: for an evaluation, for a worker, for a whole run.
+
+Each has what it needs and no more: an evaluation knows no clients, a worker neither cohorts nor the central noise.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from fedflair.config.train_config import TrainConfig
 from fedflair.data.clients.central import central_batches
-from fedflair.data.clients.federated import FederatedDataset, iid_users, natural_users
+from fedflair.data.clients.federated import Clients, FederatedDataset, iid_users, natural_users
 from fedflair.data.store.labels import LabelSpace, label_space
 from fedflair.data.store.packed import Store, open_store
 from fedflair.engine.flat_model import parameter_vector
@@ -22,42 +25,57 @@ from fedflair.models import MODELS
 from fedflair.models.multi_label_cnn import imagenet_weights
 from fedflair.models.normalization import refuse_batch_statistics
 from fedflair.models.trainable import freeze
-from fedflair.privacy.mechanisms import (
-    LocalMechanism,
-    LocalPrivacyOptions,
-    Mechanism,
-    PrivacyOptions,
-    local_noise_seed,
-    make_local_mechanism,
-    make_mechanism,
-    workers_share,
-)
+from fedflair.privacy.contract import Clipping, LocalMechanism, LocalPrivacyOptions, Mechanism, PrivacyOptions
+from fedflair.privacy.mechanisms import local_noise_seed, make_local_mechanism
+from fedflair.privacy.mechanisms.clipping import clipping_in
 from fedflair.privacy.path import make_path
-from fedflair.sampling import SAMPLERS, CohortSampler, SamplerDescription
+from fedflair.sampling import CohortSampler, SamplerDescription
 
 
 @dataclass(frozen=True)
-class Setup:
-    """What stays the same over a run.
-
-    dataset: the clients that cohorts are drawn from. noise_seed: of the privacy noise and of private cohorts; secret in
-        private runs.
-    """
+class EvaluationSetup:
+    """What scoring images takes: a network, and a store with the labels that it learned."""
 
     config: TrainConfig
     store: Store
     labels: LabelSpace
-    dataset: FederatedDataset
-    sampler: CohortSampler
-    algorithm: Algorithm
-    mechanism: Mechanism
-    local_mechanism: LocalMechanism
     module: nn.Module
     device: torch.device
+
+
+@dataclass(frozen=True)
+class WorkerSetup(EvaluationSetup):
+    """What training clients takes as well, in whatever process: nothing of it says who is drawn, or what the noise is.
+
+    clients: what cohorts are drawn from. local_mechanism: the clients' own; its seed is a secret of the workers.
+    clipping: the central mechanism's, to the bound that a worker is sent.
+    """
+
+    clients: Clients
+    algorithm: Algorithm
+    local_mechanism: LocalMechanism
+    clipping: Clipping
+
+
+@dataclass(frozen=True)
+class TrainingSetup:
+    """What a run takes: its workers' set-up, and what they must not know.
+
+    sampler: of the cohorts, which are secret in private runs. mechanism: what makes a cohort's sum private.
+    noise_seed: of the mechanism's noise and of private cohorts; secret in private runs.
+    """
+
+    worker: WorkerSetup
+    sampler: CohortSampler
+    mechanism: Mechanism
     noise_seed: int
 
+    @property
+    def config(self) -> TrainConfig:
+        return self.worker.config
 
-def make_setup(config: TrainConfig, noise_seed: int) -> Setup:
+
+def make_setup(config: TrainConfig, noise_seed: int) -> TrainingSetup:
     """Opens the data and builds the model, the sampler, the algorithm and the mechanisms.
 
     Raises DataError for a store that cannot be trained on, ConfigError and PrivacyError for options that do not fit it.
@@ -66,7 +84,8 @@ def make_setup(config: TrainConfig, noise_seed: int) -> Setup:
     for name in ("train", "val", "test"):
         if name not in store.partitions or store.partitions[name].num_images == 0:
             raise DataError(f"{store.path}: partition {name!r} is empty; training needs train, val and test images")
-    dataset = training_clients(config, store)
+    labels = labels_of(config, store)
+    dataset = training_clients(config, store, labels)
     num_clients = len(dataset.client_ids)
     algorithm = ALGORITHMS[config.algorithm_name](config, num_clients)
     asked = num_asked(config) if algorithm.federated else 1
@@ -90,90 +109,71 @@ def make_setup(config: TrainConfig, noise_seed: int) -> Setup:
         config.central_num_iterations,
         local_noise_seed(noise_seed),
     )
-    module = build_model(config, dataset.labels.num_labels)
+    module = build_model(config, labels.num_labels)
     check_image_size(config, module)
-    sampler = path.sampler
+    clients, sampler = dataset, path.sampler
     if not algorithm.federated:
-        dataset, sampler = pieces_of_batches(config, dataset)
-    return Setup(
-        config,
-        store,
-        dataset.labels,
-        dataset,
-        sampler,
-        algorithm,
-        path.mechanism,
-        local_mechanism,
-        module,
-        config.torch_device(),
-        noise_seed,
+        clients, sampler = pieces_of_batches(config, dataset)
+    worker = WorkerSetup(
+        config=config,
+        store=store,
+        labels=labels,
+        module=module,
+        device=config.torch_device(),
+        clients=clients,
+        algorithm=algorithm,
+        local_mechanism=local_mechanism,
+        clipping=path.mechanism.clipping,
     )
+    return TrainingSetup(worker, sampler, path.mechanism, noise_seed)
 
 
 def make_worker_setup(
     config: TrainConfig, clip_order: float, local_seed: int, fixed: Mapping[str, torch.Tensor]
-) -> Setup:
-    """As ``make_setup``, for a process that trains clients and scores images for another one.
-
-    It draws no cohorts and no noise of a central mechanism, whose seed it does not know; nothing is calibrated.
+) -> WorkerSetup:
+    """As ``make_setup``, for a process that trains clients and scores images for another one; nothing is calibrated.
 
     clip_order: of the norm that the central mechanism clips. local_seed: of the clients' own noise.
     fixed: what the model needs beside its trained parameters, so that no weights are fetched.
     """
     store = open_store(config.data_path)
-    dataset = training_clients(config, store)
+    labels = labels_of(config, store)
+    dataset = training_clients(config, store, labels)
     num_clients = len(dataset.client_ids)
     algorithm = ALGORITHMS[config.algorithm_name](config, num_clients)
-    sampler = SAMPLERS["fixed"](dataset.client_ids, 1, config.seed)
-    if not algorithm.federated:
-        dataset, sampler = pieces_of_batches(config, dataset)
-    module = build_model(config, dataset.labels.num_labels, load_weights=False)
-    module.load_state_dict(dict(fixed), strict=False)
-    return Setup(
-        config,
-        store,
-        dataset.labels,
-        dataset,
-        sampler,
-        algorithm,
-        workers_share(config.central_privacy_mechanism, clip_order),
-        make_local_mechanism(
-            local_privacy_options(config), sampler.description, config.central_num_iterations, local_seed
+    cohorts = SamplerDescription(config.sampling, num_asked(config), num_clients)
+    return WorkerSetup(
+        config=config,
+        store=store,
+        labels=labels,
+        module=_without_weights(config, labels, fixed),
+        device=config.torch_device(),
+        clients=dataset if algorithm.federated else pieces_of_batches(config, dataset)[0],
+        algorithm=algorithm,
+        local_mechanism=make_local_mechanism(
+            local_privacy_options(config), cohorts, config.central_num_iterations, local_seed
         ),
-        module,
-        config.torch_device(),
-        0,
+        clipping=clipping_in(config.central_privacy_mechanism, clip_order),
     )
 
 
-def make_evaluation_setup(config: TrainConfig, partition: str, fixed: Mapping[str, torch.Tensor]) -> Setup:
-    """As ``make_setup``, to score a model on one partition: its users are the clients, and no mechanism is on.
+def make_evaluation_setup(config: TrainConfig, partition: str, fixed: Mapping[str, torch.Tensor]) -> EvaluationSetup:
+    """What scoring one partition takes.
 
     fixed: what the model needs beside its trained parameters, as the run folder has it; no weights are fetched.
     """
     store = open_store(config.data_path)
     if partition not in store.partitions or store.partitions[partition].num_images == 0:
         raise DataError(f"{store.path}: partition {partition!r} is empty; choose another with --partition")
-    config = replace(config, central_privacy_mechanism="none", adaptive_clipping=False, min_separation=None)
-    config = replace(config, local_privacy_mechanism="none", cohort_size=1, noise_cohort_size=None)
     labels = labels_of(config, store)
-    dataset = natural_users(store, partition, labels)
-    description = SamplerDescription("fixed", 1, len(dataset.client_ids))
+    return EvaluationSetup(config, store, labels, _without_weights(config, labels, fixed), config.torch_device())
+
+
+def _without_weights(config: TrainConfig, labels: LabelSpace, fixed: Mapping[str, torch.Tensor]) -> nn.Module:
+    """The network as a run has it, but for the trained parameters, which come with each task."""
     module = build_model(config, labels.num_labels, load_weights=False)
     module.load_state_dict(dict(fixed), strict=False)
-    return Setup(
-        config,
-        store,
-        labels,
-        dataset,
-        SAMPLERS["fixed"](dataset.client_ids, 1, config.seed),
-        ALGORITHMS[config.algorithm_name](config, len(dataset.client_ids)),
-        make_mechanism(privacy_options(config), description, 1, 0),
-        make_local_mechanism(local_privacy_options(config), description, 1, 0),
-        module,
-        config.torch_device(),
-        0,
-    )
+    return module
 
 
 def labels_of(config: TrainConfig, store: Store) -> LabelSpace:
@@ -186,9 +186,8 @@ def labels_of(config: TrainConfig, store: Store) -> LabelSpace:
     )
 
 
-def training_clients(config: TrainConfig, store: Store) -> FederatedDataset:
+def training_clients(config: TrainConfig, store: Store, labels: LabelSpace) -> FederatedDataset:
     """The clients that cohorts are drawn from."""
-    labels = labels_of(config, store)
     if config.dataset == "flair":
         return natural_users(store, "train", labels, min_num_images=config.minimum_num_datapoints_per_user)
     return iid_users(
@@ -237,14 +236,14 @@ def check_image_size(config: TrainConfig, module: nn.Module) -> None:
         ) from error
 
 
-def initial_state(setup: Setup) -> ServerState:
+def initial_state(setup: TrainingSetup) -> ServerState:
     """The state before round 0."""
-    parameters = parameter_vector(setup.module, setup.device)
+    parameters = parameter_vector(setup.worker.module, setup.worker.device)
     return ServerState(
         round=0,
         parameters=parameters,
         optimizer_state=SERVER_OPTIMIZERS[setup.config.central_optimizer](setup.config).init(parameters),
-        algorithm_state=setup.algorithm.init(parameters),
+        algorithm_state=setup.worker.algorithm.init(parameters),
         mechanism_state=setup.mechanism.init(parameters.numel()),
     )
 

@@ -41,6 +41,18 @@ class CohortStats:
 
 
 @dataclass(frozen=True)
+class Clipping:
+    """The part of a central mechanism that works on single updates, wherever clients are trained; it has no secret.
+
+    mechanism: whose it is. clip: clips one update (float32 [P]) in place to a given bound; safe to call from several
+        threads.
+    """
+
+    mechanism: str
+    clip: Callable[[torch.Tensor, float], ClipResult]
+
+
+@dataclass(frozen=True)
 class Mechanism:
     """How one round's sum of client updates is made private; pure functions, state passed in and out.
 
@@ -65,6 +77,11 @@ class Mechanism:
     noise_std: Callable[[MechanismState], float]
     description: Mapping[str, Any]
     run_event: Callable[[int], PrivacyEvent | None]
+
+    @property
+    def clipping(self) -> Clipping:
+        """What workers need of the mechanism."""
+        return Clipping(self.name, self.clip)
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from fedflair.backends.threads import Worker, naming
+from fedflair.backends.contract import Worker, naming
 from fedflair.errors import PrivacyError
 from fedflair.evaluation.users import with_local_evaluation
 from fedflair.federated.aggregate import UpdateSum
 from fedflair.federated.client import ClientUpdate
 from fedflair.federated.compression import COMPRESSIONS
 from fedflair.federated.server import Broadcast
-from fedflair.federated.setup import Setup
+from fedflair.federated.setup import WorkerSetup
 from fedflair.privacy.mechanisms import ClipResult
 from fedflair.sampling import stream
 
@@ -27,7 +27,7 @@ class ClientWork:
     state: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
-def train_group(worker: Worker, server: Broadcast, group: list[ClientWork]) -> UpdateSum:
+def train_group(worker: Worker[WorkerSetup], server: Broadcast, group: list[ClientWork]) -> UpdateSum:
     """Trains the clients of a group one by one and sums what they send.
 
     Each update goes through the client's own mechanism, then through the central clipping. Raises WorkerError, naming
@@ -42,10 +42,10 @@ def train_group(worker: Worker, server: Broadcast, group: list[ClientWork]) -> U
     return partial
 
 
-def _add_client(worker: Worker, server: Broadcast, work: ClientWork, partial: UpdateSum) -> UpdateSum:
+def _add_client(worker: Worker[WorkerSetup], server: Broadcast, work: ClientWork, partial: UpdateSum) -> UpdateSum:
     setup = worker.setup
     generator = stream(setup.config.seed, "client", server.round, work.client_id)
-    client = setup.dataset.load(work.client_id, setup.config.max_num_user_images, generator)
+    client = setup.clients.load(work.client_id, setup.config.max_num_user_images, generator)
     client = replace(client, state=work.state)
     update = setup.algorithm.client_update(worker.model, server, client, generator)
     if setup.config.local_evaluation:
@@ -54,14 +54,14 @@ def _add_client(worker: Worker, server: Broadcast, work: ClientWork, partial: Up
     return partial.add_client(work.client_id, update, clip)
 
 
-def bound_update(setup: Setup, update: ClientUpdate, server: Broadcast, client_id: str) -> ClipResult:
+def bound_update(setup: WorkerSetup, update: ClientUpdate, server: Broadcast, client_id: str) -> ClipResult:
     """What mechanisms and compression do to an update before it is summed, in place; central clipping comes last.
 
     One that was not finite counts as rejected, and not as clipped too, whatever the client's own noise made of it.
     Raises PrivacyError where an algorithm gives an update more than one say, or sends what no mechanism bounds.
     """
-    local, central = setup.local_mechanism, setup.mechanism
-    if (local.name, central.name) == ("none", "none"):
+    local, central = setup.local_mechanism, setup.clipping
+    if (local.name, central.mechanism) == ("none", "none"):
         _compress(setup, update, server, client_id)
         return central.clip(update.delta, server.clipping_bound)
     if update.weight != 1 or update.extra:
@@ -75,7 +75,7 @@ def bound_update(setup: Setup, update: ClientUpdate, server: Broadcast, client_i
     return replace(clip, clipped=False, rejected=True) if own is not None and own.rejected else clip
 
 
-def _compress(setup: Setup, update: ClientUpdate, server: Broadcast, client_id: str) -> None:
+def _compress(setup: WorkerSetup, update: ClientUpdate, server: Broadcast, client_id: str) -> None:
     """What is lost of an update on its way to the server, in place."""
     generator = stream(setup.config.seed, "compression", server.round, client_id)
     COMPRESSIONS[setup.config.compression](update.delta, setup.config, generator)

@@ -11,7 +11,7 @@ from fedflair.config.train_config import TrainConfig
 from fedflair.errors import ConfigError
 from fedflair.federated.algorithms.scaffold import STORAGE
 from fedflair.federated.client_states import NO_STATES, STORAGES, ClientStates, open_states
-from fedflair.federated.setup import Setup
+from fedflair.federated.setup import TrainingSetup
 
 
 @dataclass(frozen=True)
@@ -38,19 +38,19 @@ def state_size(config: TrainConfig, num_clients: int, num_parameters: int) -> St
     return StateSize(kept, num_parameters * STORAGE[config.scaffold_dtype].itemsize, min(superseded, kept))
 
 
-def describe_states(setup: Setup) -> str:
+def describe_states(setup: TrainingSetup) -> str:
     """The size of what is kept of clients, in a line."""
     config, size = setup.config, _size(setup)
     return (
-        f"client states: about {size.num_clients:,} of {len(setup.dataset.client_ids):,} clients, "
+        f"client states: about {size.num_clients:,} of {len(setup.worker.clients.client_ids):,} clients, "
         f"{_bytes(size.bytes_each)} each in {config.scaffold_dtype}, {_bytes(size.bytes)} "
         f"{'on disk' if config.scaffold_states == 'disk' else 'in memory'}"
     )
 
 
-def check_room(setup: Setup, folder: Path) -> None:
+def check_room(setup: TrainingSetup, folder: Path) -> None:
     """Raises ConfigError where the states will not fit on the disk of ``folder``, or in this machine's memory."""
-    if not setup.algorithm.keeps_client_state:
+    if not setup.worker.algorithm.keeps_client_state:
         return
     needed = _size(setup).bytes
     if setup.config.scaffold_states == "disk":
@@ -65,17 +65,17 @@ def check_room(setup: Setup, folder: Path) -> None:
         )
 
 
-def open_run_states(setup: Setup, folder: Path, round_: int) -> ClientStates:
+def open_run_states(setup: TrainingSetup, folder: Path, round_: int) -> ClientStates:
     """The states of the run in ``folder`` as a checkpoint of ``round_`` has them."""
-    if not setup.algorithm.keeps_client_state:
+    if not setup.worker.algorithm.keeps_client_state:
         return NO_STATES
     storage = STORAGES[setup.config.scaffold_states](folder / "client_states")
-    return open_states(storage, setup.dataset.client_ids, round_, setup.config.scaffold_max_clients)
+    return open_states(storage, setup.worker.clients.client_ids, round_, setup.config.scaffold_max_clients)
 
 
-def _size(setup: Setup) -> StateSize:
-    num_parameters = sum(p.numel() for p in setup.module.parameters() if p.requires_grad)
-    return state_size(setup.config, len(setup.dataset.client_ids), num_parameters)
+def _size(setup: TrainingSetup) -> StateSize:
+    num_parameters = sum(p.numel() for p in setup.worker.module.parameters() if p.requires_grad)
+    return state_size(setup.config, len(setup.worker.clients.client_ids), num_parameters)
 
 
 def _bytes(count: int) -> str:

@@ -14,7 +14,7 @@ from fedflair.backends.threads import thread_backend
 from fedflair.config.train_config import TrainConfig
 from fedflair.data.clients.federated import ClientData
 from fedflair.engine.flat_model import Precision, flatten
-from fedflair.engine.gpu.device_step import DeviceExamples
+from fedflair.engine.device_step import DeviceExamples
 from fedflair.evaluation.partition import score_partition
 from fedflair.federated.client import LocalTraining, local_batches, train_locally
 from fedflair.federated.setup import initial_state, make_setup

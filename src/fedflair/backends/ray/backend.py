@@ -19,15 +19,14 @@ from typing import Any
 import ray
 import torch
 
+from fedflair.backends.contract import Backend, Task
 from fedflair.backends.ray.cluster import Reservation, connected, raylet_watch, say
 from fedflair.backends.ray.worker import Failed, RayWorker, Started, WorkerPlan, carry_tensors, placed
-from fedflair.backends.threads import Backend, Task
 from fedflair.engine.flat_model import frozen_tensors
 from fedflair.errors import FedflairError, Interrupted, WorkerError
 from fedflair.federated.aggregate import UpdateSum
-from fedflair.federated.setup import Setup
+from fedflair.federated.setup import TrainingSetup
 from fedflair.privacy.mechanisms import local_noise_seed
-from fedflair.training.client_group import train_group
 
 # An error that happens twice, in two processes, is taken for the client's own. A process may be lost for reasons that
 # have nothing to do with what it was doing, so it takes more of those.
@@ -73,9 +72,9 @@ class _Slot:
 
 
 @contextmanager
-def ray_backend(setup: Setup, stop: threading.Event | None = None) -> Iterator[Backend]:
+def ray_backend(setup: TrainingSetup, stop: threading.Event | None = None) -> Iterator[Backend]:
     """Workers in processes of their own, on this machine or at ``ray_address``."""
-    on_cpu, operator_threads = setup.device.type == "cpu", torch.get_num_threads()
+    on_cpu, operator_threads = setup.worker.device.type == "cpu", torch.get_num_threads()
     with connected(setup.config) as reservation, raylet_watch() as raylet_alive:
         carry_tensors()
         if on_cpu:
@@ -93,10 +92,10 @@ class _Pool:
     """The workers of a run: ``num_workers`` of them, some of which may be waiting for a place in the cluster."""
 
     def __init__(
-        self, setup: Setup, reservation: Reservation, stop: threading.Event, raylet_alive: Callable[[], bool]
+        self, setup: TrainingSetup, reservation: Reservation, stop: threading.Event, raylet_alive: Callable[[], bool]
     ) -> None:
         config = setup.config
-        self._config, self._device, self._stop, self._raylet_alive = config, setup.device, stop, raylet_alive
+        self._config, self._device, self._stop, self._raylet_alive = config, setup.worker.device, stop, raylet_alive
         self._num_workers = reservation.num_workers
         self._plan = ray.put(worker_plan(setup, reservation.gpus))
         self._make = ray.remote(RayWorker).options(
@@ -118,17 +117,19 @@ class _Pool:
             ray.kill(slot.actor)
         self._slots = []
 
-    def map_unordered(self, task: Task, shared: Any, items: Iterable[Any]) -> Iterator[tuple[int, Any]]:
-        """See ``Backend``. With ``reduction`` fast, a cohort's groups come back as one sum a worker, the rest empty."""
+    def map_unordered(
+        self, task: Task, shared: Any, items: Iterable[Any], *, summed: bool = False
+    ) -> Iterator[tuple[int, Any]]:
+        """See ``Backend``. What is summed comes back as one sum a worker where ``reduction`` is fast."""
         try:
-            yield from self._map(task, shared, items)
+            yield from self._map(task, shared, items, keep=summed and self._config.reduction == "fast")
         except ray.exceptions.RayError as error:
             raise WorkerError(f"Ray failed: {_reason(error)}") from error
 
-    def _map(self, task: Task, shared: Any, items: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+    def _map(self, task: Task, shared: Any, items: Iterable[Any], *, keep: bool) -> Iterator[tuple[int, Any]]:
         # Where its raylet is lost, Ray ends this process in the middle of a put.
         self._check()
-        call, keep = next(self._calls), self._config.reduction == "fast" and task is train_group
+        call = next(self._calls)
         shared_ref = ray.put(shared)
         remaining = (_Item(position, value) for position, value in enumerate(items))
         waiting: deque[_Item] = deque()
@@ -258,10 +259,10 @@ class _Pool:
             raise WorkerError("cut off from Ray: its process here (raylet) was lost")
 
 
-def worker_plan(setup: Setup, gpus: float) -> WorkerPlan:
+def worker_plan(setup: TrainingSetup, gpus: float) -> WorkerPlan:
     """What the run's workers are built from. Its one secret is the seed of clients' own noise, where there is any."""
-    config, private = setup.config, setup.local_mechanism.name != "none"
-    fixed = frozen_tensors(setup.module)
+    config, private = setup.config, setup.worker.local_mechanism.name != "none"
+    fixed = frozen_tensors(setup.worker.module)
     return WorkerPlan(
         config=replace(config, data_path=config.data_path.absolute()),
         clip_order=float(setup.mechanism.description.get("order", 2.0)),

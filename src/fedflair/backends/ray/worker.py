@@ -21,7 +21,7 @@ import ray
 import torch
 from ray.util import register_serializer
 
-from fedflair.backends.threads import Task, Worker
+from fedflair.backends.contract import Task, Worker
 from fedflair.config.train_config import TrainConfig
 from fedflair.engine.allocator import keep_freed_memory
 from fedflair.engine.flat_model import flatten

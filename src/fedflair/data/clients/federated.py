@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,21 @@ class ClientData:
     @property
     def num_examples(self) -> int:
         return len(self.images)
+
+
+class Clients(Protocol):
+    """Whom cohorts are drawn from, and what each of them trains on.
+
+    client_ids: in a fixed order. num_images: how many images a client has. load: (client, most images, randomness) ->
+    what it trains on in this round.
+    """
+
+    @property
+    def client_ids(self) -> list[str]: ...
+
+    def num_images(self, client_id: str) -> int: ...
+
+    def load(self, client_id: str, max_num_images: int | None, generator: np.random.Generator) -> ClientData: ...
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from fedflair.privacy.contract import (
     PrivacyOptions,
 )
 from fedflair.privacy.mechanisms.banded_matrix_factorization import banded_matrix_factorization
-from fedflair.privacy.mechanisms.clipping import none, norm_clipping_only, workers_share
+from fedflair.privacy.mechanisms.clipping import none, norm_clipping_only
 from fedflair.privacy.mechanisms.gaussian import gaussian, gaussian_moments_accountant
 from fedflair.privacy.mechanisms.laplace import laplace
 from fedflair.privacy.mechanisms.local import local_gaussian, local_laplace, local_none, local_norm_clipping_only
@@ -76,5 +76,4 @@ __all__ = [
     "local_noise_seed",
     "make_local_mechanism",
     "make_mechanism",
-    "workers_share",
 ]

@@ -20,7 +20,7 @@ from fedflair.data.clients.federated import ClientData
 from fedflair.data.images.on_device import cropped, decode_to, random_crops
 from fedflair.engine.flat_model import FlatModel, Precision, flatten
 from fedflair.engine.gpu.device_form import device_form
-from fedflair.engine.gpu.device_step import DeviceExamples, bucket, empty_inputs, step_function
+from fedflair.engine.device_step import DeviceExamples, bucket, empty_inputs, step_function
 from fedflair.evaluation.partition import score_images
 from fedflair.federated.client import LocalTraining, sgd_step, train_locally
 from fedflair.federated.full_gradient import full_gradient

@@ -1,0 +1,97 @@
+"""What a run writes into its folder as it goes: the row of each round, checkpoints, and the summary at its end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from fedflair import __version__
+from fedflair.backends.contract import Backend
+from fedflair.evaluation.partition import score_partition
+from fedflair.evaluation.users import federated_evaluation
+from fedflair.federated.aggregate import UpdateSum
+from fedflair.federated.client_states import ClientStates
+from fedflair.federated.server import ServerState
+from fedflair.federated.setup import TrainingSetup
+from fedflair.metrics.per_user import UserAverages
+from fedflair.privacy.ledger import coverage
+from fedflair.runs.folder import RunFolder, write_atomically
+from fedflair.training.checkpoint import load_tensors, save_state, save_tensors
+
+
+def round_row(setup: TrainingSetup, state: ServerState, cohort_sum: UpdateSum, seconds: float) -> dict[str, Any]:
+    """The row of ``metrics.jsonl`` for the round that led to ``state``."""
+    num_examples = cohort_sum.metrics.num_examples
+    row: dict[str, Any] = {
+        "round": state.round,
+        "train/loss": cohort_sum.metrics.loss if num_examples else None,
+        "train/num_clients": cohort_sum.cohort.num_clients if setup.worker.algorithm.federated else 0,
+        "train/num_examples": num_examples,
+        "train/num_rejected": cohort_sum.cohort.num_rejected,
+        "train/seconds": seconds,
+        "train/images_per_second": num_examples / seconds,
+    }
+    for moment in ("before", "after"):
+        averages: UserAverages = getattr(cohort_sum.metrics, moment)
+        if averages.num_users:
+            row |= _prefixed(f"train_{moment}", averages.means())
+    for name, tensor in state.algorithm_state.items():
+        if tensor.ndim == 0 and tensor.isfinite():
+            row[f"algorithm/{name}"] = tensor.item()
+    if setup.mechanism.name != "none":
+        row["privacy/num_clipped"] = cohort_sum.cohort.num_clipped
+        row["privacy/clipping_bound"] = setup.mechanism.clipping_bound(state.mechanism_state)
+        row["privacy/noise_std"] = setup.mechanism.noise_std(state.mechanism_state)
+    return row
+
+
+def evaluated(setup: TrainingSetup, state: ServerState, backend: Backend) -> dict[str, float]:
+    """Columns of an evaluation: ``val/...``, and with ``val_cohort_size`` also ``val_federated/...``."""
+    columns = _prefixed("val", score_partition(state.parameters, "val", setup=setup.worker, backend=backend).metrics())
+    if setup.config.val_cohort_size:
+        cohort = federated_evaluation(state.parameters, "val", state.round, setup=setup.worker, backend=backend)
+        columns |= _prefixed("val_federated", cohort)
+    return columns
+
+
+def save_checkpoint(folder: RunFolder, state: ServerState, facts: Mapping[str, Any], states: ClientStates) -> None:
+    """Saves the whole state, clients' included, so that a resumed run goes on from here."""
+    states.save(state.round)
+    save_state(folder.last, state, facts)
+    states.prune(state.round)
+
+
+def save_best(folder: RunFolder, state: ServerState, facts: Mapping[str, Any]) -> None:
+    """Saves the model that is the best on val so far; without secrets, since people hand it on."""
+    public = {name: value for name, value in facts.items() if name != "noise_seed"}
+    save_tensors(folder.best, {"parameters": state.parameters}, public)
+
+
+def summarise(
+    setup: TrainingSetup, folder: RunFolder, num_rounds: int, facts: dict[str, Any], backend: Backend
+) -> dict[str, Any]:
+    """Scores the best model on val and test, and writes the summary and each label's AP; returns the summary."""
+    best = load_tensors(folder.best)[0]["parameters"].to(setup.worker.device)
+    test = score_partition(best, "test", setup=setup.worker, backend=backend).measured()
+    write_atomically(folder.label_ap, json.dumps(test.label_ap_by_name(setup.worker.labels.names)) + "\n")
+    privacy, local_privacy = dict(setup.mechanism.description), dict(setup.worker.local_mechanism.description)
+    summary = {
+        "setting": setup.config.setting,
+        "rounds": num_rounds,
+        "best_round": facts["best_round"],
+        "seconds": facts["seconds"],
+        "val": score_partition(best, "val", setup=setup.worker, backend=backend).metrics(),
+        "test": test.values(),
+        coverage.FIELD: coverage.SUMMARY if coverage.is_promised(privacy, local_privacy) else None,
+        "privacy": privacy or None,
+        "local_privacy": local_privacy or None,
+        "device": str(setup.worker.device),
+        "version": __version__,
+    }
+    write_atomically(folder.summary, json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+def _prefixed(prefix: str, metrics: dict[str, float]) -> dict[str, float]:
+    return {f"{prefix}/{name}": value for name, value in metrics.items()}

@@ -1,0 +1,49 @@
+"""What a run says to its user: what it is before round 1, and how to go on after a stop."""
+
+from __future__ import annotations
+
+from fedflair.errors import FedflairError, Interrupted
+from fedflair.federated.setup import TrainingSetup
+from fedflair.runs.folder import RunFolder
+from fedflair.training.run_states import describe_states
+
+
+def describe_setup(setup: TrainingSetup, folder: RunFolder) -> str:
+    """What a run says of itself before it starts."""
+    config, worker = setup.config, setup.worker
+    num_parameters = sum(p.numel() for p in worker.module.parameters() if p.requires_grad)
+    start = "pretrained" if config.pretrained else "from scratch"
+    network = config.model_type if config.model == "multi_label_cnn" else config.model
+    clients = (
+        f"{len(worker.clients.client_ids):,} clients"
+        if worker.algorithm.federated
+        else f"{config.central_batch_size:,} images a step"
+    )
+    num_images = worker.store.partitions["train"].num_images
+    lines = [
+        f"{config.setting}: {clients}, {num_images:,} images, {worker.labels.num_labels} labels",
+        f"{network} {start}, {num_parameters:,} parameters, {config.image_size} px, {worker.device}",
+    ]
+    for mechanism in (setup.mechanism, worker.local_mechanism):
+        if mechanism.description.get("words"):
+            lines.append(str(mechanism.description["words"]))
+    if worker.algorithm.keeps_client_state:
+        lines.append(describe_states(setup))
+    return "\n".join([*lines, f"run folder: {folder.path}"])
+
+
+def to_be_continued(error: FedflairError, folder: RunFolder, round_: int) -> FedflairError:
+    """The error that ends the run, with how to go on from the checkpoint of ``round_``."""
+    why = "" if isinstance(error, Interrupted) else f"{error}; "
+    return type(error)(f"{why}stopped after round {round_}; {_continue(folder)}")
+
+
+def lost_words(folder: RunFolder) -> str:
+    what = (
+        "the run's process ended at once: killed, out of memory, or Ray's own process of this machine (raylet) was lost"
+    )
+    return f"fedflair: {what}; {_continue(folder)}"
+
+
+def _continue(folder: RunFolder) -> str:
+    return f"continue with: fedflair train --resume --run {folder.path}"
