@@ -11,7 +11,7 @@ import torch
 
 from fedflair.privacy.ledger.verification import verify
 from fedflair.runs.folder import RunFolder, read_summary
-from fedflair.training.checkpoint import load_tensors
+from fedflair.runs.tensors import load_tensors
 from tests.privacy.runs import timeless_rows
 
 # "both" has a local mechanism beside the central one.

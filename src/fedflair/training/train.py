@@ -38,8 +38,10 @@ from fedflair.federated.setup import Setup, initial_state, make_setup
 from fedflair.metrics.per_user import UserAverages
 from fedflair.privacy.ledger import coverage
 from fedflair.privacy.ledger import record as ledger
-from fedflair.runs.folder import RunFolder, create_run, tracker, write_atomically
-from fedflair.training.checkpoint import load_state, load_tensors, save_state, save_tensors, sweep
+from fedflair.runs.folder import RunFolder, create_run, write_atomically
+from fedflair.runs.tensors import load_tensors, save_tensors, sweep
+from fedflair.runs.tracker import tracker
+from fedflair.training.checkpoint import load_state, save_state
 from fedflair.training.client_group import ClientWork, train_group
 from fedflair.training.run_states import check_room, describe_states, open_run_states
 
