@@ -29,7 +29,8 @@ from fedflair.runs.folder import RunFolder, read_rows, read_summary
 from fedflair.runs.tensors import load_tensors
 from fedflair.training.checkpoint import load_state
 from fedflair.training.train import run_round, train
-from tests.privacy.runs import MECHANISMS, run_config, timeless_rows
+from tests.privacy.runs import MECHANISMS, run_config
+from tests.small_runs import timeless_rows
 
 CPU = torch.device("cpu")
 

@@ -15,7 +15,7 @@ import yaml
 
 from fedflair.runs.folder import create_run, read_rows
 from fedflair.runs.tracker import tracker
-from tests.training.test_train import command, small_config
+from tests.small_runs import command, small_config
 
 BLOCK, HEADER = 32768, 7
 
