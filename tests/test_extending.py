@@ -19,7 +19,7 @@ from fedflair.federated.server import ServerState
 from fedflair.federated.setup import initial_state, make_setup
 from fedflair.runs.folder import RunFolder, read_rows, read_summary
 from fedflair.training.train import run_round
-from tests.training.test_train import small_config
+from tests.small_runs import small_config
 
 PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
 

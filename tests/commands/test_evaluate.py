@@ -13,7 +13,7 @@ from fedflair.cli import run as run_command
 from fedflair.errors import DataError
 from fedflair.runs.folder import RunFolder, read_rows, read_summary
 from fedflair.training.train import train
-from tests.training.test_train import small_config
+from tests.small_runs import small_config
 
 
 def test_evaluate_repeats_the_summary(tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ import pytest
 from fedflair.cli import run as run_command
 from fedflair.errors import ConfigError
 from fedflair.training.train import train
-from tests.training.test_train import small_config
+from tests.small_runs import small_config
 
 TUNED = ["--per_user", "--personalise_steps", "2", "--personalise_learning_rate", "0.05"]
 

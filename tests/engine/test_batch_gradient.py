@@ -18,7 +18,7 @@ from fedflair.federated.setup import initial_state, make_setup
 from fedflair.models import MODELS
 from fedflair.training.train import run_round
 from tests.conftest import write_tiny_store
-from tests.training.test_train import small_config
+from tests.small_runs import small_config
 
 CPU = torch.device("cpu")
 

@@ -11,7 +11,7 @@ from fedflair.backends.threads import thread_backend
 from fedflair.data.images.crops import decode, eval_inputs
 from fedflair.evaluation.partition import score_partition
 from fedflair.federated.setup import initial_state, make_setup
-from tests.training.test_train import small_config
+from tests.small_runs import small_config
 
 
 def test_scores_of_a_partition_are_the_models_outputs(tiny_store: Path) -> None:

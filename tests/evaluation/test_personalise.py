@@ -21,7 +21,7 @@ from fedflair.federated.client import train_locally
 from fedflair.federated.setup import Setup, initial_state, make_setup
 from fedflair.metrics.per_user import USER_METRICS, user_metrics
 from fedflair.sampling import stream
-from tests.training.test_train import small_config
+from tests.small_runs import small_config
 
 
 def small_setup(store: Path, **options: Any) -> Setup:

@@ -17,7 +17,7 @@ from fedflair.federated.setup import Setup, initial_state, make_setup
 from fedflair.metrics.per_user import USER_METRICS, user_metrics
 from fedflair.runs.folder import RunFolder, read_rows
 from fedflair.training.train import run_round, train
-from tests.training.test_train import small_config
+from tests.small_runs import small_config
 
 
 def small_setup(store: Path, **options: Any) -> Setup:

@@ -18,7 +18,7 @@ from fedflair.federated.setup import make_setup
 from fedflair.metrics.multi_label import LocalMetrics
 from fedflair.sampling import stream
 from fedflair.training.client_group import bound_update
-from tests.training.test_train import small_config
+from tests.small_runs import small_config
 
 
 def compressed(values: list[float] | torch.Tensor, name: str, seed: int = 0, **options: float) -> torch.Tensor:

@@ -16,7 +16,7 @@ from fedflair.federated.setup import make_setup
 from fedflair.runs.folder import RunFolder, read_rows
 from fedflair.sampling import stream
 from fedflair.training.train import train
-from tests.training.test_train import small_config
+from tests.small_runs import small_config
 
 
 def of_everybody(store: Path, round_: int = 0, vectors: int = 1, **options: Any) -> Participation:

@@ -19,7 +19,7 @@ from fedflair.models.trainable import freeze
 from fedflair.runs.folder import RunFolder
 from fedflair.training.checkpoint import load_state
 from fedflair.training.train import train
-from tests.training.test_train import small_config
+from tests.small_runs import small_config
 
 
 def trained_names(module: nn.Module) -> list[str]:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from fedflair.config.train_config import TrainConfig
-from fedflair.runs.folder import RunFolder, read_rows
 
 MECHANISMS: dict[str, dict[str, Any]] = {
     "gaussian": {"central_privacy_mechanism": "gaussian", "central_epsilon": 20.0},
@@ -50,8 +49,3 @@ def run_config(store: Path, run: Path, name: str, **options: Any) -> TrainConfig
         "device": "cpu",
     }
     return TrainConfig(**{**defaults, **MECHANISMS[name], **options})
-
-
-def timeless_rows(run: Path) -> list[dict[str, Any]]:
-    """The run's rows, marks included, less what the clock had a say in."""
-    return [{k: v for k, v in row.items() if "second" not in k} for row in read_rows(RunFolder(run))]

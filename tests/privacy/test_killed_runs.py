@@ -11,8 +11,8 @@ import torch
 
 from fedflair.privacy.ledger.verification import verify
 from fedflair.runs.folder import RunFolder, read_summary
-from fedflair.training.checkpoint import load_tensors
-from tests.privacy.runs import timeless_rows
+from fedflair.runs.tensors import load_tensors
+from tests.small_runs import timeless_rows
 
 # "both" has a local mechanism beside the central one.
 CENTRAL = ("adaptive", "banded", "both")

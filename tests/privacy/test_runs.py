@@ -26,9 +26,11 @@ from fedflair.privacy.ledger.verification import verify
 from fedflair.privacy.mechanisms.clipping import vector_norm
 from fedflair.report.table import report as write_report
 from fedflair.runs.folder import RunFolder, read_rows, read_summary
-from fedflair.training.checkpoint import load_state, load_tensors
+from fedflair.runs.tensors import load_tensors
+from fedflair.training.checkpoint import load_state
 from fedflair.training.train import run_round, train
-from tests.privacy.runs import MECHANISMS, run_config, timeless_rows
+from tests.privacy.runs import MECHANISMS, run_config
+from tests.small_runs import timeless_rows
 
 CPU = torch.device("cpu")
 

@@ -23,7 +23,7 @@ from fedflair.sweep.plan import SweepSpec
 from fedflair.sweep.trials import sweep
 from fedflair.training.checkpoint import load_state
 from fedflair.training.train import train
-from tests.training.test_train import small_config, timeless_rows
+from tests.small_runs import small_config, timeless_rows
 
 SIZE = {"central_num_iterations": 40, "evaluation_frequency": 5}
 

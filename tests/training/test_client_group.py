@@ -15,7 +15,7 @@ from fedflair.federated.setup import initial_state, make_setup
 from fedflair.runs.folder import RunFolder, read_rows
 from fedflair.training.train import train
 from tests.conftest import USER_SIZES, jpeg, write_tiny_store
-from tests.training.test_train import command, small_config, timeless_rows
+from tests.small_runs import command, small_config, timeless_rows
 
 # The first image of the third of train's users.
 BROKEN_IMAGE = sum(USER_SIZES["train"][:2])

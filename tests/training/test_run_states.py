@@ -10,7 +10,7 @@ from fedflair.config.train_config import TrainConfig
 from fedflair.errors import ConfigError
 from fedflair.federated.setup import make_setup
 from fedflair.training.run_states import check_room, describe_states, state_size
-from tests.training.test_train import small_config
+from tests.small_runs import small_config
 
 
 def test_flairs_size_is_the_published_one() -> None:

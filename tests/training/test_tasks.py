@@ -14,7 +14,7 @@ from fedflair.federated.setup import initial_state, make_setup
 from fedflair.models.normalization import FrozenBatchNorm2d
 from fedflair.runs.folder import RunFolder, read_rows, read_summary
 from fedflair.training.train import train
-from tests.training.test_train import small_config
+from tests.small_runs import small_config
 
 
 @pytest.mark.parametrize(

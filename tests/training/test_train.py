@@ -19,7 +19,6 @@ from torch import nn
 
 from fedflair.backends.threads import thread_backend
 from fedflair.config.options import parse_train_config
-from fedflair.config.train_config import TrainConfig
 from fedflair.data.images.crops import decode, train_inputs
 from fedflair.engine.flat_model import flatten
 from fedflair.errors import ConfigError, DataError
@@ -30,23 +29,7 @@ from fedflair.runs.folder import RunFolder, read_rows, read_summary
 from fedflair.sampling import stream
 from fedflair.training.checkpoint import load_state
 from fedflair.training.train import run_round, train
-
-
-def small_config(store: Path, **options: Any) -> TrainConfig:
-    defaults: dict[str, Any] = {
-        "data_path": store,
-        "pretrained": False,
-        "model_type": "squeezenet1_1",
-        "image_size": 32,
-        "cohort_size": 3,
-        "central_num_iterations": 4,
-        "evaluation_frequency": 2,
-        "central_lr_num_warmup_iterations": 0,
-        "learning_rate": 0.05,
-        "mean_datapoints_per_user": 4,
-        "device": "cpu",
-    }
-    return TrainConfig(**{**defaults, **options})
+from tests.small_runs import command, small_config, timeless_rows
 
 
 def reference_round(setup: Setup, cohort: list[str], round_: int) -> nn.Module:
@@ -155,18 +138,6 @@ def test_a_run_leaves_everything_in_its_folder(tiny_store: Path, tmp_path: Path,
     assert folder.last.stat().st_mode & 0o077 == 0
     with pytest.raises(ConfigError, match="already holds a run"):
         train(small_config(tiny_store, run=tmp_path / "run"))
-
-
-def command(config: TrainConfig, *more: str) -> list[str]:
-    options = {k: v for k, v in config.as_dict().items() if v is not None and k != "resume"}
-    return [
-        sys.executable, "-m", "fedflair.cli", "train", *more,
-        *(f"--{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in options.items()),
-    ]  # fmt: skip
-
-
-def timeless_rows(run: Path) -> list[dict[str, Any]]:
-    return [{k: v for k, v in row.items() if "second" not in k} for row in read_rows(RunFolder(run))]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

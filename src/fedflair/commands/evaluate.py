@@ -27,7 +27,7 @@ from fedflair.federated.setup import make_evaluation_setup
 from fedflair.privacy.ledger import coverage
 from fedflair.runs.folder import RunFolder
 from fedflair.runs.json_text import strict
-from fedflair.training.checkpoint import load_tensors
+from fedflair.runs.tensors import load_tensors
 
 MOST_LABELS_SHOWN = 50
 

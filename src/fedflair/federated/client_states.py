@@ -17,7 +17,7 @@ from typing import Protocol
 from safetensors.torch import load_file, save_file
 
 from fedflair.federated.server import Tensors
-from fedflair.training.checkpoint import load_tensors, save_tensors
+from fedflair.runs.tensors import load_tensors, save_tensors
 
 CLIENTS_A_FOLDER = 1000
 

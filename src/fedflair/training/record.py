@@ -17,7 +17,8 @@ from fedflair.federated.setup import TrainingSetup
 from fedflair.metrics.per_user import UserAverages
 from fedflair.privacy.ledger import coverage
 from fedflair.runs.folder import RunFolder, write_atomically
-from fedflair.training.checkpoint import load_tensors, save_state, save_tensors
+from fedflair.runs.tensors import load_tensors, save_tensors
+from fedflair.training.checkpoint import save_state
 
 
 def round_row(setup: TrainingSetup, state: ServerState, cohort_sum: UpdateSum, seconds: float) -> dict[str, Any]:

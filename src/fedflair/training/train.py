@@ -16,9 +16,11 @@ from fedflair.errors import ConfigError, DataError, Interrupted, WorkerError
 from fedflair.federated.setup import initial_state, make_setup
 from fedflair.privacy.ledger import coverage
 from fedflair.privacy.ledger import record as ledger
-from fedflair.runs.folder import RunFolder, create_run, tracker
+from fedflair.runs.folder import RunFolder, create_run
+from fedflair.runs.tensors import load_tensors, save_tensors, sweep
+from fedflair.runs.tracker import tracker
 from fedflair.runs.weights_and_biases import require_wandb
-from fedflair.training.checkpoint import load_state, load_tensors, save_state, save_tensors, sweep
+from fedflair.training.checkpoint import load_state, save_state
 from fedflair.training.record import evaluated, round_row, save_best, save_checkpoint, summarise
 from fedflair.training.round import is_private, run_round, who_answers
 from fedflair.training.run_states import check_room, open_run_states
@@ -27,7 +29,7 @@ from fedflair.training.words import describe_setup, lost_words, to_be_continued
 
 
 def train(config: TrainConfig) -> Path:
-    """Trains as configured and returns the run folder; see ``tracking.py`` for what it holds then.
+    """Trains as configured and returns the run folder; see ``runs/folder.py`` for what it holds then.
 
     Raises Interrupted after writing a checkpoint when the process gets SIGINT or SIGTERM.
     """

@@ -35,8 +35,8 @@ from fedflair.training.checkpoint import load_state  # noqa: E402
 from fedflair.training.client_group import ClientWork  # noqa: E402
 from fedflair.training.train import train  # noqa: E402
 from tests.processes import descendants, executable, forget_ended_processes, listening_addresses, titled  # noqa: E402
+from tests.small_runs import command, small_config, timeless_rows  # noqa: E402
 from tests.training.test_client_group import BROKEN_CLIENT, write_broken_store  # noqa: E402
-from tests.training.test_train import command, small_config, timeless_rows  # noqa: E402
 
 # 127.0.0.1 in hexadecimal, as IPv4, and mapped into IPv6.
 ON_LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F"}

@@ -25,7 +25,7 @@ from fedflair.runs.folder import RunFolder  # noqa: E402
 from fedflair.training.checkpoint import load_state  # noqa: E402
 from fedflair.training.train import train  # noqa: E402
 from tests.processes import forget_ended_processes  # noqa: E402
-from tests.training.test_train import small_config, timeless_rows  # noqa: E402
+from tests.small_runs import small_config, timeless_rows  # noqa: E402
 
 # The head has the driver and no place for workers: a worker runs on the second node or not at all.
 NODE: dict[str, Any] = {"object_store_memory": 80_000_000, "include_dashboard": False, "node_ip_address": "127.0.0.1"}

@@ -25,7 +25,7 @@ from fedflair.runs.folder import RunFolder
 from fedflair.training.checkpoint import load_state
 from fedflair.training.train import train
 from tests.processes import descendants, titled
-from tests.training.test_train import command, small_config, timeless_rows
+from tests.small_runs import command, small_config, timeless_rows
 
 HEAD, NODE = "10.213.7.1", "10.213.7.2"
 ADDRESS = f"{HEAD}:6379"

@@ -14,7 +14,7 @@ from fedflair.federated.algorithms.adafedprox import make
 from fedflair.federated.server import ServerState
 from fedflair.runs.folder import RunFolder, read_rows
 from fedflair.training.train import train
-from tests.training.test_train import small_config
+from tests.small_runs import small_config
 
 
 def mus(losses: list[float], **options: Any) -> list[float]:

@@ -21,7 +21,7 @@ from fedflair.runs.folder import RunFolder, read_rows, read_summary
 from fedflair.sampling import stream
 from fedflair.training.train import run_round, train
 from tests.federated.algorithms.conftest import SIDE, named_parameters, network
-from tests.training.test_train import small_config
+from tests.small_runs import small_config
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])

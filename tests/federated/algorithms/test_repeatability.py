@@ -22,7 +22,7 @@ from fedflair.federated.server import ServerState
 from fedflair.runs.folder import RunFolder, read_rows
 from fedflair.training.checkpoint import load_state
 from fedflair.training.train import train
-from tests.training.test_train import command, small_config, timeless_rows
+from tests.small_runs import command, small_config, timeless_rows
 
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "fedprox": {"algorithm_name": "fedprox"},

@@ -20,7 +20,7 @@ from fedflair.backends.ray.cluster import connected
 from fedflair.runs.folder import RunFolder
 from fedflair.training.checkpoint import load_state
 from fedflair.training.train import train
-from tests.training.test_train import small_config
+from tests.small_runs import small_config
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "scaffold": {"algorithm_name": "scaffold", "scaffold_option": 1, "scaffold_dtype": "bfloat16"},

@@ -17,8 +17,8 @@ import torch
 from fedflair.privacy.ledger import record as ledger
 from fedflair.privacy.ledger.verification import verify
 from fedflair.privacy.mechanisms import CohortStats, Mechanism, PrivacyOptions, make_mechanism
+from fedflair.runs.tensors import load_tensors, save_tensors
 from fedflair.sampling import SamplerDescription, stream
-from fedflair.training.checkpoint import load_tensors, save_tensors
 
 NOISE_SEED = 7 << 99
 

@@ -15,8 +15,8 @@ from fedflair.errors import DataError, PrivacyError
 from fedflair.privacy.ledger import record as ledger
 from fedflair.privacy.ledger.verification import verify, verify_command
 from fedflair.privacy.mechanisms import CohortStats, Mechanism, PrivacyOptions, make_mechanism
+from fedflair.runs.tensors import save_tensors
 from fedflair.sampling import SamplerDescription
-from fedflair.training.checkpoint import save_tensors
 
 SEED = 3 << 100
 ROUNDS = 6

@@ -13,8 +13,8 @@ from fedflair.privacy.accounting.deployment import make_deployment
 from fedflair.privacy.mechanisms import CohortStats, Mechanism, PrivacyOptions, make_mechanism
 from fedflair.privacy.mechanisms.banded_matrix_factorization import choose_bands, predicted_error
 from fedflair.privacy.mechanisms.noise import standard_normal
+from fedflair.runs.tensors import load_tensors, save_tensors
 from fedflair.sampling import SamplerDescription
-from fedflair.training.checkpoint import load_tensors, save_tensors
 
 SAMPLER = SamplerDescription("poisson", 20, 1000)
 COHORT = CohortStats(20, 0, 0)

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fedflair.runs.folder import create_run, read_rows, tracker
-from tests.training.test_train import command, small_config
+from fedflair.runs.folder import create_run, read_rows
+from fedflair.runs.tracker import tracker
+from tests.small_runs import command, small_config
 
 BLOCK, HEADER = 32768, 7
 

@@ -1,0 +1,1 @@
+"""The run folder on disk: what it is written with, and read by."""
