@@ -23,14 +23,16 @@ from pathlib import Path
 
 import numpy as np
 
-from fedflair.backends.threads import Backend, choose_backend, thread_backend
+from fedflair.backends.choice import choose_backend
+from fedflair.backends.contract import Backend
+from fedflair.backends.threads import thread_backend
 from fedflair.config.train_config import TrainConfig
 from fedflair.data.synthetic.synthesize import synthesize
 from fedflair.federated.aggregate import cohort_groups
 from fedflair.federated.server import Broadcast, ServerState
-from fedflair.federated.setup import Setup, initial_state, make_setup
+from fedflair.federated.setup import TrainingSetup, initial_state, make_setup
 from fedflair.training.client_group import ClientWork, train_group
-from fedflair.training.train import run_round
+from fedflair.training.round import run_round
 from processes import descendants, processor_seconds
 
 LIMIT = 0.05
@@ -74,7 +76,7 @@ def main() -> None:
         fixed, per_image = client_time(setup, state)
         print(f"{arguments.model_type} at {arguments.image_size} px, {state.parameters.numel():,} parameters")
         print(f"a client          {fixed:.3f} s + {per_image:.4f} s an image (2 epochs, one core)", flush=True)
-        with thread_backend(setup) as threads, choose_backend(setup) as workers:
+        with thread_backend(setup.worker) as threads, choose_backend(setup) as workers:
             warm_up(setup, state, [threads, workers])
             in_threads, in_workers = in_turn(setup, state, [threads, workers], arguments.repeats)
         with choose_backend(make_setup(replace(config, workers=1), noise_seed=0)) as worker:
@@ -103,18 +105,20 @@ def main() -> None:
     print(f"                  efficiency {rates[1] / rates[0] / 2:.0%}")
 
 
-def groups_of(setup: Setup, round_: int) -> list[list[str]]:
+def groups_of(setup: TrainingSetup, round_: int) -> list[list[str]]:
     most = setup.config.max_num_user_images
-    return cohort_groups(setup.sampler.sample(round_), lambda client: min(setup.dataset.num_images(client), most))
+    return cohort_groups(
+        setup.sampler.sample(round_), lambda client: min(setup.worker.clients.num_images(client), most)
+    )
 
 
-def num_images(setup: Setup, round_: int) -> int:
+def num_images(setup: TrainingSetup, round_: int) -> int:
     """Images that the clients of a round train on."""
     most = setup.config.max_num_user_images
-    return sum(min(setup.dataset.num_images(client), most) for client in setup.sampler.sample(round_))
+    return sum(min(setup.worker.clients.num_images(client), most) for client in setup.sampler.sample(round_))
 
 
-def in_turn(setup: Setup, state: ServerState, backends: list[Backend], repeats: int) -> list[list[Cost]]:
+def in_turn(setup: TrainingSetup, state: ServerState, backends: list[Backend], repeats: int) -> list[list[Cost]]:
     """Costs of rounds 1 to ``repeats`` from ``state``, for each backend; each round on all of them in turn."""
     costs: list[list[Cost]] = [[] for _ in backends]
     for round_ in range(1, repeats + 1):
@@ -126,7 +130,7 @@ def in_turn(setup: Setup, state: ServerState, backends: list[Backend], repeats: 
     return costs
 
 
-def warm_up(setup: Setup, state: ServerState, backends: list[Backend]) -> None:
+def warm_up(setup: TrainingSetup, state: ServerState, backends: list[Backend]) -> None:
     """A small round on each, after which all its workers have joined and have their memory."""
     cohort = setup.sampler.sample(0)[:16]
     for backend in backends:
@@ -139,16 +143,16 @@ def all_processor_seconds() -> float:
     return sum(processor_seconds(pid) for pid in [os.getpid(), *descendants(os.getpid())])
 
 
-def client_time(setup: Setup, state: ServerState) -> tuple[float, float]:
+def client_time(setup: TrainingSetup, state: ServerState) -> tuple[float, float]:
     """Seconds of a client and of one of its images, fitted to clients of 1 to 8 images, alone on one core."""
     sizes, times = [], []
-    dataset = setup.dataset
+    dataset = setup.worker.clients
     chosen = {dataset.num_images(client): client for client in dataset.client_ids if dataset.num_images(client) <= 8}
     alone = make_setup(replace(setup.config, workers=0, num_threads=1), noise_seed=0)
     server = Broadcast(
         0, state.parameters, state.algorithm_state, setup.mechanism.clipping_bound(state.mechanism_state)
     )
-    with thread_backend(alone) as backend:
+    with thread_backend(alone.worker) as backend:
         for repeat in range(6):
             for size, client in sorted(chosen.items()):
                 started = time.perf_counter()

@@ -18,7 +18,7 @@ from fedflair.federated.algorithms import ALGORITHMS
 from fedflair.federated.server import ServerState
 from fedflair.federated.setup import initial_state, make_setup
 from fedflair.runs.folder import RunFolder, read_rows, read_summary
-from fedflair.training.train import run_round
+from fedflair.training.round import run_round
 from tests.small_runs import small_config
 
 PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
@@ -50,10 +50,10 @@ def test_it_is_fednova(tiny_store: Path) -> None:
     options = {"central_optimizer": "sgd", "learning_rate": 1.0, "central_lr_schedule": "constant"}
     config = small_config(tiny_store, model="small_cnn", local_batch_size=4, weighting="num_examples", **options)
     setup = make_setup(config, noise_seed=0)
-    object.__setattr__(setup, "algorithm", names["make"](config, 6))
+    object.__setattr__(setup.worker, "algorithm", names["make"](config, 6))
     state = initial_state(setup)
-    cohort = [setup.dataset.client_ids[0], setup.dataset.client_ids[4]]
-    with thread_backend(setup) as backend:
+    cohort = [setup.worker.clients.client_ids[0], setup.worker.clients.client_ids[4]]
+    with thread_backend(setup.worker) as backend:
         after, total = run_round(state, cohort, setup=setup, backend=backend)
         alone = [run_round(state, [client], setup=setup, backend=backend)[0] for client in cohort]
     assert float(total.extra["weighted_steps"]) == 1 * 2 + 9 * 6

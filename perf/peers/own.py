@@ -8,7 +8,7 @@ from fedflair.backends.threads import thread_backend
 from fedflair.config.train_config import TrainConfig
 from fedflair.engine.allocator import keep_freed_memory
 from fedflair.federated.setup import initial_state, make_setup
-from fedflair.training.train import run_round
+from fedflair.training.round import run_round
 from peers.phases import Phases
 from peers.task import Receive, Reply, Task
 
@@ -35,7 +35,7 @@ def serve(task: Task, receive: Receive, reply: Reply) -> None:
     setup = make_setup(config, noise_seed=0)
     # Past the warm-up, in whose first round the server does not move.
     state = replace(initial_state(setup), round=1000)
-    with thread_backend(setup) as backend:
+    with thread_backend(setup.worker) as backend:
         while users := receive():
             state, _ = run_round(state, users, setup=setup, backend=backend)
             reply({"phases": phases.take()} if phases else {})

@@ -26,7 +26,7 @@ def serve(task: Task, receive: Receive, reply: Reply) -> None:
     )
     setup = make_setup(config, noise_seed=0)
     parameters = initial_state(setup).parameters
-    with thread_backend(setup) as backend:
+    with thread_backend(setup.worker) as backend:
         while receive():
-            score_partition(parameters, "val", setup=setup, backend=backend).metrics()
+            score_partition(parameters, "val", setup=setup.worker, backend=backend).metrics()
             reply({"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024})

@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from fedflair.backends.threads import Worker, thread_backend
+from fedflair.backends.contract import Worker
+from fedflair.backends.threads import thread_backend
 from fedflair.engine import batch_gradient as module_under_test
 from fedflair.engine.batch_gradient import batch_gradient, num_parts
 from fedflair.engine.flat_model import FlatModel, Precision, flatten
 from fedflair.federated.setup import initial_state, make_setup
 from fedflair.models import MODELS
-from fedflair.training.train import run_round
+from fedflair.training.round import run_round
 from tests.conftest import write_tiny_store
 from tests.small_runs import small_config
 
@@ -67,8 +68,10 @@ def test_idle_workers_take_parts_and_change_no_bit(tmp_path: Path, monkeypatch: 
         setup = make_setup(
             small_config(store, model="small_cnn", local_batch_size=32, num_threads=num_threads), noise_seed=0
         )
-        with thread_backend(setup) as backend:
-            state, _ = run_round(initial_state(setup), list(setup.dataset.client_ids), setup=setup, backend=backend)
+        with thread_backend(setup.worker) as backend:
+            state, _ = run_round(
+                initial_state(setup), list(setup.worker.clients.client_ids), setup=setup, backend=backend
+            )
         assert bool(threads) == bool(helpers) and all(name.startswith("part") for name in threads)
         finals.append(state.parameters)
     assert torch.equal(finals[0], finals[1])
@@ -76,7 +79,7 @@ def test_idle_workers_take_parts_and_change_no_bit(tmp_path: Path, monkeypatch: 
 
 def test_an_error_in_a_lent_part_is_raised_and_the_worker_comes_back(tiny_store: Path) -> None:
     setup = make_setup(small_config(tiny_store, model="small_cnn", num_threads=2), noise_seed=0)
-    with thread_backend(setup) as backend:
+    with thread_backend(setup.worker) as backend:
         for _ in range(3):
             with pytest.raises(ValueError, match="size"):
                 list(backend.map_unordered(_wrong_targets, None, [0]))

@@ -14,13 +14,13 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from fedflair.backends.threads import Backend, Task, Worker
+from fedflair.backends.contract import Backend, Task, Worker
 from fedflair.config.train_config import TrainConfig
 from fedflair.data.clients.federated import ClientData
 from fedflair.data.images.on_device import cropped, decode_to, random_crops
+from fedflair.engine.device_step import DeviceExamples, bucket, empty_inputs, step_function
 from fedflair.engine.flat_model import FlatModel, Precision, flatten
 from fedflair.engine.gpu.device_form import device_form
-from fedflair.engine.device_step import DeviceExamples, bucket, empty_inputs, step_function
 from fedflair.evaluation.partition import score_images
 from fedflair.federated.client import LocalTraining, sgd_step, train_locally
 from fedflair.federated.full_gradient import full_gradient
@@ -28,7 +28,7 @@ from fedflair.federated.setup import initial_state, make_setup
 from fedflair.models import multi_label_cnn, small_cnn
 from fedflair.models.normalization import FrozenBatchNorm2d, replace_modules
 from fedflair.sampling import stream
-from fedflair.training.train import run_round
+from fedflair.training.round import run_round
 from tests.conftest import jpeg
 
 CPU = torch.device("cpu")
@@ -193,7 +193,9 @@ def test_the_whole_gradient_follows_the_hosts() -> None:
 def backend_of(workers: list[Worker]) -> Backend:
     """Hands out items in turn, as ``thread_backend`` does without its threads."""
 
-    def map_unordered(task: Task, shared: Any, items: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+    def map_unordered(
+        task: Task, shared: Any, items: Iterable[Any], *, summed: bool = False
+    ) -> Iterator[tuple[int, Any]]:
         for position, item in enumerate(items):
             yield position, task(workers[position % len(workers)], shared, item)
 
@@ -220,11 +222,11 @@ def test_whole_rounds_follow_the_hosts_for_any_number_of_workers(tiny_store: Pat
     start = initial_state(setup)
     ends = []
     for models in (
-        [host_model(copy.deepcopy(setup.module))],
-        [device_model(copy.deepcopy(setup.module))],
-        [device_model(copy.deepcopy(setup.module)) for _ in range(3)],
+        [host_model(copy.deepcopy(setup.worker.module))],
+        [device_model(copy.deepcopy(setup.worker.module))],
+        [device_model(copy.deepcopy(setup.worker.module)) for _ in range(3)],
     ):
-        backend, state = backend_of([Worker(setup, model) for model in models]), start
+        backend, state = backend_of([Worker(setup.worker, model) for model in models]), start
         for _ in range(2):
             state, _ = run_round(state, setup.sampler.sample(state.round), setup=setup, backend=backend)
         ends.append(state.parameters - start.parameters)
@@ -237,11 +239,11 @@ def test_evaluation_follows_the_hosts(tiny_store: Path) -> None:
         data_path=tiny_store, model="small_cnn", pretrained=False, image_size=32, cohort_size=1, device="cpu"
     )
     setup = make_setup(config, noise_seed=0)
-    encoded = [setup.store.partitions["val"].encoded(k) for k in range(9)]
+    encoded = [setup.worker.store.partitions["val"].encoded(k) for k in range(9)]
     parameters = initial_state(setup).parameters
     logits = [
-        score_images(Worker(setup, model), parameters, encoded)
-        for model in (host_model(copy.deepcopy(setup.module)), device_model(copy.deepcopy(setup.module)))
+        score_images(Worker(setup.worker, model), parameters, encoded)
+        for model in (host_model(copy.deepcopy(setup.worker.module)), device_model(copy.deepcopy(setup.worker.module)))
     ]
     assert np.abs(logits[0] - logits[1]).max() < 0.01 * np.abs(logits[0]).max()
 

@@ -21,12 +21,12 @@ def test_scores_of_a_partition_are_the_models_outputs(tiny_store: Path) -> None:
     for num_threads in (1, 3):
         options = {"num_threads": num_threads, "central_eval_batch_size": 4}
         setup = make_setup(small_config(tiny_store, **options), 0)
-        with thread_backend(setup) as backend:
-            found.append(score_partition(parameters, "val", setup=setup, backend=backend))
-    partition = setup.store.partitions["val"]
+        with thread_backend(setup.worker) as backend:
+            found.append(score_partition(parameters, "val", setup=setup.worker, backend=backend))
+    partition = setup.worker.store.partitions["val"]
     with torch.inference_mode():
         inputs = eval_inputs(decode([partition.encoded(i) for i in range(9)]), 32)
-        expected = setup.module.eval()(inputs).numpy()
+        expected = setup.worker.module.eval()(inputs).numpy()
     np.testing.assert_allclose(found[0].logits, expected, atol=1e-5)
     np.testing.assert_array_equal(found[0].logits, found[1].logits)
     assert found[0].targets.num_examples == 9

@@ -13,14 +13,15 @@ from fedflair.data.store.packed import open_store
 from fedflair.evaluation.partition import score_partition
 from fedflair.evaluation.users import federated_evaluation, user_groups
 from fedflair.federated.aggregate import UpdateSum
-from fedflair.federated.setup import Setup, initial_state, make_setup
+from fedflair.federated.setup import TrainingSetup, initial_state, make_setup
 from fedflair.metrics.per_user import USER_METRICS, user_metrics
 from fedflair.runs.folder import RunFolder, read_rows
-from fedflair.training.train import run_round, train
+from fedflair.training.round import run_round
+from fedflair.training.train import train
 from tests.small_runs import small_config
 
 
-def small_setup(store: Path, **options: Any) -> Setup:
+def small_setup(store: Path, **options: Any) -> TrainingSetup:
     return make_setup(small_config(store, model="small_cnn", **options), 0)
 
 
@@ -34,11 +35,11 @@ def test_groups_keep_the_order_and_close_when_full(tiny_store: Path) -> None:
 def test_a_cohort_of_everybody_against_the_whole_partition(tiny_store: Path) -> None:
     setup = small_setup(tiny_store, val_cohort_size=100, central_eval_batch_size=4)
     parameters = initial_state(setup).parameters
-    with thread_backend(setup) as backend:
-        got = federated_evaluation(parameters, "val", 3, setup=setup, backend=backend)
-        scores = score_partition(parameters, "val", setup=setup, backend=backend)
+    with thread_backend(setup.worker) as backend:
+        got = federated_evaluation(parameters, "val", 3, setup=setup.worker, backend=backend)
+        scores = score_partition(parameters, "val", setup=setup.worker, backend=backend)
     # Users of 3 and 6 images.
-    labels = setup.labels.targets(setup.store.partitions["val"], range(9))
+    labels = setup.worker.labels.targets(setup.worker.store.partitions["val"], range(9))
     users = [user_metrics(scores.logits[part], labels[part]) for part in (slice(0, 3), slice(3, 9))]
     whole = scores.metrics()
     for name in USER_METRICS:
@@ -53,9 +54,10 @@ def test_a_cohort_of_everybody_against_the_whole_partition(tiny_store: Path) -> 
 def test_each_round_draws_its_own_cohort(tiny_store: Path) -> None:
     setup = small_setup(tiny_store, val_cohort_size=1)
     parameters = initial_state(setup).parameters
-    with thread_backend(setup) as backend:
+    with thread_backend(setup.worker) as backend:
         rounds = [
-            federated_evaluation(parameters, "val", round_, setup=setup, backend=backend) for round_ in (*range(8), 0)
+            federated_evaluation(parameters, "val", round_, setup=setup.worker, backend=backend)
+            for round_ in (*range(8), 0)
         ]
     assert {row["num_images"] for row in rounds} == {3, 6}
     assert rounds[0] == rounds[-1]
@@ -63,14 +65,14 @@ def test_each_round_draws_its_own_cohort(tiny_store: Path) -> None:
 
 def test_local_evaluation_scores_each_client_before_and_after(tiny_store: Path) -> None:
     setup = small_setup(tiny_store, local_evaluation=True, local_learning_rate=0.01)
-    state, client_id = initial_state(setup), setup.dataset.client_ids[3]
-    with thread_backend(setup) as backend:
+    state, client_id = initial_state(setup), setup.worker.clients.client_ids[3]
+    with thread_backend(setup.worker) as backend:
         _, cohort_sum = run_round(state, [client_id], setup=setup, backend=backend)
         assert cohort_sum.delta is not None
         moved = [state.parameters, state.parameters + cohort_sum.delta]
-        scores = [score_partition(parameters, "train", setup=setup, backend=backend) for parameters in moved]
-    own = setup.dataset.images_of(3)
-    labels = setup.labels.targets(setup.dataset.partition, own)
+        scores = [score_partition(parameters, "train", setup=setup.worker, backend=backend) for parameters in moved]
+    own = setup.worker.clients.images_of(3)
+    labels = setup.worker.labels.targets(setup.worker.clients.partition, own)
     for averages, partition in zip((cohort_sum.metrics.before, cohort_sum.metrics.after), scores):
         expected = user_metrics(partition.logits[own], labels)
         assert averages.means() == pytest.approx(expected, abs=1e-5)
@@ -81,8 +83,8 @@ def test_local_evaluation_scores_each_client_before_and_after(tiny_store: Path) 
 def test_local_evaluation_does_not_depend_on_threads_and_changes_no_update(tiny_store: Path) -> None:
     def cohort_sum(**options: Any) -> UpdateSum:
         setup = small_setup(tiny_store, **options)
-        with thread_backend(setup) as backend:
-            return run_round(initial_state(setup), setup.dataset.client_ids, setup=setup, backend=backend)[1]
+        with thread_backend(setup.worker) as backend:
+            return run_round(initial_state(setup), setup.worker.clients.client_ids, setup=setup, backend=backend)[1]
 
     one, two = (cohort_sum(local_evaluation=True, num_threads=n) for n in (1, 2))
     without = cohort_sum()

@@ -85,7 +85,7 @@ def test_the_bound_of_privacy_holds_for_what_is_summed(tiny_store: Path, name: s
         delta = torch.randn(5000, generator=torch.Generator().manual_seed(seed)) * 0.1 / 5000**0.5
         whole = delta.clone()
         update = ClientUpdate(delta, 1.0, 1, LocalMetrics())
-        bound_update(setup, update, Broadcast(seed, delta, {}, 0.1), "client")
+        bound_update(setup.worker, update, Broadcast(seed, delta, {}, 0.1), "client")
         assert not torch.equal(update.delta, whole)
         assert float(update.delta.double().norm()) <= 0.1 * (1 + 1e-6)
 
@@ -95,7 +95,7 @@ def test_rounds_and_clients_are_rounded_apart(tiny_store: Path) -> None:
     rounded = []
     for round_, client in ((0, "a"), (0, "a"), (1, "a"), (0, "b")):
         update = ClientUpdate(torch.linspace(-1, 1, 500), 1.0, 1, LocalMetrics())
-        bound_update(setup, update, Broadcast(round_, update.delta, {}, np.inf), client)
+        bound_update(setup.worker, update, Broadcast(round_, update.delta, {}, np.inf), client)
         rounded.append(update.delta)
     assert torch.equal(rounded[0], rounded[1])
     assert not torch.equal(rounded[0], rounded[2])

@@ -23,10 +23,10 @@ def of_everybody(store: Path, round_: int = 0, vectors: int = 1, **options: Any)
     """What becomes of all six clients (1, 2, 3, 5, 9, 4 images) with a model of 1,000 parameters."""
     setup = make_setup(small_config(store, model="small_cnn", **options), noise_seed=0)
     return participate(
-        list(setup.dataset.client_ids),
+        list(setup.worker.clients.client_ids),
         round_,
         config=setup.config,
-        dataset=setup.dataset,
+        clients=setup.worker.clients,
         num_parameters=1000,
         vectors_up=vectors,
         vectors_down=vectors,
@@ -77,13 +77,13 @@ def test_speeds_are_log_normal() -> None:
 
 def test_dropouts_have_their_rate_and_depend_on_round_and_client(tiny_store: Path) -> None:
     setup = make_setup(small_config(tiny_store, model="small_cnn", dropout_rate=0.3), noise_seed=0)
-    everybody = list(setup.dataset.client_ids)
+    everybody = list(setup.worker.clients.client_ids)
     rounds = [
         participate(
             everybody,
             round_,
             config=setup.config,
-            dataset=setup.dataset,
+            clients=setup.worker.clients,
             num_parameters=1,
             vectors_up=1,
             vectors_down=1,

@@ -85,7 +85,7 @@ def test_a_run_trains_them_and_can_be_evaluated(tiny_store: Path, tmp_path: Path
     folder = RunFolder(train(config))
     end = load_state(folder.last, torch.device("cpu"))[0].parameters
     assert end.shape == start.shape
-    assert end.numel() == sum(p.numel() for p in setup.module.parameters() if p.requires_grad)
+    assert end.numel() == sum(p.numel() for p in setup.worker.module.parameters() if p.requires_grad)
     assert not torch.equal(start, end)
     evaluate(run=folder.path, partition="val")
     assert read_summary(folder)["test"]["macro_ap"] > 0

@@ -12,10 +12,10 @@ import torch
 from fedflair.backends.threads import thread_backend
 from fedflair.config.train_config import TrainConfig
 from fedflair.errors import ConfigError, FedflairError, PrivacyError
-from fedflair.federated.setup import Setup, initial_state, make_setup
+from fedflair.federated.setup import initial_state, make_setup
 from fedflair.privacy.mechanisms import PrivacyOptions
 from fedflair.privacy.path import make_path
-from fedflair.training.train import run_round
+from fedflair.training.round import run_round
 
 CENTRAL = ("gaussian", "gaussian_moments_accountant", "laplace", "norm_clipping_only", "banded_matrix_factorization")
 LOCAL = ("gaussian", "laplace", "norm_clipping_only")
@@ -114,14 +114,18 @@ def test_the_server_sees_nothing_of_a_private_cohort_but_the_noisy_sum(tiny_conf
         setup = make_setup(tiny_config(central_privacy_mechanism=name), noise_seed=5)
         seen: list[Any] = []
 
-        def spy(state: Any, mean: Any, sums: Any, seen: Any = seen, update: Any = setup.algorithm.server_update) -> Any:
+        def spy(
+            state: Any, mean: Any, sums: Any, seen: Any = seen, update: Any = setup.worker.algorithm.server_update
+        ) -> Any:
             seen.append(sums)
             return update(state, mean, sums)
 
-        watched = replace(setup, algorithm=replace(setup.algorithm, server_update=spy))
-        with thread_backend(watched) as backend:
+        watched = replace(
+            setup, worker=replace(setup.worker, algorithm=replace(setup.worker.algorithm, server_update=spy))
+        )
+        with thread_backend(watched.worker) as backend:
             _, cohort_sum = run_round(
-                initial_state(watched), setup.dataset.client_ids[:3], setup=watched, backend=backend
+                initial_state(watched), setup.worker.clients.client_ids[:3], setup=watched, backend=backend
             )
         assert cohort_sum.metrics.num_examples > 0
         assert seen[0].weight == weight
@@ -134,11 +138,14 @@ def test_an_algorithm_that_passes_a_mechanism_by_is_stopped(
     tiny_config: Any, side: str, change: dict[str, Any]
 ) -> None:
     setup = make_setup(tiny_config(**{side: "gaussian"}), noise_seed=5)
-    update = setup.algorithm.client_update
-    greedy = replace(setup.algorithm, client_update=lambda *a: replace(update(*a), **change))
-    greedy_setup: Setup = replace(setup, algorithm=greedy)
-    with thread_backend(greedy_setup) as backend, pytest.raises(PrivacyError, match="algorithm_name: fedavg weighs"):
-        run_round(initial_state(setup), setup.dataset.client_ids[:3], setup=greedy_setup, backend=backend)
+    update = setup.worker.algorithm.client_update
+    greedy = replace(setup.worker.algorithm, client_update=lambda *a: replace(update(*a), **change))
+    greedy_setup = replace(setup, worker=replace(setup.worker, algorithm=greedy))
+    with (
+        thread_backend(greedy_setup.worker) as backend,
+        pytest.raises(PrivacyError, match="algorithm_name: fedavg weighs"),
+    ):
+        run_round(initial_state(setup), setup.worker.clients.client_ids[:3], setup=greedy_setup, backend=backend)
 
 
 def test_an_update_that_the_client_rejects_is_counted_and_stays_in_the_denominator(tiny_config: Any) -> None:
@@ -146,7 +153,7 @@ def test_an_update_that_the_client_rejects_is_counted_and_stays_in_the_denominat
         setup = make_setup(
             tiny_config(central_privacy_mechanism=central, local_privacy_mechanism="gaussian"), noise_seed=5
         )
-        update = setup.algorithm.client_update
+        update = setup.worker.algorithm.client_update
 
         def broken(model: Any, server: Any, client: Any, generator: Any, update: Any = update) -> Any:
             found = update(model, server, client, generator)
@@ -154,10 +161,12 @@ def test_an_update_that_the_client_rejects_is_counted_and_stays_in_the_denominat
                 found.delta[7] = float("nan")
             return found
 
-        broken_setup = replace(setup, algorithm=replace(setup.algorithm, client_update=broken))
-        with thread_backend(broken_setup) as backend:
+        broken_setup = replace(
+            setup, worker=replace(setup.worker, algorithm=replace(setup.worker.algorithm, client_update=broken))
+        )
+        with thread_backend(broken_setup.worker) as backend:
             state, cohort_sum = run_round(
-                initial_state(setup), setup.dataset.client_ids[:3], setup=broken_setup, backend=backend
+                initial_state(setup), setup.worker.clients.client_ids[:3], setup=broken_setup, backend=backend
             )
         cohort = cohort_sum.cohort
         assert (cohort.num_clients, cohort.num_rejected) == (3, 1)

@@ -17,7 +17,6 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import fedflair.training.train as training
 from fedflair.backends.threads import thread_backend
 from fedflair.errors import Interrupted
 from fedflair.federated.setup import initial_state, make_setup
@@ -27,8 +26,10 @@ from fedflair.privacy.mechanisms.clipping import vector_norm
 from fedflair.report.table import report as write_report
 from fedflair.runs.folder import RunFolder, read_rows, read_summary
 from fedflair.runs.tensors import load_tensors
+from fedflair.training import record
 from fedflair.training.checkpoint import load_state
-from fedflair.training.train import run_round, train
+from fedflair.training.round import run_round
+from fedflair.training.train import train
 from tests.privacy.runs import MECHANISMS, run_config
 from tests.small_runs import timeless_rows
 
@@ -119,7 +120,7 @@ def test_banded_cohorts_come_from_groups_in_turn_and_the_state_has_a_noise_a_ban
     cohorts = [setup.sampler.sample(round_) for round_ in range(8)]
     assert [line["realised_cohort"] for line in rounds] == [len(cohort) for cohort in cohorts]
     groups = [set().union(*(setup.sampler.sample(3 * k + group) for k in range(60))) for group in range(3)]
-    assert sorted(set().union(*groups)) == sorted(setup.dataset.client_ids)
+    assert sorted(set().union(*groups)) == sorted(setup.worker.clients.client_ids)
     assert sum(len(group) for group in groups) == 6
 
 
@@ -131,8 +132,8 @@ def test_norm_clipping_only_clips_in_any_order_and_promises_nothing(
     config = run_config(tiny_store, tmp_path / "run", "moments", **options, central_num_iterations=1)
     setup = make_setup(config, noise_seed=1)
     state = initial_state(setup)
-    with thread_backend(setup) as backend:
-        _, total = run_round(state, setup.dataset.client_ids[4:5], setup=setup, backend=backend)
+    with thread_backend(setup.worker) as backend:
+        _, total = run_round(state, setup.worker.clients.client_ids[4:5], setup=setup, backend=backend)
     assert total.delta is not None
     assert vector_norm(total.delta, order) == pytest.approx(0.1, rel=1e-5) if total.cohort.num_clipped else order > 2
     train(config)
@@ -146,23 +147,25 @@ def test_norm_clipping_only_clips_in_any_order_and_promises_nothing(
 
 def test_local_noise_is_of_the_client_and_the_round(tiny_store: Path, tmp_path: Path) -> None:
     setup = make_setup(run_config(tiny_store, tmp_path, "local gaussian", central_optimizer="sgd"), noise_seed=9 << 70)
-    update = setup.algorithm.client_update
+    update = setup.worker.algorithm.client_update
 
     def silent(model: Any, server: Any, client: Any, generator: Any) -> Any:
         return replace(update(model, server, client, generator), delta=torch.zeros_like(server.parameters))
 
-    setup = replace(setup, algorithm=replace(setup.algorithm, client_update=silent))
-    start, clients = initial_state(setup), setup.dataset.client_ids[:2]
+    setup = replace(
+        setup, worker=replace(setup.worker, algorithm=replace(setup.worker.algorithm, client_update=silent))
+    )
+    start, clients = initial_state(setup), setup.worker.clients.client_ids[:2]
     seen = {}
-    with thread_backend(setup) as backend:
+    with thread_backend(setup.worker) as backend:
         for round_ in (0, 1):
             for client in clients:
                 _, total = run_round(replace(start, round=round_), [client], setup=setup, backend=backend)
                 expected = torch.zeros_like(start.parameters)
-                setup.local_mechanism.privatise(expected, round_, client)
+                setup.worker.local_mechanism.privatise(expected, round_, client)
                 assert total.delta is not None
                 assert torch.equal(total.delta, expected)
-                seen[round_, client] = expected / setup.local_mechanism.description["noise_std"]
+                seen[round_, client] = expected / setup.worker.local_mechanism.description["noise_std"]
     correlations = torch.corrcoef(torch.stack(list(seen.values()))) - torch.eye(4)
     assert float(correlations.abs().max()) < 5 / math.sqrt(start.parameters.numel())
 
@@ -228,18 +231,18 @@ def test_a_run_stopped_in_an_evaluation_has_a_ledger_ahead_of_its_checkpoint_and
 ) -> None:
     options: dict[str, Any] = {"noise_from_seed": True, "central_eval_batch_size": 2}
     whole = train(run_config(tiny_store, tmp_path / "whole", "banded", **options))
-    score, count = training._score, 0
+    score, count = record.score_partition, 0
 
-    def score_and_stop(*arguments: Any) -> Any:
+    def score_and_stop(*arguments: Any, **named: Any) -> Any:
         nonlocal count
         count += 1
         if count == 2:
             os.kill(os.getpid(), signal.SIGINT)
-        return score(*arguments)
+        return score(*arguments, **named)
 
     halted = run_config(tiny_store, tmp_path / "halted", "banded", **options)
     with monkeypatch.context() as patch, pytest.raises(Interrupted, match="stopped after round 5; continue with"):
-        patch.setattr(training, "_score", score_and_stop)
+        patch.setattr(record, "score_partition", score_and_stop)
         train(halted)
     last = RunFolder(tmp_path / "halted").last
     assert load_tensors(last)[1]["round"] == 5

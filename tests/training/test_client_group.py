@@ -53,10 +53,10 @@ def test_an_image_that_cannot_be_scored_is_named(tmp_path: Path) -> None:
     first_of_val = sum(USER_SIZES["train"])
     setup = make_setup(small_config(write_broken_store(tmp_path / "store.hdf5", first_of_val), val_cohort_size=2), 0)
     parameters = initial_state(setup).parameters
-    with thread_backend(setup) as backend:
+    with thread_backend(setup.worker) as backend:
         with pytest.raises(
             WorkerError, match=r"^scoring images 0 to 8 of val failed with OSError: Truncated File Read"
         ):
-            score_partition(parameters, "val", setup=setup, backend=backend)
+            score_partition(parameters, "val", setup=setup.worker, backend=backend)
         with pytest.raises(WorkerError, match=r"^scoring users val-0@N00, val-1@N01 of val failed with OSError"):
-            federated_evaluation(parameters, "val", 0, setup=setup, backend=backend)
+            federated_evaluation(parameters, "val", 0, setup=setup.worker, backend=backend)

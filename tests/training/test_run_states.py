@@ -38,7 +38,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(tiny_store: Pat
     setup = make_setup(small_config(tiny_store, **options), noise_seed=0)
     assert describe_states(setup) == ("client states: about 6 of 6 clients, 1.56 MB each in float32, 18.8 MB on disk")
     check_room(setup, tmp_path / "run")
-    object.__setattr__(setup, "dataset", _a_million_million(setup.dataset.client_ids))
+    object.__setattr__(setup.worker, "clients", _a_million_million(setup.worker.clients.client_ids))
     object.__setattr__(setup.config, "central_num_iterations", 10**9)
     with pytest.raises(ConfigError, match=r"scaffold_states: about .* of client states and only .* are free at"):
         check_room(setup, tmp_path / "run")

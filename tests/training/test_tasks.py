@@ -32,8 +32,8 @@ def test_a_run_learns_the_labels_asked_for(
 ) -> None:
     config = small_config(tiny_store, model="small_cnn", central_num_iterations=2, run=tmp_path / "run", **options)
     setup = make_setup(config, noise_seed=0)
-    assert setup.labels.names == names
-    assert setup.module.head.out_features == len(names)
+    assert setup.worker.labels.names == names
+    assert setup.worker.module.head.out_features == len(names)
     folder = RunFolder(train(config))
     assert 0 < read_summary(folder)["test"]["macro_ap"] <= 1
 
@@ -59,21 +59,21 @@ def test_a_run_from_a_file_starts_at_its_weights_with_frozen_statistics(tiny_sto
     options = {"pretrained": True, "pretrained_weights": tmp_path / "squeezenet1_1.pth", "central_num_iterations": 2}
     config = small_config(tiny_store, run=tmp_path / "run", **options)
     setup = make_setup(config, noise_seed=0)
-    assert torch.equal(setup.module.features[0].weight, published.features[0].weight)
+    assert torch.equal(setup.worker.module.features[0].weight, published.features[0].weight)
     assert len(read_rows(RunFolder(train(config)))) == 2
     resnet = models.resnet18()
     resnet.bn1.running_mean.fill_(0.25)
     torch.save(resnet.state_dict(), tmp_path / "resnet18.pth")
     options |= {"model_type": "resnet18", "pretrained_weights": tmp_path / "resnet18.pth", "trainable": "head"}
     setup = make_setup(small_config(tiny_store, **options), noise_seed=0)
-    assert isinstance(setup.module.bn1, FrozenBatchNorm2d)
-    assert float(setup.module.bn1.running_mean[0]) == 0.25
+    assert isinstance(setup.worker.module.bn1, FrozenBatchNorm2d)
+    assert float(setup.worker.module.bn1.running_mean[0]) == 0.25
     # 512 weights and a bias for each of the four labels.
     assert initial_state(setup).parameters.numel() == 4 * 513
 
 
 def test_small_users_can_be_left_out(tiny_store: Path) -> None:
     setup = make_setup(small_config(tiny_store, minimum_num_datapoints_per_user=4), noise_seed=0)
-    assert sorted(setup.dataset.num_images(name) for name in setup.dataset.client_ids) == [4, 5, 9]
+    assert sorted(setup.worker.clients.num_images(name) for name in setup.worker.clients.client_ids) == [4, 5, 9]
     with pytest.raises(ConfigError, match="minimum_num_datapoints_per_user: artificial users"):
         small_config(tiny_store, minimum_num_datapoints_per_user=4, dataset="flair_iid")

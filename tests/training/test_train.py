@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +25,25 @@ from fedflair.engine.flat_model import flatten
 from fedflair.errors import ConfigError, DataError
 from fedflair.federated.algorithms.fedavg import make as make_fedavg
 from fedflair.federated.client import ClientUpdate
-from fedflair.federated.setup import Setup, initial_state, make_setup
+from fedflair.federated.setup import TrainingSetup, initial_state, make_setup
 from fedflair.runs.folder import RunFolder, read_rows, read_summary
 from fedflair.sampling import stream
 from fedflair.training.checkpoint import load_state
-from fedflair.training.train import run_round, train
+from fedflair.training.round import run_round
+from fedflair.training.train import train
 from tests.small_runs import command, small_config, timeless_rows
 
 
-def reference_round(setup: Setup, cohort: list[str], round_: int) -> nn.Module:
+def reference_round(setup: TrainingSetup, cohort: list[str], round_: int) -> nn.Module:
     """The same round in plain PyTorch: a loop, torch.optim.SGD, a mean, torch.optim.AdamW."""
     config = setup.config
-    server = copy.deepcopy(setup.module)
+    server = copy.deepcopy(setup.worker.module)
     deltas = []
     for client_id in cohort:
         generator = stream(config.seed, "client", round_, client_id)
-        client = setup.dataset.load(client_id, config.max_num_user_images, generator)
+        client = setup.worker.clients.load(client_id, config.max_num_user_images, generator)
         generator.integers(2**62)
-        model = copy.deepcopy(setup.module).train()
+        model = copy.deepcopy(setup.worker.module).train()
         optimizer = torch.optim.SGD(model.parameters(), lr=config.local_learning_rate)
         pixels, labels = decode(client.images), torch.from_numpy(client.labels).float()
         for _ in range(config.local_num_epochs):
@@ -67,16 +69,18 @@ def test_a_round_equals_plain_pytorch(tiny_store: Path, model_type: str) -> None
     # Small steps: at a learning rate of 0.01 the two orders of summation in float32 part ways after a few steps.
     options = {"num_threads": 2, "model_type": model_type, "local_batch_size": 4, "local_learning_rate": 1e-4}
     setup = make_setup(small_config(tiny_store, **options), noise_seed=0)
-    for module in setup.module.modules():
+    for module in setup.worker.module.modules():
         if hasattr(module, "p"):
             module.p = 0.0
     cohort = setup.sampler.sample(0)
     expected = reference_round(setup, cohort, 0)
-    with thread_backend(setup) as backend:
+    with thread_backend(setup.worker) as backend:
         state, _ = run_round(initial_state(setup), cohort, setup=setup, backend=backend)
-    model = flatten(copy.deepcopy(setup.module), setup.device)
+    model = flatten(copy.deepcopy(setup.worker.module), setup.worker.device)
     model.parameters.copy_(state.parameters)
-    moved = max(float((a - b).detach().abs().max()) for a, b in zip(expected.parameters(), setup.module.parameters()))
+    moved = max(
+        float((a - b).detach().abs().max()) for a, b in zip(expected.parameters(), setup.worker.module.parameters())
+    )
     assert moved > 1e-4
     for (name, ours), theirs in zip(model.module.named_parameters(), expected.parameters()):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
@@ -88,7 +92,7 @@ def test_fedavg_of_two_clients_by_hand(tiny_store: Path) -> None:
         tiny_store, weighting="num_examples", central_optimizer="sgd", learning_rate=0.5, central_lr_end=0.5
     )
     setup = make_setup(config, noise_seed=0)
-    sizes = {setup.dataset.client_ids[0]: 1, setup.dataset.client_ids[2]: 3}
+    sizes = {setup.worker.clients.client_ids[0]: 1, setup.worker.clients.client_ids[2]: 3}
     deltas = {1: [4.0, 0.0], 3: [0.0, 8.0]}
     plain = make_fedavg(config, 6)
 
@@ -99,10 +103,10 @@ def test_fedavg_of_two_clients_by_hand(tiny_store: Path) -> None:
         weight = client_weight(config, client.num_examples)
         return ClientUpdate(torch.tensor(deltas[client.num_examples]), weight, client.num_examples, LocalMetrics())
 
-    two = Setup(**{**vars(setup), "algorithm": plain.__class__(plain.init, client_update, plain.server_update)})
+    two = replace(setup, worker=replace(setup.worker, algorithm=replace(plain, client_update=client_update)))
     state = initial_state(setup)
     state = state.__class__(0, torch.tensor([10.0, 20.0]), {}, {}, state.mechanism_state)
-    with thread_backend(two) as backend:
+    with thread_backend(two.worker) as backend:
         after, total = run_round(state, list(sizes), setup=two, backend=backend)
     assert total.weight == 4.0
     assert after.parameters.tolist() == [10.5, 23.0]
@@ -239,10 +243,10 @@ def test_impossible_settings_are_refused_before_anything_is_written(tiny_store: 
 
 def test_a_large_user_draws_a_fresh_subset_each_round(tiny_store: Path) -> None:
     setup = make_setup(small_config(tiny_store, max_num_user_images=3), noise_seed=0)
-    large = max(setup.dataset.client_ids, key=setup.dataset.num_images)
+    large = max(setup.worker.clients.client_ids, key=setup.worker.clients.num_images)
     subsets = set()
     for round_ in range(6):
-        client = setup.dataset.load(large, 3, stream(0, "client", round_, large))
+        client = setup.worker.clients.load(large, 3, stream(0, "client", round_, large))
         assert client.num_examples == 3
         subsets.add(tuple(int(np.sum(image, dtype=np.int64)) for image in client.images))
     assert len(subsets) > 1

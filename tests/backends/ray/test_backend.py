@@ -20,10 +20,10 @@ import torch
 
 ray = pytest.importorskip("ray")
 
+from fedflair.backends.contract import Backend, Worker  # noqa: E402
 from fedflair.backends.ray.backend import named, ray_backend, worker_plan  # noqa: E402
 from fedflair.backends.ray.cluster import connected, gpu_share  # noqa: E402
 from fedflair.backends.ray.worker import RayWorker, Started, placed  # noqa: E402
-from fedflair.backends.threads import Backend, Worker  # noqa: E402
 from fedflair.cli import main  # noqa: E402
 from fedflair.config.train_config import TrainConfig  # noqa: E402
 from fedflair.errors import ConfigError, Interrupted, WorkerError  # noqa: E402
@@ -322,10 +322,10 @@ def test_a_worker_clips_as_the_driver_does(tiny_store: Path, mechanism: str) -> 
     setup = make_setup(config_of(tiny_store, central_privacy_mechanism=mechanism, central_order=order), noise_seed=1)
     plan = worker_plan(setup, gpus=0.0)
     worker = make_worker_setup(plan.config, plan.clip_order, plan.local_noise_seed, plan.fixed)
-    assert worker.mechanism.name == setup.mechanism.name
+    assert worker.clipping.mechanism == setup.mechanism.name
     update = torch.linspace(-1, 2, 1001)
     ours, theirs = update.clone(), update.clone()
-    assert worker.mechanism.clip(ours, 0.25) == setup.mechanism.clip(theirs, 0.25)
+    assert worker.clipping.clip(ours, 0.25) == setup.mechanism.clip(theirs, 0.25)
     assert torch.equal(ours, theirs)
     assert not torch.equal(ours, update)
 

@@ -17,8 +17,8 @@ ray = pytest.importorskip("ray")
 
 from ray.cluster_utils import Cluster  # noqa: E402
 
+from fedflair.backends.contract import Worker  # noqa: E402
 from fedflair.backends.ray.backend import ray_backend  # noqa: E402
-from fedflair.backends.threads import Worker  # noqa: E402
 from fedflair.errors import ConfigError  # noqa: E402
 from fedflair.federated.setup import make_setup  # noqa: E402
 from fedflair.runs.folder import RunFolder  # noqa: E402

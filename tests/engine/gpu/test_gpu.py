@@ -13,14 +13,14 @@ import torch
 from fedflair.backends.threads import thread_backend
 from fedflair.config.train_config import TrainConfig
 from fedflair.data.clients.federated import ClientData
-from fedflair.engine.flat_model import Precision, flatten
 from fedflair.engine.device_step import DeviceExamples
+from fedflair.engine.flat_model import Precision, flatten
 from fedflair.evaluation.partition import score_partition
 from fedflair.federated.client import LocalTraining, local_batches, train_locally
 from fedflair.federated.setup import initial_state, make_setup
 from fedflair.models import multi_label_cnn
 from fedflair.sampling import stream
-from fedflair.training.train import run_round
+from fedflair.training.round import run_round
 from tests.conftest import jpeg
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
@@ -77,7 +77,7 @@ def test_rounds_follow_the_cpus_whatever_is_in_flight(tiny_store: Path, algorith
             config(tiny_store, algorithm_name=algorithm, device=device, num_threads=num_threads), noise_seed=0
         )
         state = start = initial_state(setup)
-        with thread_backend(setup) as backend:
+        with thread_backend(setup.worker) as backend:
             for _ in range(3):
                 state, _ = run_round(state, setup.sampler.sample(state.round), setup=setup, backend=backend)
         ends.append((state.parameters - start.parameters).cpu())
@@ -91,8 +91,10 @@ def test_scores_follow_the_cpus(tiny_store: Path, precision: Precision) -> None:
     logits = []
     for options in ({"device": "cpu"}, {"device": "cuda", "precision": precision}):
         setup = make_setup(config(tiny_store, central_eval_batch_size=4, **options), noise_seed=0)
-        with thread_backend(setup) as backend:
-            logits.append(score_partition(initial_state(setup).parameters, "val", setup=setup, backend=backend).logits)
+        with thread_backend(setup.worker) as backend:
+            logits.append(
+                score_partition(initial_state(setup).parameters, "val", setup=setup.worker, backend=backend).logits
+            )
     assert np.abs(logits[0] - logits[1]).max() < 0.05 * np.abs(logits[0]).max()
 
 

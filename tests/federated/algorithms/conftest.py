@@ -20,8 +20,8 @@ from fedflair.data.images.crops import decode, eval_inputs
 from fedflair.engine.flat_model import flatten
 from fedflair.federated.client_states import ClientStates, MemoryStorage, open_states
 from fedflair.federated.server import ServerState
-from fedflair.federated.setup import Setup, initial_state, make_setup
-from fedflair.training.train import run_round
+from fedflair.federated.setup import TrainingSetup, initial_state, make_setup
+from fedflair.training.round import run_round
 from tests.conftest import write_tiny_store
 
 SIDE = 16
@@ -48,10 +48,10 @@ def plain_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def problem(plain_store: Path) -> Callable[..., Setup]:
+def problem(plain_store: Path) -> Callable[..., TrainingSetup]:
     """(options) -> the set-up of a run over both clients, whole batches, two local epochs, plain server steps."""
 
-    def make(**options: Any) -> Setup:
+    def make(**options: Any) -> TrainingSetup:
         defaults: dict[str, Any] = {
             "data_path": plain_store,
             "model": "small_cnn",
@@ -68,34 +68,36 @@ def problem(plain_store: Path) -> Callable[..., Setup]:
             "device": "cpu",
         }
         setup = make_setup(TrainConfig(**{**defaults, **options}), noise_seed=0)
-        return replace(setup, module=network())
+        return replace(setup, worker=replace(setup.worker, module=network()))
 
     return make
 
 
-def inputs_and_targets(setup: Setup) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def inputs_and_targets(setup: TrainingSetup) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """What each client trains on: (inputs float32 [n, 3, SIDE, SIDE], targets float32 [n, 4])."""
-    clients = [setup.dataset.load(name, None, np.random.default_rng(0)) for name in setup.dataset.client_ids]
+    clients = [
+        setup.worker.clients.load(name, None, np.random.default_rng(0)) for name in setup.worker.clients.client_ids
+    ]
     return [
         (eval_inputs(decode(client.images), SIDE).contiguous(), torch.from_numpy(client.labels).float())
         for client in clients
     ]
 
 
-def run(setup: Setup, num_rounds: int, states: ClientStates | None = None) -> ServerState:
+def run(setup: TrainingSetup, num_rounds: int, states: ClientStates | None = None) -> ServerState:
     """The state after some rounds over both clients."""
     state = initial_state(setup)
     if states is None:
-        states = open_states(MemoryStorage(Path("unused")), setup.dataset.client_ids, 0, None)
-    with thread_backend(setup) as backend:
+        states = open_states(MemoryStorage(Path("unused")), setup.worker.clients.client_ids, 0, None)
+    with thread_backend(setup.worker) as backend:
         for _ in range(num_rounds):
-            cohort = list(setup.dataset.client_ids)
+            cohort = list(setup.worker.clients.client_ids)
             state, _ = run_round(state, cohort, setup=setup, backend=backend, states=states)
     return state
 
 
-def named_parameters(setup: Setup, state: ServerState) -> dict[str, torch.Tensor]:
+def named_parameters(setup: TrainingSetup, state: ServerState) -> dict[str, torch.Tensor]:
     """The state's parameters by name, in the module's own layout."""
-    model = flatten(network(), setup.device)
+    model = flatten(network(), setup.worker.device)
     model.parameters.copy_(state.parameters)
     return {name: parameter.detach().clone() for name, parameter in model.module.named_parameters()}

@@ -16,24 +16,25 @@ from fedflair.backends.threads import thread_backend
 from fedflair.config.train_config import TrainConfig
 from fedflair.data.images.crops import decode, eval_inputs
 from fedflair.errors import ConfigError
-from fedflair.federated.setup import Setup, initial_state, make_setup
+from fedflair.federated.setup import TrainingSetup, initial_state, make_setup
 from fedflair.runs.folder import RunFolder, read_rows, read_summary
 from fedflair.sampling import stream
-from fedflair.training.train import run_round, train
+from fedflair.training.round import run_round
+from fedflair.training.train import train
 from tests.federated.algorithms.conftest import SIDE, named_parameters, network
 from tests.small_runs import small_config
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_steps_equal_a_plain_loop(problem: Callable[..., Setup], optimizer: str) -> None:
+def test_steps_equal_a_plain_loop(problem: Callable[..., TrainingSetup], optimizer: str) -> None:
     """Batches of 6 of the 8 images in pieces of 4 and 2: the gradient of each batch's mean loss, by torch.optim."""
     options: dict[str, Any] = {"central_optimizer": optimizer, "learning_rate": 0.1, "central_weight_decay": 0.01}
     if optimizer == "sgd":
         options["central_weight_decay"] = 0.0
     setup = problem(algorithm_name="central", central_batch_size=6, local_batch_size=4, **options)
-    partition = setup.store.partitions["train"]
+    partition = setup.worker.store.partitions["train"]
     pixels = eval_inputs(decode([partition.encoded(i) for i in range(8)]), SIDE).contiguous()
-    targets = torch.from_numpy(setup.labels.targets(partition, range(8))).float()
+    targets = torch.from_numpy(setup.worker.labels.targets(partition, range(8))).float()
     order = np.concatenate([stream(0, "central order", epoch).permutation(8) for epoch in range(3)])
     module = network()
     plain = (
@@ -42,10 +43,10 @@ def test_steps_equal_a_plain_loop(problem: Callable[..., Setup], optimizer: str)
         else torch.optim.SGD(module.parameters(), lr=0.1)
     )
     state = initial_state(setup)
-    with thread_backend(setup) as backend:
+    with thread_backend(setup.worker) as backend:
         for round_ in range(3):
             cohort = setup.sampler.sample(round_)
-            assert [setup.dataset.num_images(piece) for piece in cohort] == [4, 2]
+            assert [setup.worker.clients.num_images(piece) for piece in cohort] == [4, 2]
             state, total = run_round(state, cohort, setup=setup, backend=backend)
             assert total.metrics.num_examples == 6
             batch = torch.from_numpy(order[6 * round_ : 6 * round_ + 6])
@@ -68,7 +69,7 @@ def test_every_epoch_has_every_image_once(tiny_store: Path) -> None:
         image
         for round_ in range(6)
         for piece in setup.sampler.sample(round_)
-        for image in setup.dataset.images_of(setup.dataset.client_ids.index(piece)).tolist()
+        for image in setup.worker.clients.images_of(setup.worker.clients.client_ids.index(piece)).tolist()
     ]
     assert len(drawn) == 48
     assert sorted(drawn[:24]) == sorted(drawn[24:]) == list(range(24))

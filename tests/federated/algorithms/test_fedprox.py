@@ -13,7 +13,7 @@ from fedflair.engine.flat_model import flatten
 from fedflair.federated.algorithms.fedprox import make
 from fedflair.federated.client import LocalTraining, sgd_step
 from fedflair.federated.server import Broadcast
-from fedflair.federated.setup import Setup
+from fedflair.federated.setup import TrainingSetup
 from tests.federated.algorithms.conftest import run
 
 
@@ -34,7 +34,7 @@ def test_the_pull_by_hand() -> None:
     assert abs(float(model.parameters) - (1 - 0.1 * expected)) < 1e-6
 
 
-def test_two_clients_by_plain_autograd(problem: Callable[..., Setup]) -> None:
+def test_two_clients_by_plain_autograd(problem: Callable[..., TrainingSetup]) -> None:
     """The mean of both clients' updates, each from SGD on loss + mu/2 |w - w_server|^2 by autograd."""
     from tests.federated.algorithms.conftest import inputs_and_targets, named_parameters, network
 
@@ -56,14 +56,14 @@ def test_two_clients_by_plain_autograd(problem: Callable[..., Setup]) -> None:
         torch.testing.assert_close(tensor, start + torch.stack(parts).mean(0), rtol=0, atol=1e-6)
 
 
-def test_mu_holds_clients_near_the_server_and_zero_is_fedavg(problem: Callable[..., Setup]) -> None:
+def test_mu_holds_clients_near_the_server_and_zero_is_fedavg(problem: Callable[..., TrainingSetup]) -> None:
     moved = []
     for options in ({"algorithm_name": "fedavg"}, *({"algorithm_name": "fedprox", "mu": mu} for mu in (0.0, 1.0))):
         setup = problem(local_num_epochs=5, **options)
-        client = setup.dataset.load(setup.dataset.client_ids[1], None, np.random.default_rng(0))
-        model = flatten(setup.module, setup.device)
+        client = setup.worker.clients.load(setup.worker.clients.client_ids[1], None, np.random.default_rng(0))
+        model = flatten(setup.worker.module, setup.worker.device)
         server = Broadcast(0, model.parameters.clone(), {}, np.inf)
-        update = setup.algorithm.client_update(model, server, client, np.random.default_rng(0))
+        update = setup.worker.algorithm.client_update(model, server, client, np.random.default_rng(0))
         moved.append(update.delta)
     assert torch.equal(moved[0], moved[1])
     assert float(moved[2].norm()) < 0.8 * float(moved[0].norm())

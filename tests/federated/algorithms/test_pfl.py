@@ -17,7 +17,7 @@ from torch import nn
 from fedflair.config.train_config import TrainConfig
 from fedflair.federated.algorithms.adafedprox import make as make_adafedprox
 from fedflair.federated.server import ServerState
-from fedflair.federated.setup import Setup
+from fedflair.federated.setup import TrainingSetup
 from tests.federated.algorithms.conftest import inputs_and_targets, named_parameters, network, run
 
 pytest.importorskip("pfl", reason="the pfl package is not installed; make setup installs it")
@@ -25,7 +25,7 @@ pytest.importorskip("pfl", reason="the pfl package is not installed; make setup 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 NUM_ROUNDS = 3
-MakeProblem = Callable[..., Setup]
+MakeProblem = Callable[..., TrainingSetup]
 
 
 class Network(nn.Module):
@@ -43,7 +43,7 @@ class Network(nn.Module):
 
 
 def with_pfl(
-    setup: Setup, algorithm: Any, params: Callable[..., Any], optimizer: Callable[..., torch.optim.Optimizer]
+    setup: TrainingSetup, algorithm: Any, params: Callable[..., Any], optimizer: Callable[..., torch.optim.Optimizer]
 ) -> dict[str, torch.Tensor]:
     """The parameters by name after NUM_ROUNDS rounds of pfl over both clients."""
     from pfl.aggregate.simulate import SimulatedBackend
@@ -83,7 +83,7 @@ def with_pfl(
     return {name.removeprefix("inner."): p.detach().clone() for name, p in module.named_parameters()}
 
 
-def assert_equal(setup: Setup, expected: dict[str, torch.Tensor]) -> None:
+def assert_equal(setup: TrainingSetup, expected: dict[str, torch.Tensor]) -> None:
     ours = named_parameters(setup, run(setup, NUM_ROUNDS))
     start = dict(network().named_parameters())
     assert ours.keys() == expected.keys()

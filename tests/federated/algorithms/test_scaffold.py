@@ -13,13 +13,13 @@ from fedflair.config.train_config import TrainConfig
 from fedflair.errors import ConfigError
 from fedflair.federated.algorithms.scaffold import make
 from fedflair.federated.client_states import MemoryStorage, open_states
-from fedflair.federated.setup import Setup
+from fedflair.federated.setup import TrainingSetup
 from tests.federated.algorithms.conftest import inputs_and_targets, named_parameters, network, run
 
 RATE, STEPS = 0.5, 2
 
 
-def paper(setup: Setup, option: int, num_rounds: int) -> dict[str, torch.Tensor]:
+def paper(setup: TrainingSetup, option: int, num_rounds: int) -> dict[str, torch.Tensor]:
     """Algorithm 1 of the paper over both clients, parameter by parameter, in plain PyTorch."""
     server = [p.detach().clone() for p in network().parameters()]
     shared = [torch.zeros_like(p) for p in server]
@@ -53,7 +53,7 @@ def paper(setup: Setup, option: int, num_rounds: int) -> dict[str, torch.Tensor]
 
 
 @pytest.mark.parametrize("option", [1, 2])
-def test_three_rounds_of_two_clients_are_the_papers(problem: Callable[..., Setup], option: int) -> None:
+def test_three_rounds_of_two_clients_are_the_papers(problem: Callable[..., TrainingSetup], option: int) -> None:
     setup = problem(algorithm_name="scaffold", scaffold_option=option)
     ours = named_parameters(setup, run(setup, 3))
     for name, expected in paper(setup, option, 3).items():
@@ -61,11 +61,11 @@ def test_three_rounds_of_two_clients_are_the_papers(problem: Callable[..., Setup
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_servers_control_is_the_mean_of_the_clients(problem: Callable[..., Setup], dtype: str) -> None:
+def test_the_servers_control_is_the_mean_of_the_clients(problem: Callable[..., TrainingSetup], dtype: str) -> None:
     setup = problem(algorithm_name="scaffold", scaffold_dtype=dtype)
-    states = open_states(MemoryStorage(Path("unused")), setup.dataset.client_ids, 0, None)
+    states = open_states(MemoryStorage(Path("unused")), setup.worker.clients.client_ids, 0, None)
     state = run(setup, 3, states)
-    kept = [states.get(3, client_id)["control"] for client_id in setup.dataset.client_ids]
+    kept = [states.get(3, client_id)["control"] for client_id in setup.worker.clients.client_ids]
     assert all(control.dtype == getattr(torch, dtype) for control in kept)
     mean = torch.stack([control.float() for control in kept]).mean(0)
     torch.testing.assert_close(state.algorithm_state["control"], mean, rtol=0, atol=1e-6)
