@@ -81,7 +81,7 @@ def _row(user_id: str, image_id: int, partition: str, field: np.ndarray, generat
 
 
 def run_fedflair(source: Path, output: Path) -> None:
-    from fedflair.data.store.prepare import prepare
+    from fedflair.data.preparation.prepare import prepare
 
     prepare(source=source, output=output)
 
@@ -140,8 +140,6 @@ def measure(name: str, source: Path, output: Path) -> dict[str, float]:
 
 
 def measure_one(name: str, source: Path, output: Path) -> None:
-    import fedflair.data.sources.huggingface
-    import fedflair.data.store.prepare  # noqa: F401
 
     started = time.perf_counter()
     PROCEDURES[name](source, output)

@@ -39,7 +39,7 @@ from PIL import Image
 import fedflair.data
 from fedflair.data.clients.dataset import Dataset
 from fedflair.data.published import NUM_USERS, PARTITION_SIZES
-from fedflair.data.store import packed as packed
+from fedflair.data.store import packed
 from fedflair.data.store.packed import PartitionColumns, StoreMetadata
 from fedflair.data.synthetic.labels import FINE_NAMES, PartitionLabels, make_labels
 from fedflair.data.synthetic.synthesize import synthetic_source

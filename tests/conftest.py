@@ -16,7 +16,7 @@ from hypothesis import settings
 from PIL import Image
 
 from fedflair.backends.ray.cluster import LOOPBACK
-from fedflair.data.store import packed as packed
+from fedflair.data.store import packed
 from fedflair.data.store.packed import PartitionColumns, StoreMetadata
 
 # Read when Ray is imported. A token of our own, so that none is written to the home folder.

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fedflair.data.store import packed as packed
-from fedflair.data.store.convert import write_layout
+from fedflair.data.preparation.layouts import write_layout
+from fedflair.data.store import packed
 from fedflair.data.store.packed import PartitionColumns, Store, StoreMetadata, open_store
 from fedflair.data.synthetic.images import render
 from fedflair.data.synthetic.users import sizes_by_partition

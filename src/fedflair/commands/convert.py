@@ -1,5 +1,27 @@
-"""``fedflair convert``."""
+"""``fedflair convert``: between the packed store and the HDF5 layouts of other tools."""
 
-from fedflair.data.store.convert import convert
+from __future__ import annotations
 
-__all__ = ["convert"]
+from pathlib import Path
+
+from fedflair.commands.prepare import words_of
+from fedflair.commands.progress import track
+from fedflair.data.preparation import convert as conversion
+from fedflair.data.preparation.layouts import Layout
+
+
+def convert(source: Path, output: Path, *, layout: Layout) -> None:
+    """Turn a dataset file into another tool's HDF5 layout, or into the packed store.
+
+    Args:
+        source: A packed store, an HDF5 file of pfl-research or ml-flair, or anything else that prepare reads.
+        output: The file to write; appears under this name only once it is whole.
+        layout: packed (this project's store), pfl (pfl-research), ml-flair, or ml-flair-central (not grouped by user).
+    """
+    summary = conversion.convert(source, output, layout=layout, track=track)
+    if summary is not None:
+        print(words_of(summary))
+    if layout != "packed":
+        size = f"{output.stat().st_size / 1e6:,.1f} MB"
+        print(f"{output}: {size} in the layout {layout}; pixels are kept, JPEG bytes are not")
+        print(f"Next: fedflair convert {output} STORE --layout packed   (leads back)")

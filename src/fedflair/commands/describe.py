@@ -1,5 +1,50 @@
-"""``fedflair describe``."""
+"""``fedflair describe``: the tables of a dataset, in the terminal, as JSON or as a page."""
 
-from fedflair.data.describe.tables import describe
+from __future__ import annotations
 
-__all__ = ["describe"]
+import json as json_format
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from fedflair.data.describe.comparison import PUBLISHED, as_plain
+from fedflair.data.describe.statistics import store_statistics
+from fedflair.data.describe.tables import tables
+from fedflair.data.store.packed import open_store
+from fedflair.errors import ConfigError
+
+
+def describe(store: Path, *, json: bool = False, output: Path | None = None) -> None:
+    """Show a dataset's users, images, labels and their distributions beside FLAIR's published values.
+
+    Args:
+        store: A packed store, as written by prepare or synthesize.
+        json: Print one machine-readable JSON object instead of tables.
+        output: Also write plots and a page with a browsable gallery, index.html, into this folder.
+    """
+    opened = open_store(store)
+    if output is not None and output.exists() and not output.is_dir():
+        raise ConfigError(f"output: {output} is a file; name a folder")
+    by_partition = store_statistics(opened)
+    plain = as_plain(by_partition)
+    console = Console(markup=False, highlight=False)
+    if json:
+        print(json_format.dumps(_finite({"store": str(store), "partitions": plain, "published": PUBLISHED}), indent=2))
+    else:
+        for table in tables(plain):
+            console.print(table)
+    if output is not None:
+        # Here, because it loads matplotlib, which the tables do without.
+        from fedflair.data.describe.page import write_page
+
+        page = write_page(opened, by_partition, output)
+        if not json:
+            console.print(f"Plots and gallery: {page}", soft_wrap=True)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no nan: what has no value becomes null."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and value != value else value

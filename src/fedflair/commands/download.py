@@ -1,5 +1,105 @@
-"""``fedflair download``."""
+"""``fedflair download``: the real dataset, resumable and verified."""
 
-from fedflair.data.download.run import download
+from __future__ import annotations
 
-__all__ = ["download"]
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+
+from fedflair.commands.progress import transfer_bars
+from fedflair.data.download import run
+from fedflair.data.download.plan import Plan, Request, Watcher
+from fedflair.data.download.run import human
+from fedflair.errors import Interrupted
+
+LICENCE = """\
+FLAIR: a federated-learning dataset of labelled photographs (Song et al., NeurIPS 2022).
+Licence: the annotations are CC-BY-NC 4.0; each image has its owner's own licence, named in ATTRIBUTION.txt."""
+
+
+def download(
+    *,
+    output: Path,
+    from_: Literal["huggingface", "apple"] = Request.source,
+    raw: bool = False,
+    only: Literal["labels"] | None = None,
+    num_users: int | None = None,
+    seed: int = Request.seed,
+    unpack: bool = False,
+    endpoint: str | None = None,
+    base_url: str | None = None,
+    revision: str | None = None,
+    num_connections: int = Request.num_connections,
+    yes: bool = False,
+) -> None:
+    """Fetch FLAIR; run the same command again to go on after a stop.
+
+    Args:
+        output: The folder to fetch into; prepare takes it as its --source.
+        from_: huggingface (parquet files, 5.7 GB) or apple (43 archives and two label files).
+        raw: The full-size images (about 1.2 TB) instead of those of 256x256; apple only.
+        only: labels, to leave out the images.
+        num_users: Only so many users, each with all images, every partition keeping its share.
+        seed: Which users num_users takes.
+        unpack: Unpack each archive and remove it; apple only. prepare reads the archives as they are.
+        endpoint: Address of a mirror of the hub.
+        base_url: Address of a mirror of Apple's release.
+        revision: The hub's branch, tag or commit. By default the commit that a first run found on main and recorded.
+        num_connections: Files that come at once.
+        yes: Do not ask whether to go on where a person sits at the terminal.
+    """
+    request = Request(
+        output=output,
+        source=from_,
+        raw=raw,
+        labels_only=only == "labels",
+        num_users=num_users,
+        seed=seed,
+        unpack=unpack,
+        endpoint=endpoint,
+        base_url=base_url,
+        revision=revision,
+        num_connections=num_connections,
+    )
+    console = Console(markup=False, highlight=False, soft_wrap=True)
+    with transfer_bars(console) as bars:
+        watcher = Watcher(
+            tell=console.print,
+            announce=partial(_announce, request=request, console=console),
+            confirm=partial(_confirm, yes=yes, console=console),
+            start=bars.start,
+            bar=bars.add,
+            done=partial(_done, console=console),
+        )
+        run.download(request, watcher)
+    console.print(f"Complete: {output}. Next: fedflair prepare --source {output} --output STORE")
+
+
+def _announce(plan: Plan, *, request: Request, console: Console) -> None:
+    console.print(LICENCE)
+    what = "labels only" if request.labels_only else f"{plan.images} images and labels"
+    users = f" of {request.num_users:,} users" if request.num_users else ""
+    place = ", ".join(f"{name} {value}" for name, value in plan.where.items())
+    size = "unknown size" if plan.size is None else human(plan.size)
+    console.print(f"To fetch: {what}{users}, {size}, from {place}")
+
+
+def _confirm(*, yes: bool, console: Console) -> None:
+    """Raises Interrupted where a person at the terminal does not say yes."""
+    if yes or not sys.stdin.isatty():
+        return
+    try:
+        answer = console.input("Go on? [y/N] ")
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
+        raise Interrupted("download: nothing was fetched")
+
+
+def _done(name: str, size: int, *, console: Console) -> None:
+    """A line where there are no bars."""
+    if not console.is_terminal:
+        console.print(f"{name}: {human(size)}, verified")

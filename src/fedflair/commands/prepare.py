@@ -1,5 +1,64 @@
-"""``fedflair prepare``."""
+"""``fedflair prepare``: a dataset in any of its forms, into one packed store."""
 
-from fedflair.data.store.prepare import prepare
+from __future__ import annotations
 
-__all__ = ["prepare"]
+from pathlib import Path
+
+from fedflair.commands.progress import track
+from fedflair.data.images.jpeg import ImageEncoding
+from fedflair.data.preparation import prepare as preparation
+from fedflair.data.preparation.packing import PrepareSummary
+from fedflair.data.store.packed import is_store
+
+
+def prepare(
+    *,
+    source: Path,
+    output: Path,
+    source_format: str | None = None,
+    skip_bad_images: bool = False,
+    ignore_label_relation: bool = False,
+    image_encoding: ImageEncoding = "png",
+    not_group_data_by_user: bool = False,
+) -> None:
+    """Turn a dataset in any of its forms into one packed store.
+
+    JPEGs of 256x256 RGB are stored byte for byte; any other image, such as a full-size one, is decoded, turned upright,
+    resized whole to 256x256 (Lanczos, the aspect ratio is not kept) and stored as JPEG of quality 95, and counted.
+
+    Args:
+        source: Folder of the hub's parquet files or of Apple's release, or a parquet or HDF5 file.
+        output: The store to write; appears under this name only once it is whole.
+        source_format: huggingface, apple, apple-raw (the full-size images where the small ones lie beside them) or
+            hdf5, where it should not be recognised from the files.
+        skip_bad_images: Leave out images that cannot be decoded, and list them, instead of stopping at the first.
+        ignore_label_relation: Accept labels that contradict the source's label_relationship.txt.
+        image_encoding: How the bare pixels of an HDF5 source are stored: png loses nothing, jpeg is far smaller.
+        not_group_data_by_user: Write ml-flair's central layout (decoded pixels, one group an image), not a store.
+    """
+    summary = preparation.prepare(
+        source=source,
+        output=output,
+        source_format=source_format,
+        skip_bad_images=skip_bad_images,
+        ignore_label_relation=ignore_label_relation,
+        image_encoding=image_encoding,
+        not_group_data_by_user=not_group_data_by_user,
+        track=track,
+    )
+    print(words_of(summary))
+
+
+def words_of(summary: PrepareSummary) -> str:
+    """The summary as lines for people, the next command last."""
+    lines = [f"{summary.output}: {summary.num_bytes / 1e6:,.1f} MB in {summary.seconds:.1f} s from {summary.source}"]
+    for name in summary.users:
+        lines.append(f"  {name:5} {summary.users[name]:>8,} users {summary.images[name]:>9,} images")
+    lines.append(f"  {summary.labels} labels, {summary.fine_grained_labels} fine-grained labels")
+    for reason, count in summary.reencoded.items():
+        lines.append(f"  re-encoded {count:,}: {reason}")
+    for line in summary.skipped:
+        lines.append(f"  skipped {line}")
+    if is_store(summary.output):
+        lines.append(f"Next: fedflair describe {summary.output}")
+    return "\n".join(lines)

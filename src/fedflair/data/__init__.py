@@ -2,49 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedflair.errors import DataError
-
 if TYPE_CHECKING:
     from fedflair.data.clients.dataset import Dataset
-    from fedflair.data.sources.records import Source
-
-_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-
-
-def _huggingface(path: Path) -> Source:
-    from fedflair.data.sources.huggingface import open_huggingface
-
-    return open_huggingface(path)
-
-
-def _apple(path: Path) -> Source:
-    from fedflair.data.sources.apple import open_apple
-
-    return open_apple(path)
-
-
-def _apple_raw(path: Path) -> Source:
-    from fedflair.data.sources.apple import open_apple
-
-    return open_apple(path, raw=True)
-
-
-def _hdf5(path: Path) -> Source:
-    from fedflair.data.sources.hdf5_layouts import open_hdf5
-
-    return open_hdf5(path)
-
-
-SOURCES: dict[str, Callable[[Path], Source]] = {
-    "huggingface": _huggingface,
-    "apple": _apple,
-    "apple-raw": _apple_raw,
-    "hdf5": _hdf5,
-}
 
 
 def open(path: str | Path) -> Dataset:
@@ -52,42 +14,7 @@ def open(path: str | Path) -> Dataset:
 
     Raises DataError where there is no store that can be read.
     """
+    # Here, so that importing a room of data does not load the clients.
     from fedflair.data.clients.dataset import open_dataset
 
     return open_dataset(path)
-
-
-def open_source(path: Path, name: str | None = None) -> Source:
-    """The dataset at ``path``, in the form ``name`` (a key of SOURCES) or in the form that is recognised there.
-
-    Raises DataError where there is nothing, or nothing of a known form.
-    """
-    if name is not None and name not in SOURCES:
-        raise DataError(f"source format {name!r} is unknown; choose one of {', '.join(SOURCES)}")
-    if not path.exists():
-        raise DataError(f"{path}: no such file or folder; 'fedflair download' fetches FLAIR, or correct --source")
-    return SOURCES[name or _recognise(path)](path)
-
-
-def _recognise(path: Path) -> str:
-    if path.is_file():
-        if path.suffix == ".parquet":
-            return "huggingface"
-        try:
-            with path.open("rb") as file:
-                if file.read(len(_HDF5_SIGNATURE)) == _HDF5_SIGNATURE:
-                    return "hdf5"
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-        raise DataError(f"{path}: neither a .parquet file nor an HDF5 file; give a dataset's folder or file")
-    from fedflair.data.sources.apple import find_labels
-    from fedflair.data.sources.huggingface import find_parquet
-
-    if find_labels(path) is not None:
-        return "apple"
-    if find_parquet(path):
-        return "huggingface"
-    raise DataError(
-        f"{path}: no FLAIR dataset in this folder; looked for data/*.parquet and *.parquet (the hub's form), "
-        "labels_and_metadata.json and labels/labels_and_metadata.json (Apple's form); an HDF5 file is given by its name"
-    )

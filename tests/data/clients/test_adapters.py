@@ -15,8 +15,8 @@ import torch
 import fedflair.data
 from fedflair.data.clients.adapters import to_flower, to_hf, to_pfl
 from fedflair.data.clients.dataset import Dataset
+from fedflair.data.preparation.prepare import prepare
 from fedflair.data.store.packed import open_store
-from fedflair.data.store.prepare import prepare
 from fedflair.errors import ConfigError
 from tests.data.releases import contents
 

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fedflair.data.describe import gallery as describe_gallery
+from fedflair.data.describe import gallery
+from fedflair.data.describe.page import write_page
 from fedflair.data.describe.plots import PLOTS, _widening, plain_text
 from fedflair.data.describe.statistics import join, store_statistics
-from fedflair.data.describe.tables import describe
 from fedflair.data.store.packed import open_store
 from fedflair.errors import DataError
 from tests.data.describe.test_statistics import SMALL, Images, write_store
@@ -51,12 +51,16 @@ class Elements(HTMLParser):
         self.texts[self._element] = self.texts.get(self._element, "") + data
 
 
+def page_of(path: Path, output: Path) -> Path:
+    store = open_store(path)
+    return write_page(store, store_statistics(store), output)
+
+
 @pytest.fixture(scope="module")
 def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     content: Images = {"train": {HOSTILE: SMALL["train"]["ann"], "bob": SMALL["train"]["bob"]}, "val": SMALL["val"]}
-    describe(write_store(folder / "<i>s.hdf5", content, HOSTILE_LABELS, jpeg()), json=True, output=folder / "out")
-    return folder / "out" / "index.html"
+    return page_of(write_store(folder / "<i>s.hdf5", content, HOSTILE_LABELS, jpeg()), folder / "out")
 
 
 def test_every_plot_is_written_and_embedded(hostile_page: Path) -> None:
@@ -95,18 +99,18 @@ def test_gallery_is_bounded_and_spread_over_sizes(tmp_path: Path) -> None:
     users = {f"u{i:03}": [([i % 3], [i % 4])] * size for i, size in enumerate(sizes)}
     store = open_store(write_store(tmp_path / "s.hdf5", {"train": users}, jpeg=jpeg()))
     everything = join([store.partitions["train"].columns])
-    data = describe_gallery.gallery(store, everything, store_statistics(store)["all"])
+    data = gallery.gallery(store, everything, store_statistics(store)["all"])
     shown = [user[2] for user in data["users"]]
-    assert len(shown) == describe_gallery.USERS
+    assert len(shown) == gallery.USERS
     assert shown == sorted(shown, reverse=True)
     assert set(shown) == {1, 2, 30, 500}
     assert len({user[0] for user in data["users"]}) == len(shown)
-    assert all(len(user[3]) == min(user[2], describe_gallery.IMAGES_PER_USER) for user in data["users"])
+    assert all(len(user[3]) == min(user[2], gallery.IMAGES_PER_USER) for user in data["users"])
     assert [label[:3] for label in data["labels"][:1]] == [["animal", "coarse", everything_with(users, 0)]]
-    assert all(len(label[3]) == describe_gallery.IMAGES_PER_LABEL for label in data["labels"])
+    assert all(len(label[3]) == gallery.IMAGES_PER_LABEL for label in data["labels"])
     # Twelve images of a label come from twelve users where there are as many.
     owners = {data["images"][position][1] for position in data["labels"][0][3]}
-    assert len(owners) == describe_gallery.IMAGES_PER_LABEL
+    assert len(owners) == gallery.IMAGES_PER_LABEL
     assert len(data["images"]) <= 48 * 12 + 7 * 12
 
 
@@ -117,7 +121,7 @@ def everything_with(users: dict[str, list[tuple[list[int], list[int]]]], label: 
 def test_entries_point_at_their_own_images(tmp_path: Path) -> None:
     store = open_store(write_store(tmp_path / "s.hdf5", SMALL, jpeg=jpeg()))
     everything = join([partition.columns for partition in store.partitions.values()])
-    data = describe_gallery.gallery(store, everything, store_statistics(store)["all"])
+    data = gallery.gallery(store, everything, store_statistics(store)["all"])
     assert sorted(user[:3] for user in data["users"]) == [["ann", "train", 3], ["bob", "train", 1], ["cid", "val", 1]]
     for user_id, partition, _, positions in data["users"]:
         assert {tuple(data["images"][position][1:3]) for position in positions} == {(user_id, partition)}
@@ -127,15 +131,15 @@ def test_entries_point_at_their_own_images(tmp_path: Path) -> None:
 
 
 def test_spread_of_equal_users_is_without_repeats() -> None:
-    chosen = describe_gallery.spread_over_sizes(np.ones(1000, dtype=np.int64), 48)
+    chosen = gallery.spread_over_sizes(np.ones(1000, dtype=np.int64), 48)
     assert len(set(chosen.tolist())) == 48
-    assert describe_gallery.spread_over_sizes(np.array([1, 3, 2]), 48).tolist() == [1, 2, 0]
+    assert gallery.spread_over_sizes(np.array([1, 3, 2]), 48).tolist() == [1, 2, 0]
 
 
 def test_what_cannot_be_decoded_has_no_thumbnail() -> None:
-    assert describe_gallery.thumbnail(b"\xff\xd8\xff\xd9") is None
-    assert describe_gallery.thumbnail(jpeg()[:200]) is None
-    assert describe_gallery.thumbnail(jpeg()) is not None
+    assert gallery.thumbnail(b"\xff\xd8\xff\xd9") is None
+    assert gallery.thumbnail(jpeg()[:200]) is None
+    assert gallery.thumbnail(jpeg()) is not None
 
 
 @pytest.mark.parametrize("most", [1, 41, 838, 1628])
@@ -154,13 +158,13 @@ def test_labels_in_plots_start_no_formula() -> None:
 
 def test_a_store_with_an_empty_partition_has_a_page(tmp_path: Path) -> None:
     content: Images = {"train": SMALL["train"], "test": {}}
-    describe(write_store(tmp_path / "s.hdf5", content), json=True, output=tmp_path / "out")
+    page_of(write_store(tmp_path / "s.hdf5", content), tmp_path / "out")
     assert (tmp_path / "out" / "index.html").is_file()
 
 
 def test_a_store_without_images_has_none(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"s\.hdf5: holds no image"):
-        describe(write_store(tmp_path / "s.hdf5", {"train": {}}), json=True, output=tmp_path / "out")
+        page_of(write_store(tmp_path / "s.hdf5", {"train": {}}), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

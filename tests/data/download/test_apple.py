@@ -1,70 +1,42 @@
-"""``fedflair download --from apple`` against a real server with a small release."""
+"""Downloading from Apple, against a real server with a small release."""
 
 from __future__ import annotations
 
 import fcntl
-import io
 import json
-import os
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 
-from fedflair.data import open_source
-from fedflair.data.download.run import download, human
+from fedflair.data.download import run
+from fedflair.data.download.plan import Request, Watcher
 from fedflair.data.download.transfer import partial_path
+from fedflair.data.sources import open_source
 from fedflair.errors import ConfigError, DataError
 from tests.data.download.fault_server import Fault, Files, serving
-from tests.data.releases import USERS, member, records, write_labels
-
-LABELS = "/labels/labels_and_metadata.json"
-RELATION = "/labels/label_relationship.txt"
-NOISE_SIZE = 100_000
-
-
-def packed(members: list[tuple[str, bytes]]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-        for name, content in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-def archive_paths(kind: str = "small", prefix: str = "small_images") -> list[str]:
-    return [f"/images/{kind}/{prefix}-{number:02d}.tar.gz" for number in range(43)]
+from tests.data.download.small_release import LABELS, NOISE_SIZE, RELATION, archive_paths, packed, small_release
+from tests.data.releases import USERS, records
 
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """Ten images in the first ten of 43 archives, each archive with an image that no label speaks of."""
-    folder = tmp_path_factory.mktemp("release")
-    write_labels(folder, records())
-    noise = np.random.default_rng(0).integers(0, 256, (43, NOISE_SIZE), dtype=np.uint8)
-    content = {
-        LABELS: (folder / "labels_and_metadata.json").read_bytes(),
-        RELATION: (folder / "label_relationship.txt").read_bytes(),
-    }
-    for kind, prefix in (("small", "small_images"), ("raw", "images")):
-        for number, path in enumerate(archive_paths(kind, prefix)):
-            own = [member(r) for r in records()[number : number + 1]]
-            named = [(f"{prefix}/{Path(name).name}", image) for name, image in own]
-            content[path] = packed([*named, (f"{prefix}/{10**12 + number}.jpg", noise[number].tobytes())])
-    return content
+    return small_release(tmp_path_factory.mktemp("release"))
 
 
 @pytest.fixture
 def server(release: dict[str, bytes]) -> Iterator[Files]:
     with serving(Files(dict(release))) as files:
         yield files
+
+
+def download(**options: Any) -> None:
+    run.download(Request(**options), Watcher())
 
 
 def images_of(path: Path) -> dict[int, bytes]:
@@ -76,22 +48,28 @@ def command(server: Files, output: Path, *options: str) -> list[str]:
     return [sys.executable, "-m", "fedflair.cli", "download", *fixed, *options]
 
 
-def test_the_whole_release(server: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    download(output=tmp_path / "out", from_="apple", base_url=server.url)
+def test_the_whole_release(server: Files, tmp_path: Path) -> None:
+    told: list[tuple[str, int | None]] = []
+    watcher = Watcher(
+        announce=lambda plan: told.append((plan.where["address"], plan.size)),
+        start=lambda size: told.append(("start", size)),
+        done=lambda name, size: told.append((name, size)),
+    )
+    run.download(Request(tmp_path / "out", source="apple", base_url=server.url), watcher)
     assert images_of(tmp_path / "out") == {r.image_id: r.image for r in records()}
+    paths = (LABELS, RELATION, *archive_paths())
     names = {path.relative_to(tmp_path / "out").as_posix() for path in tmp_path.glob("out/*/**/*.*")}
-    assert names == {path[1:] for path in (LABELS, RELATION, *archive_paths())}
-    printed = capsys.readouterr().out
-    total = sum(len(server.content[path]) for path in (LABELS, RELATION, *archive_paths()))
-    assert printed.index("CC-BY-NC 4.0") < printed.index(f"256x256 images and labels, {human(total)}, from")
-    assert printed.index("CC-BY-NC 4.0") < printed.index("small_images-00.tar.gz")
+    assert names == {path[1:] for path in paths}
+    total = sum(len(server.content[path]) for path in paths)
     assert server.sent == total
+    assert told[:2] == [(server.url, total), ("start", total)]
+    assert dict(told[2:]) == {path[1:]: len(server.content[path]) for path in paths}
 
 
 def test_a_second_run_fetches_nothing(server: Files, tmp_path: Path) -> None:
-    download(output=tmp_path, from_="apple", base_url=server.url)
+    download(output=tmp_path, source="apple", base_url=server.url)
     server.log.clear()
-    download(output=tmp_path, from_="apple", base_url=server.url)
+    download(output=tmp_path, source="apple", base_url=server.url)
     assert {method for method, *_ in server.log} == {"HEAD"}
 
 
@@ -103,21 +81,21 @@ def test_files_that_are_there_already_are_checked_and_kept(server: Files, tmp_pa
     content = bytearray(server.content[spoilt])
     content[len(content) // 2] ^= 255
     (tmp_path / spoilt[1:]).write_bytes(content)
-    download(output=tmp_path, from_="apple", base_url=server.url)
+    download(output=tmp_path, source="apple", base_url=server.url)
     assert (server.gets(kept), server.gets(spoilt)) == ([], [""])
     assert (tmp_path / spoilt[1:]).read_bytes() == server.content[spoilt]
 
 
 def test_only_labels(server: Files, tmp_path: Path) -> None:
-    download(output=tmp_path, from_="apple", base_url=server.url, only="labels")
+    download(output=tmp_path, source="apple", base_url=server.url, labels_only=True)
     assert (tmp_path / LABELS[1:]).read_bytes() == server.content[LABELS]
     assert {path for _, path, *_ in server.log} == {LABELS, RELATION}
-    download(output=tmp_path, from_="apple", base_url=server.url)
+    download(output=tmp_path, source="apple", base_url=server.url)
     assert len(images_of(tmp_path)) == 10
 
 
 def test_raw(server: Files, tmp_path: Path) -> None:
-    download(output=tmp_path, from_="apple", base_url=server.url, raw=True)
+    download(output=tmp_path, source="apple", base_url=server.url, raw=True)
     assert sorted(f"/{path.relative_to(tmp_path)}" for path in tmp_path.glob("images/*/*")) == archive_paths(
         "raw", "images"
     )
@@ -126,30 +104,30 @@ def test_raw(server: Files, tmp_path: Path) -> None:
 
 
 def test_raw_unpacked(server: Files, tmp_path: Path) -> None:
-    download(output=tmp_path, from_="apple", base_url=server.url, raw=True, unpack=True)
+    download(output=tmp_path, source="apple", base_url=server.url, raw=True, unpack=True)
     assert len(list(tmp_path.glob("images/raw/images/*.jpg"))) == 53
     assert images_of(tmp_path) == {r.image_id: r.image for r in records()}
 
 
 def test_unpack(server: Files, tmp_path: Path) -> None:
-    download(output=tmp_path, from_="apple", base_url=server.url, unpack=True)
+    download(output=tmp_path, source="apple", base_url=server.url, unpack=True)
     assert not list(tmp_path.rglob("*.tar.gz"))
     assert len(list(tmp_path.glob("images/small/small_images/*.jpg"))) == 53
     assert images_of(tmp_path) == {r.image_id: r.image for r in records()}
     server.log.clear()
-    download(output=tmp_path, from_="apple", base_url=server.url, unpack=True)
+    download(output=tmp_path, source="apple", base_url=server.url, unpack=True)
     assert {method for method, *_ in server.log} == {"HEAD"}
 
 
 def test_a_hostile_archive_writes_nothing_outside(server: Files, tmp_path: Path) -> None:
     server.content[archive_paths()[42]] = packed([("../../../../evil.jpg", b"evil")])
     with pytest.raises(DataError, match=r"small_images-42\.tar\.gz: member .* leads out of the folder"):
-        download(output=tmp_path / "a" / "out", from_="apple", base_url=server.url, unpack=True)
+        download(output=tmp_path / "a" / "out", source="apple", base_url=server.url, unpack=True)
     assert not list(tmp_path.rglob("evil.jpg"))
 
 
 def test_a_subset_keeps_whole_users(server: Files, tmp_path: Path) -> None:
-    download(output=tmp_path, from_="apple", base_url=server.url, num_users=3, seed=1)
+    download(output=tmp_path, source="apple", base_url=server.url, num_users=3, seed=1)
     found = list(open_source(tmp_path).records())
     users = {r.user_id for r in found}
     assert len(users) == 3
@@ -161,19 +139,19 @@ def test_a_subset_keeps_whole_users(server: Files, tmp_path: Path) -> None:
 
 
 def test_a_folder_holds_one_selection(server: Files, tmp_path: Path) -> None:
-    download(output=tmp_path, from_="apple", base_url=server.url, num_users=3)
+    download(output=tmp_path, source="apple", base_url=server.url, num_users=3)
     with pytest.raises(
         ConfigError, match=r"holds a download of 3 users \(seed 0\), small images, from apple, not of all"
     ):
-        download(output=tmp_path, from_="apple", base_url=server.url)
+        download(output=tmp_path, source="apple", base_url=server.url)
 
 
 def test_more_users_than_there_are(server: Files, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="num_users: 6 is not between 1 and the 5 users"):
-        download(output=tmp_path, from_="apple", base_url=server.url, num_users=6)
+        download(output=tmp_path, source="apple", base_url=server.url, num_users=6)
 
 
-def test_faults_on_the_way(server: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_faults_on_the_way(server: Files, tmp_path: Path) -> None:
     paths = archive_paths()
     server.faults = {
         paths[0]: [Fault(drop_after=40_000)],
@@ -181,7 +159,7 @@ def test_faults_on_the_way(server: Files, tmp_path: Path, capsys: pytest.Capture
         paths[2]: [Fault(drop_after=60_000), Fault(ignore_range=True)],
         LABELS: [Fault(drop_after=100)],
     }
-    download(output=tmp_path, from_="apple", base_url=server.url)
+    download(output=tmp_path, source="apple", base_url=server.url)
     assert images_of(tmp_path) == {r.image_id: r.image for r in records()}
     assert server.gets(paths[0]) == ["", "bytes=40000-"]
 
@@ -189,7 +167,7 @@ def test_faults_on_the_way(server: Files, tmp_path: Path, capsys: pytest.Capture
 def test_an_archive_that_is_missing_is_named_before_anything_is_fetched(server: Files, tmp_path: Path) -> None:
     del server.content[archive_paths()[17]]
     with pytest.raises(DataError, match=r"small_images-17\.tar\.gz: the server answered 404"):
-        download(output=tmp_path, from_="apple", base_url=server.url)
+        download(output=tmp_path, source="apple", base_url=server.url)
     assert {method for method, *_ in server.log} == {"HEAD"}
 
 
@@ -197,14 +175,14 @@ def test_an_archive_that_is_damaged_on_the_server(server: Files, tmp_path: Path)
     path = archive_paths()[5]
     server.content[path] = server.content[path][:-100]
     with pytest.raises(DataError, match=r"small_images-05\.tar\.gz\.partial: cut short or damaged"):
-        download(output=tmp_path, from_="apple", base_url=server.url)
+        download(output=tmp_path, source="apple", base_url=server.url)
     assert not (tmp_path / path[1:]).exists()
 
 
 def test_a_disk_without_room_is_noticed_before_anything_is_fetched(server: Files, tmp_path: Path) -> None:
     server.head_sizes[archive_paths()[0]] = 10**18
     with pytest.raises(DataError, match=r"1000000\.0 TB are still to come and .* are free; make room"):
-        download(output=tmp_path, from_="apple", base_url=server.url)
+        download(output=tmp_path, source="apple", base_url=server.url)
     assert {method for method, *_ in server.log} == {"HEAD"}
 
 
@@ -212,25 +190,8 @@ def test_a_second_download_into_the_same_folder(server: Files, tmp_path: Path) -
     with (tmp_path / ".download.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(DataError, match="another download is writing there"):
-            download(output=tmp_path, from_="apple", base_url=server.url)
+            download(output=tmp_path, source="apple", base_url=server.url)
     assert server.log == []
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"raw": True}, "raw: only together with --from apple"),
-        ({"base_url": "http://127.0.0.1"}, "base_url: only together with --from apple"),
-        ({"from_": "apple", "revision": "main"}, "revision: only together with --from huggingface"),
-        ({"from_": "apple", "base_url": "file:///etc"}, "base_url: 'file:///etc' is not an http"),
-        ({"num_users": 0}, "num_users: 0 is less than 1"),
-        ({"num_users": 2, "only": "labels"}, "num_users: not together with --only labels"),
-        ({"num_connections": 0}, "num_connections: 0 is less than 1"),
-    ],
-)
-def test_options_that_cannot_be(tmp_path: Path, options: dict[str, object], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        download(output=tmp_path, **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
@@ -280,29 +241,16 @@ def test_a_disk_that_fills_on_the_way(server: Files, tmp_path: Path) -> None:
     assert "free some space and run again" in failed.stderr or "download it again" in failed.stderr
     assert not list(tmp_path.rglob("*.tar.gz"))
     server.log.clear()
-    download(output=tmp_path, from_="apple", base_url=server.url)
+    download(output=tmp_path, source="apple", base_url=server.url)
     assert images_of(tmp_path) == {r.image_id: r.image for r in records()}
     assert f"bytes={64 * 1024}-" in [asked for _, _, asked, _ in server.log]
 
 
-def test_a_person_who_says_no_gets_nothing(server: Files, tmp_path: Path) -> None:
-    master, slave = os.openpty()
-    process = subprocess.Popen(command(server, tmp_path), stdin=slave, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    os.close(slave)
-    os.write(master, b"n\n")
-    printed, errors = process.communicate(timeout=60)
-    os.close(master)
-    assert process.returncode == 130
-    assert b"CC-BY-NC" in printed
-    assert b"nothing was fetched" in errors
-    assert server.sent == 0
-
-
 def test_the_manifest_says_what_is_there(server: Files, tmp_path: Path) -> None:
-    download(output=tmp_path, from_="apple", base_url=server.url, only="labels")
+    download(output=tmp_path, source="apple", base_url=server.url, labels_only=True)
     manifest = json.loads((tmp_path / "download.json").read_text())
     assert manifest["where"] == {"address": server.url}
     assert manifest["files"][LABELS[1:]] == {"size": len(server.content[LABELS])}
     (tmp_path / "download.json").write_text("{")
     with pytest.raises(DataError, match=r"download\.json: damaged; remove it"):
-        download(output=tmp_path, from_="apple", base_url=server.url, only="labels")
+        download(output=tmp_path, source="apple", base_url=server.url, labels_only=True)

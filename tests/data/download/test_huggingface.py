@@ -1,4 +1,4 @@
-"""``fedflair download --from huggingface`` against a real server that speaks the hub's HTTP interface."""
+"""Downloading from the hub, against a real server that speaks the hub's HTTP interface."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import json
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,16 +18,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fedflair.data import open_source
-from fedflair.data.download.run import download
-from fedflair.data.download.transfer import Patience, partial_path
-from fedflair.data.store.ranges import BLOCK, RangeFile, block_paths
+from fedflair.data.download import run
+from fedflair.data.download.plan import Plan, Request, Watcher
+from fedflair.data.download.ranges import BLOCK
+from fedflair.data.download.transfer import partial_path
+from fedflair.data.sources import open_source
 from fedflair.errors import DataError
 from tests.data.download.fault_server import Fault, Files, serving
 from tests.data.releases import SCHEMA
 
 COMMIT, LATER = "a" * 40, "b" * 40
-HASTY = Patience(attempts=3, first_wait=0.001, longest_wait=0.002, timeout=5)
 USERS = {"train": 12, "val": 4, "test": 4}
 IMAGES_PER_USER = 6
 IMAGE_SIZE = 20_000
@@ -125,21 +124,24 @@ def hub(repository: dict[str, bytes]) -> Iterator[Hub]:
         yield made
 
 
+def download(**options: Any) -> None:
+    run.download(Request(**options), Watcher())
+
+
 def fetched(hub: Hub) -> int:
     return sum(len(data) for name, data in hub.repository.items() if not name.startswith("."))
 
 
-def test_the_whole_dataset(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    download(output=tmp_path, endpoint=hub.files.url)
+def test_the_whole_dataset(hub: Hub, tmp_path: Path) -> None:
+    plans: list[Plan] = []
+    run.download(Request(tmp_path, endpoint=hub.files.url), Watcher(announce=plans.append))
     for name, content in hub.repository.items():
         if not name.startswith("."):
             assert (tmp_path / name).read_bytes() == content
     assert not (tmp_path / ".gitattributes").exists()
     assert len(list(open_source(tmp_path).records())) == 20 * IMAGES_PER_USER
     assert hub.files.sent == fetched(hub)
-    printed = capsys.readouterr().out
-    assert "CC-BY-NC 4.0" in printed
-    assert f"revision {COMMIT}" in printed
+    assert (plans[0].where["revision"], plans[0].size) == (COMMIT, fetched(hub))
 
 
 def test_later_runs_stay_with_the_recorded_commit(hub: Hub, tmp_path: Path) -> None:
@@ -236,7 +238,7 @@ def test_the_same_seed_chooses_the_same_users(hub: Hub, tmp_path: Path) -> None:
 
 
 def test_only_labels(hub: Hub, tmp_path: Path) -> None:
-    download(output=tmp_path, endpoint=hub.files.url, only="labels")
+    download(output=tmp_path, endpoint=hub.files.url, labels_only=True)
     tables = [pq.read_table(path) for path in sorted(tmp_path.glob("labels/*.parquet"))]
     assert sum(table.num_rows for table in tables) == 20 * IMAGES_PER_USER
     assert tables[0].column_names == ["user_id", "image_id", "labels", "partition", "fine_grained_labels"]
@@ -286,45 +288,3 @@ def fresh(hub: Hub, output: Path, options: list[str]) -> int:
     download(output=output, endpoint=hub.files.url, num_users=int(options[1]))
     taken, hub.files.sent = hub.files.sent - before, before
     return taken
-
-
-def test_range_file_reads_like_a_file_and_fetches_blocks_once(tmp_path: Path) -> None:
-    content = np.random.default_rng(0).integers(0, 256, 10 * BLOCK + 17, dtype=np.uint8).tobytes()
-    with serving(Files({"/f": content})) as files:
-
-        def opened() -> RangeFile:
-            options: dict[str, Any] = {"headers": {}, "patience": HASTY, "stop": threading.Event()}
-            return RangeFile(files.url + "/f", len(content), tmp_path / "f", **options)
-
-        with opened() as file:
-            assert file.read(10) == content[:10]
-            file.seek(-20, io.SEEK_END)
-            assert file.read() == content[-20:]
-            file.seek(BLOCK + 5)
-            assert file.read(2 * BLOCK) == content[BLOCK + 5 : 3 * BLOCK + 5]
-            assert file.read(0) == b""
-        # The bytes of blocks 0, 9, 10 (17 bytes), 1, 2 and 3.
-        assert files.sent == 5 * BLOCK + 17
-        assert len(files.gets("/f")) == 3
-        with opened() as file:
-            assert file.read(4 * BLOCK) == content[: 4 * BLOCK]
-        assert len(files.gets("/f")) == 3
-        journal = block_paths(tmp_path / "f")[1]
-        journal.write_text(journal.read_text() + "5 1")
-        with opened() as file:
-            assert file.read() == content
-        assert files.sent == len(content)
-
-
-def test_range_file_of_a_server_without_ranges(tmp_path: Path) -> None:
-    with serving(Files({"/f": b"x" * 100}, always={"/f": Fault(ignore_range=True)})) as files:
-        file = RangeFile(files.url + "/f", 100, tmp_path / "f", headers={}, patience=HASTY, stop=threading.Event())
-        with file, pytest.raises(DataError, match="does not send parts of files; leave out --num_users"):
-            file.read(10)
-
-
-def test_range_file_of_a_file_that_changed(tmp_path: Path) -> None:
-    with serving(Files({"/f": b"x" * 100})) as files:
-        file = RangeFile(files.url + "/f", 99, tmp_path / "f", headers={}, patience=HASTY, stop=threading.Event())
-        with file, pytest.raises(DataError, match="has changed on the server"):
-            file.read(10)

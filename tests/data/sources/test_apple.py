@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from fedflair.data import open_source
+from fedflair.data.preparation.prepare import prepare
+from fedflair.data.sources import open_source
 from fedflair.data.sources.apple import read_relation
 from fedflair.data.sources.records import Record
 from fedflair.data.store.packed import open_store
-from fedflair.data.store.prepare import prepare
 from fedflair.errors import DataError
 from tests.conftest import jpeg
 from tests.data.releases import (

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedflair.data import open_source
+from fedflair.data.preparation.packing import pack
+from fedflair.data.sources import open_source
 from fedflair.data.sources.hdf5_layouts import group_name, recognise_layout, user_id_of
 from fedflair.data.sources.records import Record
 from fedflair.data.store.packed import open_store
-from fedflair.data.store.packing import pack
 from fedflair.errors import DataError
 from tests.data.releases import contents, records
 

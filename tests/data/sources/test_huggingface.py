@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fedflair.data import open_source
+from fedflair.data.sources import open_source
 from fedflair.errors import DataError
 from tests.conftest import jpeg
 from tests.data.releases import RELATION, SCHEMA, records, row, write_hub, write_rows

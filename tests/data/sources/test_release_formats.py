@@ -11,8 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from fedflair.data import open_source
-from fedflair.data.sources import release_formats
+from fedflair.data.sources import open_source, release_formats
 from fedflair.data.sources.records import Record
 from fedflair.data.sources.release_formats import RELEASES, new_folder, write_apple, write_huggingface
 from fedflair.errors import DataError

@@ -1,4 +1,4 @@
-"""``fedflair synthesize`` end to end: the same dataset in every form, whatever the number of processes."""
+"""The synthetic twin end to end: the same dataset in every form, whatever the number of processes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedflair.cli import main
+from fedflair.data.preparation.packing import pack
+from fedflair.data.preparation.prepare import prepare
 from fedflair.data.store.packed import Store, open_store
-from fedflair.data.store.packing import pack
-from fedflair.data.store.prepare import prepare
 from fedflair.data.synthetic.synthesize import synthesize, synthetic_source
 from fedflair.data.synthetic.vocabulary import COARSE_LABELS, FINE_TO_COARSE
 from fedflair.errors import ConfigError, DataError
@@ -76,17 +75,15 @@ def test_all_formats_hold_the_same_dataset(store: Store, tmp_path: Path) -> None
         assert_equal(store, open_store(tmp_path / f"{release}.hdf5"))
 
 
-def test_a_release_format_alone_is_the_folder_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    synthesize(output=tmp_path / "hub", num_users=10, format="huggingface", processes=1)
+def test_a_release_format_alone_is_the_folder_itself(tmp_path: Path) -> None:
+    made = synthesize(output=tmp_path / "hub", num_users=10, format="huggingface", processes=1)
     assert sorted(path.name for path in (tmp_path / "hub").iterdir()) == [
         "ATTRIBUTION.txt",
         "data",
         "label_relationship.txt",
     ]
     assert len((tmp_path / "hub" / "label_relationship.txt").read_text().splitlines()) == 1_639
-    out = capsys.readouterr().out
-    assert f"{tmp_path / 'hub'}: 83 images" in out
-    assert f"Next: fedflair prepare --source {tmp_path / 'hub'} --output" in out
+    assert (made.num_images, made.packed) == (83, None)
 
 
 def test_mixed_records_are_the_same_records_in_the_order_of_a_release(store: Store, tmp_path: Path) -> None:
@@ -126,21 +123,3 @@ def test_an_impossible_option_is_named(tmp_path: Path, options: dict[str, object
 def test_a_folder_is_no_place_for_a_store(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is a folder; give the name of the file to write"):
         synthesize(output=tmp_path, num_users=10, processes=1)
-
-
-def test_a_folder_that_is_not_empty_is_refused_by_the_command(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "file").touch()
-    assert main(["synthesize", "--output", str(tmp_path), "--num_users", "10", "--format", "all"]) == 1
-    assert capsys.readouterr().err.strip().endswith("exists already; remove it or choose another --output")
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    output = tmp_path / "flair.hdf5"
-    assert main(["synthesize", "--num_users", "10", "--scale", "full", "--output", str(output)]) == 0
-    captured = capsys.readouterr()
-    assert captured.out.splitlines()[-1] == f"Next: fedflair describe {output}"
-    assert captured.err == ""
-    assert open_store(output).partitions["train"].num_users == 8

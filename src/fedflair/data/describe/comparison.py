@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from fedflair.data import published as flair_statistics
+from fedflair.data import published as flair
 
 if TYPE_CHECKING:
     from fedflair.data.describe.statistics import LabelStatistics, Statistics
@@ -27,28 +27,28 @@ DIVERGENCES = (
 MOMENTS = ("mean", "std", "min", "q25", "median", "q75", "max")
 
 
-def _moments(published: flair_statistics.Distribution) -> dict[str, float]:
+def _moments(published: flair.Distribution) -> dict[str, float]:
     moments = zip(MOMENTS, (published.mean, published.std, published.minimum, *published.quartiles, published.maximum))
     return {name: value for name, value in moments if value is not None}
 
 
 PUBLISHED: dict[str, Any] = {
-    **{name: {"users": size.users, "images": size.images} for name, size in flair_statistics.PARTITION_SIZES.items()},
+    **{name: {"users": size.users, "images": size.images} for name, size in flair.PARTITION_SIZES.items()},
     "all": {
-        "users": flair_statistics.NUM_USERS,
-        "images": flair_statistics.NUM_IMAGES,
-        "images_per_user": _moments(flair_statistics.IMAGES_PER_USER),
+        "users": flair.NUM_USERS,
+        "images": flair.NUM_IMAGES,
+        "images_per_user": _moments(flair.IMAGES_PER_USER),
         "labels": {
-            "in_use": len(flair_statistics.COARSE_COUNTS),
-            "images_per_label": flair_statistics.COARSE_COUNTS,
-            "labels_per_image": _moments(flair_statistics.COARSE_LABELS_PER_IMAGE),
-            "distinct_labels_per_user": _moments(flair_statistics.COARSE_LABELS_PER_USER),
+            "in_use": len(flair.COARSE_COUNTS),
+            "images_per_label": flair.COARSE_COUNTS,
+            "labels_per_image": _moments(flair.COARSE_LABELS_PER_IMAGE),
+            "distinct_labels_per_user": _moments(flair.COARSE_LABELS_PER_USER),
         },
         "fine_grained_labels": {
-            "in_use": flair_statistics.NUM_FINE_LABELS,
-            "images_per_label": flair_statistics.FINE_HEAD_COUNTS,
-            "labels_per_image": _moments(flair_statistics.FINE_LABELS_PER_IMAGE),
-            "distinct_labels_per_user": _moments(flair_statistics.FINE_LABELS_PER_USER),
+            "in_use": flair.NUM_FINE_LABELS,
+            "images_per_label": flair.FINE_HEAD_COUNTS,
+            "labels_per_image": _moments(flair.FINE_LABELS_PER_IMAGE),
+            "distinct_labels_per_user": _moments(flair.FINE_LABELS_PER_USER),
         },
     },
 }

@@ -13,7 +13,6 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from fedflair.data.describe import gallery as describe_gallery
 from fedflair.data.describe.comparison import (
     DISTRIBUTIONS,
     DIVERGENCES,
@@ -24,6 +23,7 @@ from fedflair.data.describe.comparison import (
     most_frequent,
     partition_rows,
 )
+from fedflair.data.describe.gallery import gallery
 from fedflair.data.describe.plots import PLOTS, draw_all
 from fedflair.data.describe.statistics import Statistics, join
 from fedflair.data.store.packed import Store
@@ -43,8 +43,8 @@ def write_page(store: Store, by_partition: dict[str, Statistics], output: Path) 
     if everything.num_images == 0:
         raise DataError(f"{store.path}: holds no image, so there is nothing to plot; leave out --output")
     plots = draw_all(partitions, everything, by_partition["all"])
-    gallery = describe_gallery.gallery(store, everything, by_partition["all"])
-    page = render(store.path.name, as_plain(by_partition), plots, gallery)
+    images = gallery(store, everything, by_partition["all"])
+    page = render(store.path.name, as_plain(by_partition), plots, images)
     try:
         output.mkdir(parents=True, exist_ok=True)
         for name, png in plots.items():

@@ -12,8 +12,7 @@ from typing import Any
 
 from fedflair.data.download.plan import Item, Plan, Request, Tools, choose_users
 from fedflair.data.download.transfer import check_url, probe
-from fedflair.data.sources.apple import LABELS_FILE, RELATION_FILE, read_relation
-from fedflair.data.sources.apple import _entries as read_entries
+from fedflair.data.sources.apple import LABELS_FILE, RELATION_FILE, read_entries, read_relation
 from fedflair.data.sources.archives import unpack, verify
 from fedflair.errors import DataError
 
@@ -22,9 +21,9 @@ NUM_ARCHIVES = 43
 _IMAGE_NAME = re.compile(r"(?:.*/)?([0-9]+)\.jpg")
 
 
-def plan_apple(request: Request, tools: Tools, base_url: str | None) -> Plan:
+def plan_apple(request: Request, tools: Tools) -> Plan:
     """Asks the server for the sizes of what the request needs. Raises DataError where a file is missing there."""
-    base = check_url(base_url or BASE_URL, "base_url")
+    base = check_url(request.base_url or BASE_URL, "base_url")
     # A subset's labels are cut down to its users; the full file stays aside, so that another run need not fetch it.
     labels_folder = "labels/all" if request.num_users else "labels"
     labels = [
@@ -34,7 +33,7 @@ def plan_apple(request: Request, tools: Tools, base_url: str | None) -> Plan:
     folder, prefix = ("raw", "images") if request.raw else ("small", "small_images")
     archives = [f"images/{folder}/{prefix}-{number:02d}.tar.gz" for number in range(NUM_ARCHIVES)]
     wanted = [] if request.labels_only else [(name, f"{base}/{name}") for name in archives]
-    with ThreadPoolExecutor(tools.num_connections) as pool:
+    with ThreadPoolExecutor(request.num_connections) as pool:
         sizes = list(pool.map(lambda file: probe(file[1], tools.patience, tools.stop).size, [*labels, *wanted]))
     checks = [_check_labels, _check_relation]
     label_items = [Item(*file, size, check) for file, size, check in zip(labels, sizes, checks)]
@@ -51,7 +50,7 @@ def plan_apple(request: Request, tools: Tools, base_url: str | None) -> Plan:
 
     total = sum(size or 0 for size in sizes) if None not in sizes else None
     # A subset's archives are removed one by one; as many as come at once are there together.
-    at_once = sum(sorted((size or 0 for size in sizes), reverse=True)[: tools.num_connections + len(labels)])
+    at_once = sum(sorted((size or 0 for size in sizes), reverse=True)[: request.num_connections + len(labels)])
     disk = total if not request.num_users or total is None else at_once
     return Plan({"address": base}, total, disk, "full-size" if request.raw else "256x256", run)
 

@@ -28,14 +28,15 @@ _READ = 1 << 20
 T = TypeVar("T")
 
 
-def plan_huggingface(request: Request, tools: Tools, endpoint: str | None, revision: str | None) -> Plan:
+def plan_huggingface(request: Request, tools: Tools) -> Plan:
     """Lists the repository at a revision. Raises DataError where the hub does not have it or cannot be reached."""
+    # Inside the functions of this file, because huggingface_hub loads slowly and Apple's release does without.
     from huggingface_hub import HfApi, constants
 
-    address = check_url(endpoint or constants.ENDPOINT, "endpoint")
+    address = check_url(request.endpoint or constants.ENDPOINT, "endpoint")
     api = HfApi(endpoint=address)
     patience, stop = tools.patience, tools.stop
-    revision = revision or REVISION
+    revision = request.revision or tools.manifest.revision or REVISION
 
     def ask_revision() -> str:
         return str(api.dataset_info(REPOSITORY, revision=revision).sha)
@@ -56,6 +57,7 @@ def plan_huggingface(request: Request, tools: Tools, endpoint: str | None, revis
     if request.num_users is None and not request.labels_only:
         return Plan(where, total, total, "256x256", lambda: tools.fetch(items))
 
+    # Here, because it loads pyarrow, which whole files do without.
     from fedflair.data.download.rows import fetch_labels, fetch_users
 
     def run() -> None:

@@ -8,24 +8,50 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fedflair.data.download.transfer import Check, Patience, Report
 from fedflair.errors import ConfigError, DataError
+from fedflair.sampling import stream
 
 MANIFEST = "download.json"
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for; see the options of :func:`fedflair.data.download.run.download`."""
+    """What is asked for: the options of ``fedflair download``, which explains them.
+
+    Raises ConfigError, naming the option, where they are impossible.
+    """
 
     output: Path
-    raw: bool
-    labels_only: bool
-    num_users: int | None
-    seed: int
-    unpack: bool
+    source: Literal["huggingface", "apple"] = "huggingface"
+    raw: bool = False
+    labels_only: bool = False
+    num_users: int | None = None
+    seed: int = 0
+    unpack: bool = False
+    endpoint: str | None = None
+    base_url: str | None = None
+    revision: str | None = None
+    num_connections: int = 8
+
+    def __post_init__(self) -> None:
+        for option, source in (
+            ("raw", "apple"),
+            ("unpack", "apple"),
+            ("base_url", "apple"),
+            ("endpoint", "huggingface"),
+            ("revision", "huggingface"),
+        ):
+            if getattr(self, option) and self.source != source:
+                raise ConfigError(f"{option}: only together with --from {source}")
+        if self.num_users is not None and self.num_users < 1:
+            raise ConfigError(f"num_users: {self.num_users} is less than 1")
+        if self.num_users is not None and self.labels_only:
+            raise ConfigError("num_users: not together with --only labels, which takes all users")
+        if self.num_connections < 1:
+            raise ConfigError(f"num_connections: {self.num_connections} is less than 1")
 
 
 @dataclass(frozen=True)
@@ -60,6 +86,28 @@ class Plan:
     disk: int | None
     images: str
     run: Callable[[], None]
+
+
+def _silent(_name: str, _size: int | None) -> Report:
+    return lambda _there: None
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """Whom a download tells what it does; nobody, where nothing is given.
+
+    tell: takes a line for people.
+    announce: takes the plan before anything is fetched. confirm: is asked next, and raises Interrupted for a no.
+    start: takes the bytes that will come, None where unknown, as the first file is about to.
+    bar: (name, size) of a file -> what to call with the bytes of it that are there. done: (name, size) of a whole one.
+    """
+
+    tell: Callable[[str], None] = lambda line: None
+    announce: Callable[[Plan], None] = lambda plan: None
+    confirm: Callable[[], None] = lambda: None
+    start: Callable[[int | None], None] = lambda size: None
+    bar: Callable[[str, int | None], Report] = _silent
+    done: Callable[[str, int], None] = lambda name, size: None
 
 
 class Manifest:
@@ -123,10 +171,9 @@ class Tools:
 
     patience: Patience
     stop: threading.Event
-    num_connections: int
     manifest: Manifest
     fetch: Callable[[list[Item]], None]
-    report: Callable[[str, int | None], Report]
+    bar: Callable[[str, int | None], Report]
 
 
 def _words(selection: dict[str, Any]) -> str:
@@ -141,8 +188,6 @@ def choose_users(partition_of: Mapping[str, str], num_users: int, seed: int) -> 
     partition_of: user -> partition. The order in which users come does not matter.
     Raises ConfigError where there are not so many.
     """
-    from fedflair.sampling import stream
-
     if not 1 <= num_users <= len(partition_of):
         raise ConfigError(f"num_users: {num_users} is not between 1 and the {len(partition_of):,} users there are")
     users: dict[str, list[str]] = {}

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fedflair.data.download.plan import Item, Request, Tools, choose_users
-from fedflair.data.store.ranges import RangeFile
+from fedflair.data.download.ranges import RangeFile
 from fedflair.errors import DataError
 
 IMAGE = "image"
@@ -37,7 +37,7 @@ def fetch_labels(shards: list[Item], request: Request, tools: Tools) -> list[Pat
                 every = range(parquet.num_row_groups)
                 _write(targets[number], _batches(parquet, every, columns, report), _schema(parquet, columns))
 
-    _each(fetch, len(shards), tools)
+    _each(fetch, len(shards), request, tools)
     return targets
 
 
@@ -61,7 +61,7 @@ def fetch_users(shards: list[Item], request: Request, tools: Tools) -> None:
                 batches = _batches(parquet, wanted, parquet.schema_arrow.names, report)
                 _write(parts[number], (_of_users(batch, users) for batch in batches), parquet.schema_arrow)
 
-    _each(fetch, len(shards), tools)
+    _each(fetch, len(shards), request, tools)
     files = _merge(parts, request.output)
     size = sum((request.output / name).stat().st_size for name in files)
     tools.manifest.add(_DONE, {"size": size, "files": files, "users": len(users)})
@@ -73,7 +73,7 @@ def _open_remote(shard: Item, request: Request, tools: Tools) -> Iterator[tuple[
     """A remote shard, and what to call to show how much of it has come."""
     stem = request.output / WORK_FOLDER / Path(shard.name).name
     size = shard.size or 0
-    show = tools.report(shard.name, size)
+    show = tools.bar(shard.name, size)
     with RangeFile(
         shard.url, size, stem, headers=dict(shard.headers), patience=tools.patience, stop=tools.stop
     ) as remote:
@@ -167,9 +167,9 @@ def _write(target: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -
     temporary.replace(target)
 
 
-def _each(call: Callable[[int], Any], number: int, tools: Tools) -> None:
+def _each(call: Callable[[int], Any], number: int, request: Request, tools: Tools) -> None:
     """Several at once; the first failure stops the others, which keep what they have."""
-    with ThreadPoolExecutor(tools.num_connections) as pool:
+    with ThreadPoolExecutor(request.num_connections) as pool:
         try:
             for _ in pool.map(call, range(number)):
                 pass

@@ -203,7 +203,7 @@ def _read_listing(path: Path) -> _Listing:
     def number(name: str) -> int:
         return numbers.setdefault(name, len(numbers))
 
-    for position, entry in enumerate(_entries(path), start=1):
+    for position, entry in enumerate(read_entries(path), start=1):
         where = f"{path}: entry {position}"
         _check_entry(entry, where)
         users.append(number(entry["user_id"]))
@@ -246,7 +246,7 @@ def _check_entry(entry: Any, where: str) -> None:
             raise DataError(f"{where}: {name} is {entry[name]!r}, not a list of names; correct the entry")
 
 
-def _entries(path: Path) -> Iterator[Any]:
+def read_entries(path: Path) -> Iterator[Any]:
     """The elements of the JSON list in ``path``, one at a time, without holding the file in memory."""
     decoder = json.JSONDecoder()
     separators = re.compile(r"\s*,?\s*")

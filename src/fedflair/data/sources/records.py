@@ -1,4 +1,4 @@
-"""One image as read from any source: the only type that passes from a source to ``prepare``."""
+"""One image as read from any source: the only type that passes from a source to preparation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 from fedflair.errors import DataError
 
-PARTITIONS = ("train", "val", "test")
 # What sources call the partitions; Apple's own documents say "dev" in places where its files say "val".
 PARTITION_NAMES = {
     "train": "train",

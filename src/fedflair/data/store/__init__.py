@@ -1,1 +1,1 @@
-"""The packed store, the only room that knows its schema, and what makes one."""
+"""The packed store: the only room that knows its schema."""

@@ -35,11 +35,11 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from fedflair.data.sources.records import PARTITIONS
 from fedflair.errors import DataError
 
 FORMAT = "fedflair-packed-store"
 SCHEMA_VERSION = 1
+PARTITIONS = ("train", "val", "test")
 
 IntArray = npt.NDArray[np.int64]
 ByteArray = npt.NDArray[np.uint8]

@@ -2,7 +2,7 @@
 
 Counts that FLAIR publishes are built exactly; what lies between them is drawn. Each partition is made by itself:
 
-1. images per user and the partitions (``synthetic_users``);
+1. images per user and the partitions (``users.py``);
 2. labels per image from a discrete distribution with the published mean and deviation;
 3. which labels: an image takes the labels with the highest score, score = how common the label is + how much its user
    likes it + chance, so users differ; then single labels are exchanged until each label's total is exact.
@@ -26,7 +26,7 @@ from fedflair.data.published import (
     NUM_USERS,
     PARTITION_SIZES,
 )
-from fedflair.data.sources.records import PARTITIONS
+from fedflair.data.store.packed import PARTITIONS
 from fedflair.data.synthetic.users import apportion, identifiers, sizes_by_partition
 from fedflair.data.synthetic.vocabulary import COARSE_LABELS, FINE_LABELS
 from fedflair.sampling import stream

@@ -1,7 +1,7 @@
-"""``fedflair synthesize``: FLAIR's synthetic twin, which needs no download, in any of the forms FLAIR comes in.
+"""FLAIR's synthetic twin, which needs no download, in any of the forms FLAIR comes in.
 
-Users, labels and their counts follow FLAIR's published statistics (``synthetic_labels``); the photographs are drawn so
-that each label can be seen and each user has a look of his own (``synthetic_images``). Scale ``full`` has every
+Users, labels and their counts follow FLAIR's published statistics (``labels.py``); the photographs are drawn so
+that each label can be seen and each user has a look of his own (``images.py``). Scale ``full`` has every
 published count. ``mini`` is a hundred-and-thirtieth of it and deviates in three ways: no coarse label is on fewer than
 2 % of a partition's images, so that each can be learned and scored; no user has more than 5 % of the images; and only
 the 149 most frequent of the 1,628 fine-grained labels are used, since the others would have no image or one.
@@ -28,11 +28,11 @@ from typing import Literal
 
 import numpy as np
 
+from fedflair.data.preparation.packing import PrepareSummary, Track, pack, untracked
+from fedflair.data.preparation.prepare import check_output
 from fedflair.data.published import NUM_USERS
 from fedflair.data.sources.records import Record, Source
 from fedflair.data.sources.release_formats import RELEASES, new_folder
-from fedflair.data.store.packing import pack, track
-from fedflair.data.store.prepare import check_output, describe_summary
 from fedflair.data.synthetic.images import render
 from fedflair.data.synthetic.labels import FINE_NAMES, PartitionLabels, make_labels
 from fedflair.data.synthetic.vocabulary import COARSE_LABELS, FINE_TO_COARSE
@@ -49,13 +49,21 @@ _TASKS_AHEAD = 4
 
 @dataclass(frozen=True)
 class Scale:
-    """num_users: where none is asked for.  min_label_share: see :func:`synthetic_labels.make_labels`."""
+    """num_users: where none is asked for.  min_label_share: see :func:`labels.make_labels`."""
 
     num_users: int
     min_label_share: float
 
 
 SCALES: dict[str, Scale] = {"mini": Scale(400, 0.02), "full": Scale(NUM_USERS, 0.0)}
+
+
+@dataclass(frozen=True)
+class Synthesized:
+    """What was made. packed: the store's summary, None where the output is a folder of releases."""
+
+    num_images: int
+    packed: PrepareSummary | None
 
 
 def synthesize(
@@ -66,32 +74,26 @@ def synthesize(
     seed: int = 0,
     format: Format = "packed",
     processes: int | None = None,
-) -> None:
-    """Make a FLAIR-like dataset with no network.
+    track: Track = untracked,
+) -> Synthesized:
+    """Writes the twin to ``output``; the options are those of ``fedflair synthesize``.
 
-    Args:
-        output: The store to write (format packed), or the folder, which must not exist yet.
-        scale: mini, about 400 users with enough images of every coarse label; full, all of FLAIR's counts.
-        num_users: Another number of users, from 10 to 51414; counts keep the scale's proportions.
-        seed: The same seed gives the same users, labels and photographs.
-        format: packed, a store for training; huggingface, the hub's parquet files; apple, Apple's release; all, a
-            folder with flair.hdf5, huggingface and apple.
-        processes: Processes that draw photographs; by default as many as there are cores.
+    Raises ConfigError for an impossible option, DataError where the output cannot be written.
     """
     if format not in ("packed", "huggingface", "apple", "all"):
         raise ConfigError(f"format {format!r} is unknown; choose packed, huggingface, apple or all")
     source = synthetic_source(scale, seed, num_users=num_users, processes=processes, mixed=format != "packed")
+    num_images = source.num_records or 0
     if format == "packed":
         check_output(source.path, output)
-        print(describe_summary(pack(source, output)))
-        return
+        return Synthesized(num_images, pack(source, output, track=track))
     with ExitStack() as stack:
         folder = stack.enter_context(new_folder(output))
         sinks = []
         for name, write in RELEASES.items():
             if format in (name, "all"):
                 place = folder / name if format == "all" else folder
-                sinks.append(stack.enter_context(write(place, source.fine_to_coarse, source.num_records or 0)))
+                sinks.append(stack.enter_context(write(place, source.fine_to_coarse, num_images)))
 
         def records() -> Iterator[Record]:
             for record in source.records():
@@ -100,12 +102,10 @@ def synthesize(
                 yield record
 
         if format == "all":
-            pack(replace(source, records=records), folder / STORE_NAME)
+            pack(replace(source, records=records), folder / STORE_NAME, track=track)
         else:
-            deque(track(records(), source.num_records), maxlen=0)
-    release = output / "huggingface" if format == "all" else output
-    print(f"{output}: {source.num_records:,} images")
-    print(f"Next: fedflair prepare --source {release} --output {output.with_name('flair.hdf5')}")
+            deque(track(records(), num_images), maxlen=0)
+    return Synthesized(num_images, None)
 
 
 def synthetic_source(

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedflair.data.published import IMAGES_PER_USER, NUM_IMAGES, NUM_USERS, PARTITION_SIZES
-from fedflair.data.sources.records import PARTITIONS
+from fedflair.data.store.packed import PARTITIONS
 from fedflair.sampling import stream
 
 IntArray = npt.NDArray[np.int64]

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedflair.data.sources.records import PARTITIONS, Record, Source
-from fedflair.data.store.packed import IntArray, PartitionColumns
+from fedflair.data.sources.records import Record, Source
+from fedflair.data.store.packed import PARTITIONS, IntArray, PartitionColumns
 from fedflair.errors import DataError
 
 MAX_LABELS = 1 << 16

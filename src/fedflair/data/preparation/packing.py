@@ -9,7 +9,6 @@ dataset holds, not on its form, its order or how many cores there were; only the
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 import time
 from collections import deque
@@ -21,15 +20,16 @@ from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, Protocol, TypeVar
 
 import h5py
 import numpy as np
 
 from fedflair.data.images.jpeg import ImageEncoding, inspect, is_stored_png, reencode
-from fedflair.data.sources.records import PARTITION_NAMES, PARTITIONS, Record, Source
-from fedflair.data.sources.rows import Rows, append_labels, columns_of, label_order
+from fedflair.data.preparation.rows import Rows, append_labels, columns_of, label_order
+from fedflair.data.sources.records import PARTITION_NAMES, Record, Source
 from fedflair.data.store.packed import (
+    PARTITIONS,
     IntArray,
     StoreMetadata,
     StoreWriter,
@@ -50,9 +50,20 @@ _PIECE_IMAGES = 256
 _PIECES_AHEAD = 8
 
 
+class Track(Protocol):
+    """Passes items on, one by one, and shows a person how many of ``total`` (None where unknown) have passed."""
+
+    def __call__(self, items: Iterator[T], total: int | None) -> Iterator[T]: ...
+
+
+def untracked(items: Iterator[T], total: int | None) -> Iterator[T]:
+    """The items, with nobody watching."""
+    return items
+
+
 @dataclass(frozen=True)
 class PrepareSummary:
-    """What prepare did.
+    """What preparation did.
 
     users, images: partition -> how many. labels, fine_grained_labels: how many there are of each.
     reencoded: reason -> how many images were not stored as the source has them.
@@ -78,15 +89,17 @@ def pack(
     encoding: ImageEncoding = "png",
     skip_bad_images: bool = False,
     check_relation: bool = True,
+    track: Track = untracked,
 ) -> PrepareSummary:
-    """Writes the store ``output`` from all records of ``source``; the options are those of ``fedflair prepare``.
+    """Writes the store ``output`` from all records of ``source``; the options are those of :func:`prepare.prepare`.
 
     Raises DataError, naming file and row, at the first record that is not what it should be, and where the output
     cannot be written; no file is then left behind.
     """
     started = time.monotonic()
     with create(output) as writer, tempfile.TemporaryFile(dir=output.parent) as spool:
-        rows = _collect(source, spool, encoding, skip_bad_images=skip_bad_images, check_relation=check_relation)
+        relation = source.fine_to_coarse if check_relation and not source.prepared else {}
+        rows = _collect(source, spool, encoding, relation, skip_bad_images=skip_bad_images, track=track)
         _check_unique(source, rows)
         names, numbers = label_order(source, rows.label_numbers, source.labels)
         fine_names, fine_numbers = label_order(source, rows.fine_numbers, source.fine_grained_labels)
@@ -114,10 +127,16 @@ def pack(
 
 
 def _collect(
-    source: Source, spool: IO[bytes], encoding: ImageEncoding, *, skip_bad_images: bool, check_relation: bool
+    source: Source,
+    spool: IO[bytes],
+    encoding: ImageEncoding,
+    relation: dict[str, str],
+    *,
+    skip_bad_images: bool,
+    track: Track,
 ) -> Rows:
+    """Every record's row, its image in the spool; ``relation`` is what its labels are checked against, if anything."""
     rows = Rows()
-    relation = source.fine_to_coarse if check_relation and not source.prepared else {}
     position = 0
     with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="image") as pool, _writing(spool) as write:
         for record, reason, result in track(_images(source, encoding, pool), source.num_records):
@@ -146,23 +165,6 @@ def _collect(
     if not rows.image_ids:
         raise DataError(f"{source.path}: holds no image that can be stored; nothing to write")
     return rows
-
-
-def track(items: Iterator[T], total: int | None) -> Iterator[T]:
-    """The same items, with a progress bar on stderr where that is a terminal."""
-    if not sys.stderr.isatty():
-        yield from items
-        return
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("images", total=total)
-        for number, item in enumerate(items):
-            if number % _PIECE_IMAGES == 0:
-                progress.update(task, completed=number)
-            yield item
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""``fedflair convert``: between the packed store and the HDF5 layouts of other tools, and the writers of those.
+"""The packed store in the HDF5 layouts of other tools; ``sources/hdf5_layouts.py`` reads them.
 
 What a direction keeps, besides users, partitions, image ids and both kinds of labels with their indices:
 
@@ -17,7 +17,6 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -25,12 +24,10 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from fedflair.data import open_source
 from fedflair.data.images.jpeg import SIDE
+from fedflair.data.preparation.packing import PrepareSummary
 from fedflair.data.sources.hdf5_layouts import IMAGES_AT_ONCE, RELATION, group_name
-from fedflair.data.store.packed import Partition, Store, check_space, is_store, open_store, replacing
-from fedflair.data.store.packing import PrepareSummary, pack
-from fedflair.data.store.prepare import check_output, describe_summary, prepare
+from fedflair.data.store.packed import Partition, Store, check_space, open_store, replacing
 from fedflair.errors import DataError
 
 Layout = Literal["packed", "pfl", "ml-flair", "ml-flair-central"]
@@ -38,28 +35,6 @@ Layout = Literal["packed", "pfl", "ml-flair", "ml-flair-central"]
 _IMAGE_BYTES = SIDE * SIDE * 3
 _PFL_MAX_LABELS = 1 << 8
 _PFL_MAX_USER_IMAGES = 1 << 16
-
-
-def convert(source: Path, output: Path, *, layout: Layout) -> None:
-    """Turn a dataset file into another tool's HDF5 layout, or into the packed store.
-
-    Args:
-        source: A packed store, an HDF5 file of pfl-research or ml-flair, or anything else that prepare reads.
-        output: The file to write; appears under this name only once it is whole.
-        layout: packed (this project's store), pfl (pfl-research), ml-flair, or ml-flair-central (not grouped by user).
-    """
-    if layout == "packed":
-        prepare(source=source, output=output)
-        return
-    check_output(source, output)
-    if is_store(source):
-        write_layout(open_store(source), output, layout)
-    else:
-        print(describe_summary(write_through_store(output, layout, partial(pack, open_source(source)))))
-    print(
-        f"{output}: {output.stat().st_size / 1e6:,.1f} MB in the layout {layout}; pixels are kept, JPEG bytes are not"
-    )
-    print(f"Next: fedflair convert {output} STORE --layout packed   (leads back)")
 
 
 def write_through_store(output: Path, layout: Layout, pack: Callable[[Path], PrepareSummary]) -> PrepareSummary:
@@ -179,6 +154,7 @@ def _write_user_images(group: h5py.Group, partition: Partition, images: range, p
 
 def _pixels(partition: Partition, images: range, pool: ThreadPoolExecutor) -> Iterator[npt.NDArray[np.uint8]]:
     """The pixels of each image as training decodes them: uint8 [256, 256, 3]."""
+    # Here, because it loads torch, which preparing a store does without.
     from fedflair.data.images.crops import decode
 
     def decoded(image: int) -> npt.NDArray[np.uint8]:

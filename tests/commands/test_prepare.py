@@ -1,0 +1,34 @@
+"""What ``fedflair prepare`` says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fedflair.commands.prepare import prepare
+from tests.data.releases import encoded, records, write_apple_folder, write_hub
+
+
+def test_the_next_command_is_named_last(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prepare(source=write_apple_folder(tmp_path / "folder", records()), output=tmp_path / "folder.hdf5")
+    assert capsys.readouterr().out.rstrip().endswith(f"Next: fedflair describe {tmp_path}/folder.hdf5")
+
+
+def test_the_summary_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = records()
+    grey = encoded(Image.new("L", (256, 256), 90), "JPEG")
+    made[0], made[1] = replace(made[0], image=grey), replace(made[1], image=grey)
+    made[3] = replace(made[3], image=made[3].image[:-30])
+    prepare(source=write_hub(tmp_path / "hub", made), output=tmp_path / "s.hdf5", skip_bad_images=True)
+    printed = capsys.readouterr().out
+    assert "re-encoded 2: grey JPEG" in printed
+    assert f"train-00001-of-00002.parquet: row 1: image {made[3].image_id} is bad: truncated JPEG" in printed
+    assert "val          1 users         2 images" in printed
+
+
+def test_what_is_no_store_is_not_to_be_described(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prepare(source=write_hub(tmp_path / "hub", records()), output=tmp_path / "c.hdf5", not_group_data_by_user=True)
+    assert "describe" not in capsys.readouterr().out
