@@ -1,4 +1,4 @@
-"""The command line: a command's name leads to a plain function, imported only when it is called."""
+"""The command line: command NAME is the function NAME in ``fedflair.commands.NAME``, imported when it is called."""
 
 from __future__ import annotations
 
@@ -7,24 +7,23 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from fedflair import __version__
-from fedflair.errors import FedflairError, Interrupted
+from fedflair.errors import FedflairError, Interrupted, UsageError
 
-COMMANDS: dict[str, tuple[str, str]] = {
-    "download": ("fedflair.data.download.run:download", "fetch the real dataset, resumable and verified"),
-    "prepare": ("fedflair.data.store.prepare:prepare", "turn any FLAIR files into one packed store"),
-    "synthesize": ("fedflair.data.synthetic.synthesize:synthesize", "make a FLAIR-like dataset with no network"),
-    "describe": ("fedflair.data.describe.tables:describe", "show a store's statistics"),
-    "convert": ("fedflair.data.store.convert:convert", "rewrite a store in another tool's layout, or back"),
-    "train": ("fedflair.config.options:train_command", "train in simulated federated learning"),
-    "evaluate": ("fedflair.config.options:evaluate_command", "score a run's best model on a partition"),
-    "sweep": ("fedflair.sweep.trials:sweep_command", "train a grid or random samples of options, with several seeds"),
-    "report": ("fedflair.report.table:report", "compare runs in one HTML page"),
-    "epsilon": ("fedflair.privacy.accounting.epsilon:epsilon", "ask the privacy accountant"),
-    "ledger": ("fedflair.privacy.ledger.record:ledger", "verify a run's privacy ledger"),
-    "audit": ("fedflair.audit.measure:audit", "measure what the privacy path really gives"),
+COMMANDS = {
+    "download": "fetch the real dataset, resumable and verified",
+    "prepare": "turn any FLAIR files into one packed store",
+    "synthesize": "make a FLAIR-like dataset with no network",
+    "describe": "show a store's statistics",
+    "convert": "rewrite a store in another tool's layout, or back",
+    "train": "train in simulated federated learning",
+    "evaluate": "score a run's best model on a partition",
+    "sweep": "train a grid or random samples of options, with several seeds",
+    "report": "compare runs in one HTML page",
+    "epsilon": "ask the privacy accountant",
+    "ledger": "verify a run's privacy ledger",
+    "audit": "measure what the privacy path really gives",
 }
 
 
@@ -43,12 +42,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Runs one command, letting its errors pass. Raises FedflairError."""
-    function = _load(COMMANDS[arguments[0]][0])
-    if "arguments" in inspect.signature(function).parameters:
-        function(list(arguments[1:]))
+    """Runs one command, letting its errors pass. Raises FedflairError.
+
+    A function whose one parameter is named ``arguments`` gets the words themselves, which it parses.
+    """
+    name, words = arguments[0], list(arguments[1:])
+    function: Callable[..., object] = getattr(importlib.import_module(f"fedflair.commands.{name}"), name)
+    if list(inspect.signature(function).parameters) == ["arguments"]:
+        function(words)
     else:
-        call(function, arguments[0], list(arguments[1:]))
+        # Here, so that fedflair --help loads no parser.
+        from fedflair.commands.arguments import call
+
+        call(function, name, words)
 
 
 def guarded(action: Callable[[], object]) -> int:
@@ -69,64 +75,8 @@ def guarded(action: Callable[[], object]) -> int:
     return 0
 
 
-def call(function: Callable[..., object], name: str, arguments: list[str]) -> None:
-    """Calls a function with arguments from the command line, typed by its signature and explained by its docstring.
-
-    Parameters without ``*`` before them are positional; keyword-only ones are ``--options`` of their name, without a
-    trailing underscore.
-    """
-    from docstring_parser import parse
-    from jsonargparse import ArgumentError, ArgumentParser
-
-    doc = parse(inspect.getdoc(function) or "")
-    helps = {p.arg_name: p.description for p in doc.params}
-    parser = ArgumentParser(prog=f"fedflair {name}", description=doc.short_description, exit_on_error=False)
-    names: dict[str, str] = {}
-    for parameter in inspect.signature(function, eval_str=True).parameters.values():
-        shown = parameter.name.rstrip("_")
-        names[shown] = parameter.name
-        options: dict[str, Any] = {"type": parameter.annotation, "help": helps.get(parameter.name)}
-        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-            options["nargs"] = "+"
-            parser.add_argument(shown, **options)
-        elif parameter.kind is inspect.Parameter.KEYWORD_ONLY:
-            required = parameter.default is inspect.Parameter.empty
-            if parameter.annotation is bool:
-                options |= {"action": "store_true"}
-                options.pop("type")
-            elif not required:
-                options["default"] = parameter.default
-            parser.add_argument(f"--{shown}", required=required, **options)
-        else:
-            parser.add_argument(shown, **options)
-    try:
-        values = parser.parse_args(arguments)
-    except ArgumentError as error:
-        raise UsageError(f"{name}: {error}") from error
-    positional, keywords = [], {}
-    for parameter in inspect.signature(function).parameters.values():
-        value = values[parameter.name.rstrip("_")]
-        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-            positional += value
-        elif parameter.kind is inspect.Parameter.KEYWORD_ONLY:
-            keywords[parameter.name] = value
-        else:
-            positional.append(value)
-    function(*positional, **keywords)
-
-
-class UsageError(FedflairError):
-    """The words of a command are off."""
-
-
-def _load(target: str) -> Callable[..., object]:
-    module, _, name = target.partition(":")
-    function: Callable[..., object] = getattr(importlib.import_module(module), name)
-    return function
-
-
 def _usage() -> str:
-    lines = [f"  {name:<12}{purpose}" for name, (_, purpose) in COMMANDS.items()]
+    lines = [f"  {name:<12}{purpose}" for name, purpose in COMMANDS.items()]
     return "\n".join(
         [
             "usage: fedflair COMMAND [...]",

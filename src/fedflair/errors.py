@@ -1,6 +1,7 @@
 """The package's exceptions. Each message is one line that names what is wrong, where, and what to do.
 
 FedflairError
+├── UsageError       the words of a command are off
 ├── ConfigError      an option is unknown, impossible, or contradicts another one
 ├── DataError        a file or a record is not what it should be
 ├── PrivacyError     what was asked for cannot be promised
@@ -11,6 +12,10 @@ FedflairError
 
 class FedflairError(Exception):
     """Base of every error a user can act on; the command line prints its message and exits with status 1."""
+
+
+class UsageError(FedflairError):
+    """The words of a command are off; the command line exits with status 2."""
 
 
 class ConfigError(FedflairError):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from fedflair.cli import call, guarded, run
+from fedflair.cli import guarded, run
+from fedflair.commands.arguments import call
 
 
 def download_preprocess(

@@ -42,14 +42,6 @@ def train_command(arguments: Sequence[str]) -> Path:
     return train(config)
 
 
-def evaluate_command(arguments: Sequence[str]) -> None:
-    """``fedflair evaluate``; the function itself lives beside the engine."""
-    from fedflair.cli import call
-    from fedflair.commands.evaluate import evaluate
-
-    call(evaluate, "evaluate", list(arguments))
-
-
 def parse_train_config(arguments: Sequence[str]) -> TrainConfig:
     """Reads ``--args_config FILE`` (a path or the name of a shipped configuration) and the options beside it.
 

@@ -1,0 +1,5 @@
+"""``fedflair audit``."""
+
+from fedflair.audit.measure import audit
+
+__all__ = ["audit"]

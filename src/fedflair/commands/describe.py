@@ -1,0 +1,5 @@
+"""``fedflair describe``."""
+
+from fedflair.data.describe.tables import describe
+
+__all__ = ["describe"]

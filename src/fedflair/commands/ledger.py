@@ -1,0 +1,5 @@
+"""``fedflair ledger``."""
+
+from fedflair.privacy.ledger.record import ledger
+
+__all__ = ["ledger"]

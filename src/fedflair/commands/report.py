@@ -1,0 +1,5 @@
+"""``fedflair report``."""
+
+from fedflair.report.table import report
+
+__all__ = ["report"]
