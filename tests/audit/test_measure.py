@@ -1,17 +1,13 @@
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
 
-from fedflair.audit.measure import AuditResult, audit, audit_options
-from fedflair.errors import ConfigError, PrivacyError
+from fedflair.audit.measure import AuditResult, audit_options
 from fedflair.privacy.contract import MechanismState
 from fedflair.privacy.mechanisms import ClipResult, CohortStats, PrivacyOptions
 from fedflair.privacy.path import PrivacyPath as Path
@@ -134,25 +130,3 @@ def test_the_estimate_is_near_the_accounted_epsilon_where_nothing_is_hidden() ->
     assert result.accounted == pytest.approx(4.0)
     assert result.estimate == pytest.approx(4.0, rel=0.2)
     assert 0.5 < result.lower_bound < 4.0
-
-
-def test_command(capsys: pytest.CaptureFixture[str]) -> None:
-    options: dict[str, Any] = {"rounds": 8, "num_canaries": 300, "seed": 1}
-    audit(**options)
-    shown = capsys.readouterr().out
-    assert "accounted epsilon  2 at delta 1e-05" in shown
-    assert "verdict            nothing is wrong" in shown
-    audit(**options, json_=True)
-    answer = json.loads(capsys.readouterr().out)
-    assert answer["accounted"] == pytest.approx(2.0, rel=1e-4)
-    assert answer["findings"] == []
-    assert math.isfinite(answer["estimate"])
-
-
-def test_impossible_options_are_named() -> None:
-    with pytest.raises(ConfigError, match="num_canaries: 10"):
-        audit(num_canaries=10)
-    with pytest.raises(ConfigError, match="sampling_rate"):
-        audit(sampling_rate=2.0)
-    with pytest.raises(PrivacyError, match="central_delta"):
-        audit(central_delta=0.1)

@@ -1,4 +1,4 @@
-"""``fedflair evaluate`` gives the numbers that the run itself wrote."""
+"""``fedflair evaluate`` gives the numbers that the run itself wrote, and those of each user."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import torch
 from torchvision import models
 
 from fedflair.cli import run as run_command
-from fedflair.errors import DataError
+from fedflair.errors import ConfigError, DataError
 from fedflair.runs.folder import RunFolder, read_rows, read_summary
 from fedflair.training.train import train
 from tests.small_runs import small_config
+
+TUNED = ["--per_user", "--personalise_steps", "2", "--personalise_learning_rate", "0.05"]
 
 
 def test_evaluate_repeats_the_summary(tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,3 +65,48 @@ def test_scores_of_a_private_run_are_marked(
 def test_evaluate_needs_a_run(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a run folder"):
         run_command(["evaluate", "--run", str(tmp_path)])
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    return train(small_config(tiny_store, run=folder, model="small_cnn", central_num_iterations=2))
+
+
+def test_of_each_user_there_are_files_json_and_tables(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_command(["evaluate", "--run", str(finished), "--partition", "val", *TUNED, "--json"])
+    shown = json.loads(capsys.readouterr().out)
+    rows = [json.loads(line) for line in (finished / "per_user_val.jsonl").read_text().splitlines()]
+    assert json.loads((finished / "per_user_val.json").read_text()) == shown
+    assert [row["num_images"] for row in rows] == [3, 6]
+    assert shown["distribution"]["micro_ap"]["mean"] == pytest.approx(sum(row["micro_ap"] for row in rows) / 2)
+    tuned = shown["personalisation"]
+    assert (tuned["num_steps"], tuned["fraction"], tuned["learning_rate"], tuned["num_users"]) == (2, 0.5, 0.05, 2)
+    assert (shown["partition"], shown["checkpoint"], shown["num_users"]) == ("val", "best", 2)
+    run_command(["evaluate", "--run", str(finished), "--partition", "val", *TUNED])
+    output = capsys.readouterr().out
+    assert "worst" in output
+    assert "0 users with fewer than 2 images are left out." in output
+    assert f"{tuned['gain']['micro_ap']['mean']:+.4f}" in output
+
+
+def test_without_steps_nothing_is_tuned(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_command(["evaluate", "--run", str(finished), "--partition", "train", "--per_user", "--json"])
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["personalisation"] is None
+    assert [found["num_users"] for found in shown["by_size"]] == [1, 1, 3, 1]
+    assert "personalised" not in (finished / "per_user_train.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--personalise_steps", "3"], "personalise_steps: only users can be personalised; add --per_user"),
+        (["--per_user", "--personalise_steps", "-1"], "personalise_steps: -1 is impossible"),
+        (["--per_user", "--personalise_fraction", "1"], "personalise_fraction: 1.0 is impossible"),
+        (["--per_user", "--personalise_learning_rate", "0"], "personalise_learning_rate: 0.0 is impossible"),
+    ],
+)
+def test_impossible_options_are_refused(finished: Path, options: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run_command(["evaluate", "--run", str(finished), *options])

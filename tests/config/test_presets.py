@@ -13,8 +13,7 @@ import torchvision
 from fedflair.config.options import build_config, read_options
 from fedflair.config.train_config import AlgorithmName, TrainConfig
 from fedflair.runs.folder import RunFolder, read_summary
-from fedflair.sweep.plan import plan_sweep
-from fedflair.sweep.trials import sweep_spec
+from fedflair.sweep.plan import plan_sweep, sweep_spec
 from fedflair.training.train import train
 
 ROOT = Path(__file__).parents[2]

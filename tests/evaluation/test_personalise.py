@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedflair.backends.threads import thread_backend
-from fedflair.commands.evaluate_users import evaluate_per_user, personalisation_of
 from fedflair.engine.flat_model import flatten
 from fedflair.evaluation.partition import score_partition
+from fedflair.evaluation.per_user import evaluate_per_user, personalisation_of
 from fedflair.evaluation.personalise import split_images
 from fedflair.federated.algorithms.base import local_training
 from fedflair.federated.client import train_locally

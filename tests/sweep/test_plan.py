@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from fedflair.errors import ConfigError
-from fedflair.sweep.plan import SweepSpec, plan_sweep, read_sweep_file
-from fedflair.sweep.trials import sweep_spec
+from fedflair.sweep.plan import SweepSpec, plan_sweep, read_sweep_file, sweep_spec
 
 
 def test_settings_times_grid_times_seeds() -> None:

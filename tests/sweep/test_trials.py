@@ -16,11 +16,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from fedflair.cli import run as run_command
 from fedflair.config.options import config_of_run
 from fedflair.errors import ConfigError, DataError, Interrupted
 from fedflair.runs.folder import RunFolder, read_rows
-from fedflair.sweep.plan import SweepSpec
-from fedflair.sweep.trials import sweep
+from fedflair.sweep.plan import SweepSpec, plan_sweep
+from fedflair.sweep.trials import run_trials
 from fedflair.training.checkpoint import load_state
 from fedflair.training.train import train
 from tests.small_runs import small_config, timeless_rows
@@ -71,7 +72,7 @@ def test_a_sweep_outlives_crashes_and_kills(
     assert noted["error"] == "fedflair: the process was killed by SIGKILL"
 
     # The same again finishes both, with the numbers of runs that were never stopped.
-    sweep(wanted, output)
+    run_command(arguments)
     shown = capfd.readouterr()
     assert "[1/2] learning_rate=0.05, seed 0: resumed" in shown.err
     assert "[2/2] learning_rate=0.1, seed 0: resumed" in shown.err
@@ -84,7 +85,7 @@ def test_a_sweep_outlives_crashes_and_kills(
 
     # All done: nothing runs again.
     before = {path: path.stat().st_mtime_ns for path in (output / "runs").rglob("*.json*")}
-    sweep(wanted, output, as_json=True)
+    run_command([*arguments, "--json"])
     assert {path: path.stat().st_mtime_ns for path in (output / "runs").rglob("*.json*")} == before
     shown = capfd.readouterr()
     assert "started" not in shown.err
@@ -95,18 +96,17 @@ def test_a_sweep_outlives_crashes_and_kills(
     assert config_of_run(RunFolder(first)).learning_rate == 0.05
 
 
-def test_a_sweep_waits_for_another_and_stops_when_asked(
-    tiny_store: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_sweep_waits_for_another_and_stops_when_asked(tiny_store: Path, tmp_path: Path) -> None:
     lock = os.open(tmp_path / "sweep.lock", os.O_RDWR | os.O_CREAT)
     os.write(lock, b"123\n")
     fcntl.flock(lock, fcntl.LOCK_EX)
     run = tmp_path / "runs" / "learning_rate=0.05-seed0"
     said: list[str] = []
+    had_run: list[Path] = []
 
     def release_and_stop() -> None:
-        wait_for(lambda: said.append(capfd.readouterr().err) or "waiting for process 123" in "".join(said))
-        said.append("nothing ran" if not list((tmp_path / "logs").iterdir()) else "ran")
+        wait_for(lambda: "waiting for process 123" in "".join(said))
+        had_run.extend((tmp_path / "logs").iterdir())
         os.close(lock)
         wait_for(lambda: num_rows(run) >= 1)
         os.kill(os.getpid(), signal.SIGINT)
@@ -114,22 +114,28 @@ def test_a_sweep_waits_for_another_and_stops_when_asked(
     helper = threading.Thread(target=release_and_stop)
     helper.start()
     with pytest.raises(Interrupted, match="is stopped; the same command continues it"):
-        sweep(spec(tiny_store, learning_rate=[0.05]), tmp_path)
+        run_trials(plan_sweep(spec(tiny_store, learning_rate=[0.05])), tmp_path, said.append)
     helper.join()
-    assert said[-1] == "nothing ran"
-    assert f"waiting for process 123, which is training in {tmp_path}" in "".join(said)
+    assert had_run == []
+    assert said[0] == f"waiting for process 123, which is training in {tmp_path}"
     assert RunFolder(run).last.is_file()
     assert "continue with: fedflair train --resume" in (tmp_path / "logs" / f"{run.name}.log").read_text()
 
 
 def test_nothing_runs_where_one_run_could_not(tiny_store: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def sweep(wanted: SweepSpec) -> None:
+        run_trials(plan_sweep(wanted), tmp_path / "sweep", said.append)
+
     with pytest.raises(ConfigError, match=r"sweep: cohort_size=7: cohort_size: 7 is more than the 6 training clients"):
-        sweep(SweepSpec(options=spec(tiny_store).options, grid={"cohort_size": [3, 7]}), tmp_path / "sweep")
+        sweep(SweepSpec(options=spec(tiny_store).options, grid={"cohort_size": [3, 7]}))
     absent = {**spec(tiny_store).options, "data_path": "absent.hdf5"}
     with pytest.raises(DataError, match=r"sweep: run: absent\.hdf5: no such store"):
-        sweep(SweepSpec(options=absent), tmp_path / "sweep")
+        sweep(SweepSpec(options=absent))
     assert not (tmp_path / "sweep").exists()
     RunFolder(tmp_path / "sweep" / "runs" / "run-seed0").path.mkdir(parents=True)
     train(small_config(tiny_store, central_num_iterations=1, run=tmp_path / "sweep" / "runs" / "run-seed0"))
     with pytest.raises(ConfigError, match=r"sweep: run: central_num_iterations: 40 differs from 1 of the run in"):
-        sweep(spec(tiny_store), tmp_path / "sweep")
+        sweep(spec(tiny_store))
+    assert said == []

@@ -1,26 +1,24 @@
-"""``fedflair audit``: is the privacy path what the accountant takes it for? Measured with canary clients.
+"""Is the privacy path what the accountant takes it for? Measured with canary clients.
 
 Canaries are clients that flip a coin to be in the population or not, and send one huge coordinate each, a different
 one. The sampler and the mechanism that training would have are made for them, and the rounds are those of training
-(``audit_run.py``); then somebody who sees only the noisy sums guesses the coins, and the auditor, who knows all, checks
+(``run.py``); then somebody who sees only the noisy sums guesses the coins, and the auditor, who knows all, checks
 each part.
 """
 
 from __future__ import annotations
 
-import json
-import secrets
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from fedflair.audit.run import Seen, canary_number, run_canaries
 from fedflair.audit.statistics import estimate, largest_correlation, lower_bound, normal_tail
-from fedflair.errors import ConfigError, PrivacyError
-from fedflair.privacy.accounting.deployment import show
+from fedflair.errors import ConfigError
+from fedflair.privacy.accounting.shown import show
 from fedflair.privacy.mechanisms import PrivacyOptions
 from fedflair.privacy.path import PrivacyPath, make_path
 from fedflair.sampling import stream
@@ -38,7 +36,7 @@ class AuditResult:
     """What an audit measured.
 
     accounted: epsilon as the run states it; None is infinite.
-    estimate, lower_bound: epsilon as measured; see ``audit_statistics``.
+    estimate, lower_bound: epsilon as measured; see ``statistics.py``.
     findings: what is wrong, each one line; empty where nothing is.
     """
 
@@ -51,53 +49,6 @@ class AuditResult:
     findings: tuple[str, ...]
 
 
-def audit(
-    *,
-    central_privacy_mechanism: AuditedMechanism = "gaussian_moments_accountant",
-    central_epsilon: float = 2.0,
-    central_delta: float = 1e-5,
-    central_privacy_clipping_bound: float = 0.1,
-    rounds: int = 20,
-    sampling_rate: float = 0.5,
-    num_canaries: int = 2000,
-    min_separation: int | None = None,
-    adaptive_clipping: bool = False,
-    seed: int | None = None,
-    json_: bool = False,
-) -> None:
-    """Runs sampler, clipping and noise with canary clients and compares what they give away with the accounted epsilon.
-
-    Args:
-        central_privacy_mechanism: The mechanism to audit.
-        central_epsilon: Budget, as for fedflair train.
-        central_delta: Failure probability, as for fedflair train.
-        central_privacy_clipping_bound: Bound on the norm of an update.
-        rounds: Number of rounds to run.
-        sampling_rate: Probability that a client is in a round's cohort.
-        num_canaries: Clients that are in or out by a coin; more of them see more.
-        min_separation: Rounds between two cohorts of one client (banded_matrix_factorization).
-        adaptive_clipping: Let the clipping bound follow the norms.
-        seed: Makes the audit repeatable; from the operating system if not given.
-        json_: Print JSON.
-    """
-    if num_canaries < 100:
-        raise ConfigError(f"num_canaries: {num_canaries} is too few to see anything; use at least 100")
-    if rounds < 1 or not 0 < sampling_rate <= 1:
-        raise ConfigError(f"rounds, sampling_rate: {rounds}, {sampling_rate} are impossible; use >= 1 and (0, 1]")
-    options = PrivacyOptions(
-        mechanism=central_privacy_mechanism,
-        epsilon=central_epsilon,
-        delta=central_delta,
-        clipping_bound=central_privacy_clipping_bound,
-        min_separation=min_separation,
-        adaptive_clipping=adaptive_clipping,
-    )
-    found = audit_options(options, rounds, sampling_rate, num_canaries, secrets.randbits(128) if seed is None else seed)
-    print(json.dumps(asdict(found), indent=2) if json_ else _text(found))
-    if found.findings:
-        raise PrivacyError(f"audit: flagged: {found.findings[0]}; do not trust this path's epsilon")
-
-
 def audit_options(
     options: PrivacyOptions,
     num_rounds: int,
@@ -106,7 +57,14 @@ def audit_options(
     seed: int,
     tamper: Callable[[PrivacyPath], PrivacyPath] = lambda path: path,
 ) -> AuditResult:
-    """Audits the path that ``options`` lead to. ``tamper`` puts faults into it, to see whether they are found."""
+    """Audits the path that ``options`` lead to. ``tamper`` puts faults into it, to see whether they are found.
+
+    Raises ConfigError, naming the option, where there is too little to see anything, and as ``make_path`` does.
+    """
+    if num_canaries < 100:
+        raise ConfigError(f"num_canaries: {num_canaries} is too few to see anything; use at least 100")
+    if num_rounds < 1 or not 0 < sampling_rate <= 1:
+        raise ConfigError(f"rounds, sampling_rate: {num_rounds}, {sampling_rate} are impossible; use >= 1 and (0, 1]")
     included = stream(seed, "canary coins").random(num_canaries) < 0.5
     client_ids = population(included)
     # Rounded down, so that groups of clients are large enough for their cohorts wherever the rate allows it.
@@ -217,14 +175,3 @@ def _repeated_noise(noise: Vector) -> list[str]:
     if found > normal_tail(_LEVEL / 2, 4 * num_rounds * (num_rounds - 1) // 2) / np.sqrt(size):
         return [f"the noises of rounds {first} and {second} have correlation {found:.3f}"]
     return []
-
-
-def _text(found: AuditResult) -> str:
-    facts: dict[str, Any] = {
-        "accounted epsilon": f"{show(found.accounted)} at delta {found.delta:g}",
-        "estimated epsilon": f"{found.estimate:.4g} (two normal distributions; no bound)",
-        "lower bound": f"{found.lower_bound:.4g} (95 % confidence, one run, {found.num_canaries} canaries)",
-        "rounds": found.num_rounds,
-        "verdict": "nothing is wrong" if not found.findings else "; ".join(found.findings),
-    }
-    return "\n".join(f"{name:<19}{value}" for name, value in facts.items())

@@ -4,32 +4,22 @@ from __future__ import annotations
 
 import json as json_format
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
 
-from fedflair.backends.threads import thread_backend
-from fedflair.commands.evaluate_users import (
-    evaluate_per_user,
-    personalisation_of,
-    print_user_tables,
-    summary_of,
-    write_user_rows,
-)
-from fedflair.config.options import config_of_run
-from fedflair.config.train_config import TrainConfig
 from fedflair.errors import ConfigError
-from fedflair.evaluation.partition import score_partition
-from fedflair.federated.setup import make_evaluation_setup
+from fedflair.evaluation.personalise import FEWEST_IMAGES
+from fedflair.evaluation.run import score_run, score_users_of_run
+from fedflair.metrics.user_summary import SHOWN_BY_SIZE
 from fedflair.privacy.ledger import coverage
-from fedflair.runs.folder import RunFolder
 from fedflair.runs.json_text import strict
-from fedflair.runs.tensors import load_tensors
 
 MOST_LABELS_SHOWN = 50
+NAMES = {"micro_ap": "AP", "micro_precision": "precision", "micro_recall": "recall", "micro_f1": "F1"}
+NAMES |= {"micro_accuracy": "accuracy"}
 
 
 def evaluate(
@@ -59,40 +49,34 @@ def evaluate(
     """
     if personalise_steps and not per_user:
         raise ConfigError("personalise_steps: only users can be personalised; add --per_user")
-    folder = RunFolder(run)
-    config = config_of_run(folder)
-    if data_path is not None:
-        config = replace(config, data_path=data_path)
-    parameters = load_tensors(folder.best if checkpoint == "best" else folder.last)[0]["parameters"]
-    setup = make_evaluation_setup(config, partition, load_tensors(folder.fixed)[0])
-    facts = {"run": str(run), "partition": partition, "checkpoint": checkpoint}
-    title = f"{run}: {partition}, {checkpoint} model"
-    if _promises_epsilon(config):
-        facts[coverage.FIELD] = "every number here"
-        title += " (computed without noise: the run's epsilon does not cover it)"
     if per_user:
-        tuning = personalisation_of(config, personalise_steps, personalise_fraction, personalise_learning_rate)
-        rows = evaluate_per_user(parameters, partition, setup=setup, personalisation=tuning)
-        summary = summary_of(rows, tuning, facts)
-        write_user_rows(folder, partition, summary, rows)
+        summary = score_users_of_run(
+            run,
+            partition,
+            checkpoint,
+            data_path,
+            num_steps=personalise_steps,
+            fraction=personalise_fraction,
+            learning_rate=personalise_learning_rate,
+        )
         if json:
             print(json_format.dumps(strict(summary), allow_nan=False))
         else:
-            print_user_tables(title, summary)
+            _print_user_tables(_title(summary), summary)
         return
-    with thread_backend(setup) as backend:
-        scores = score_partition(parameters.to(setup.device), partition, setup=setup, backend=backend)
-    measured = scores.measured()
-    metrics, labels = measured.values(), measured.label_ap_by_name(setup.labels.names)
+    scores = score_run(run, partition, checkpoint, data_path)
     if json:
-        print(json_format.dumps(strict({**facts, **metrics, "label_ap": labels}), allow_nan=False))
+        facts = {**scores.facts, **scores.metrics, "label_ap": scores.label_ap}
+        print(json_format.dumps(strict(facts), allow_nan=False))
     else:
-        _print_tables(title, metrics, labels)
+        _print_tables(_title(scores.facts), scores.metrics, scores.label_ap)
 
 
-def _promises_epsilon(config: TrainConfig) -> bool:
-    mechanisms = {config.central_privacy_mechanism, config.local_privacy_mechanism}
-    return bool(mechanisms - {"none", "norm_clipping_only"})
+def _title(facts: Mapping[str, Any]) -> str:
+    title = f"{facts['run']}: {facts['partition']}, {facts['checkpoint']} model"
+    if coverage.FIELD in facts:
+        title += " (computed without noise: the run's epsilon does not cover it)"
+    return title
 
 
 def _print_tables(title: str, metrics: Mapping[str, float], labels: Mapping[str, float | None]) -> None:
@@ -112,3 +96,59 @@ def _print_tables(title: str, metrics: Mapping[str, float], labels: Mapping[str,
     console.print(table)
     if len(ranked) > MOST_LABELS_SHOWN:
         console.print(f"and {len(ranked) - MOST_LABELS_SHOWN:,} labels more: --json has all", highlight=False)
+
+
+def _print_user_tables(title: str, summary: Mapping[str, Any]) -> None:
+    """Tables of the distribution over users, by user size, and of what personalisation gains."""
+    console = Console()
+    table = _table(f"{title}, {summary['num_users']:,} users", "metric of a user")
+    for heading in ("mean", "std", "first quartile", "median", "third quartile", "worst tenth"):
+        table.add_column(heading, justify="right")
+    for name, values in summary["distribution"].items():
+        table.add_row(_name(name), *(f"{value:.4f}" for value in values.values()))
+    console.print(table)
+    tuned = summary["personalisation"]
+    columns, title = list(SHOWN_BY_SIZE), "Means by number of images of a user"
+    if tuned is not None:
+        title += "; of the global and the personalised model on the held-out images"
+        columns += [f"{model}_micro_ap" for model in ("global", "personalised")]
+    table = _table(title, "images")
+    for heading in ("users", *map(_name, columns)):
+        table.add_column(heading, justify="right")
+    for row in summary["by_size"]:
+        cells = (f"{row[name]:.4f}" if name in row else "-" for name in columns)
+        table.add_row(row["images"], f"{row['num_users']:,}", *cells)
+    console.print(table)
+    if tuned is not None:
+        _print_personalisation(console, tuned)
+
+
+def _print_personalisation(console: Console, tuned: Mapping[str, Any]) -> None:
+    title = (
+        f"After {tuned['num_steps']} local steps at learning rate {tuned['learning_rate']:g} on "
+        f"{tuned['fraction']:.0%} of a user's images: both models on the held-out rest, {tuned['num_users']:,} users"
+    )
+    table = _table(title, "metric of a user")
+    for heading in ("global", "personalised", "gain", "standard error", "users up", "users down"):
+        table.add_column(heading, justify="right")
+    for name, gain in tuned["gain"].items():
+        means = (f"{tuned[model][name]['mean']:.4f}" for model in ("global", "personalised"))
+        shares = (f"{gain['share_risen']:.0%}", f"{gain['share_fallen']:.0%}")
+        table.add_row(_name(name), *means, f"{gain['mean']:+.4f}", f"{gain['standard_error']:.4f}", *shares)
+    console.print(table)
+    console.print(
+        f"{tuned['num_users_left_out']:,} users with fewer than {FEWEST_IMAGES} images are left out.", highlight=False
+    )
+
+
+def _table(title: str, first: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column(first)
+    return table
+
+
+def _name(column: str) -> str:
+    for name, shown in NAMES.items():
+        if column.endswith(name):
+            return f"{column.removesuffix(name).rstrip('_')} {shown}".strip()
+    return column.replace("_", " ")

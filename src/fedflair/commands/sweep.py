@@ -1,5 +1,63 @@
-"""``fedflair sweep``."""
+"""``fedflair sweep``: trains a grid or random samples of options, with several seeds, and shows how they compare."""
 
-from fedflair.sweep.trials import sweep_command as sweep
+from __future__ import annotations
 
-__all__ = ["sweep"]
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from fedflair.config.options import parse_given, train_parser
+from fedflair.errors import FedflairError
+from fedflair.sweep.plan import plan_sweep, sweep_spec
+from fedflair.sweep.results import notes_of, summarise, table_of, title_of
+from fedflair.sweep.trials import run_trials
+
+
+def sweep(arguments: Sequence[str]) -> None:
+    """Parses, runs what has not been run, and shows the table.
+
+    Raises FedflairError at the end where some runs failed.
+    """
+    parser = train_parser("sweep", "Run a grid or random samples of options with several seeds, and compare them.")
+    parser.add_argument("--sweep_config", type=str, help="A sweep file (see docs/sweeps.md).")
+    parser.add_argument("--output", type=str, required=True, help="The sweep's folder; the same one continues it.")
+    parser.add_argument("--grid", type=str, nargs="+", help="Every combination of these: option=value,value,...")
+    parser.add_argument("--seeds", type=str, help="Seeds that each point is run with: 0,1,2.")
+    parser.add_argument("--json", action="store_true", help="Print the results as JSON.")
+    given = parse_given(parser, arguments)
+    as_json, output = bool(given.pop("json", False)), Path(given.pop("output"))
+    trials = plan_sweep(sweep_spec(given))
+    outcomes = run_trials(trials, output, _say)
+    results = summarise(trials, outcomes)
+    if as_json:
+        print(json.dumps(results, indent=2))
+    else:
+        show(results, output)
+    failed = [trial for trial, outcome in zip(trials, outcomes) if outcome.status != "done"]
+    if failed:
+        raise FedflairError(
+            f"{len(failed)} of {len(trials)} runs failed: {', '.join(trial.name for trial in failed)}; see "
+            f"{output / 'logs'}, and give the same command to try them again"
+        )
+
+
+def show(results: Mapping[str, Any], output: Path) -> None:
+    """Prints what came out of the sweep in ``output``."""
+    headings, rows = table_of(results)
+    table = Table(title=title_of(results), title_justify="left")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "point" else "right", no_wrap=heading != "point")
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    console.print(table)
+    for note in [*notes_of(results), f"sweep: {output}"]:
+        console.print(note, highlight=False, soft_wrap=True, markup=False)
+
+
+def _say(line: str) -> None:
+    Console(stderr=True).print(line, highlight=False, soft_wrap=True, markup=False)

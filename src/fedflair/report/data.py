@@ -124,6 +124,15 @@ def _read_sweep(path: Path, prefix: str) -> list[Group]:
     return groups
 
 
+def summaries(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """Each run's name, group and summary; of a run that has not ended, its rounds so far."""
+    return [
+        {"run": run.name, "group": group.name, **(run.summary or {"unfinished": True, "rounds": run.num_rounds})}
+        for group in groups
+        for run in group.runs
+    ]
+
+
 def curve(group: Group, column: str) -> tuple[list[float], list[float], list[float]]:
     """(rounds, means, standard deviations) over the group's runs, where all that have the column have a value.
 

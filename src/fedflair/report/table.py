@@ -1,60 +1,15 @@
-"""``fedflair report``: reads run folders and sweep folders only, and writes one self-contained HTML page."""
+"""The report's table of scores, a row a group, and what has to be said below it."""
 
 from __future__ import annotations
 
-import json as json_format
 from collections.abc import Sequence
-from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
-from fedflair.errors import ConfigError
 from fedflair.privacy.ledger import coverage
-from fedflair.report.data import Group, read_groups
-from fedflair.report.page import page
-from fedflair.runs.folder import write_atomically
-from fedflair.runs.json_text import strict
+from fedflair.report.data import Group
 from fedflair.sweep.results import plus_minus, spread, words_of
 
 METRICS = ("macro_ap", "micro_ap", "macro_f1", "loss")
 HEADINGS = ("run", "setting", "rounds", "epsilon", *map(words_of, METRICS), "mean prevalence", "minutes")
-ON_TERMINAL = ("run", "rounds", "epsilon", "macro AP", "micro AP", "minutes")
-
-
-def report(*runs: Path, output: Path = Path("report.html"), json: bool = False) -> None:
-    """Compare runs: a table here, and a page with curves, labels, users and costs.
-
-    Args:
-        runs: Run folders and sweep folders.
-        output: The HTML file to write.
-        json: Print the runs' summaries as JSON.
-    """
-    if not runs:
-        raise ConfigError("report: name at least one run folder")
-    groups = read_groups(runs)
-    rows = [cells(group) for group in groups]
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(output, page(groups, HEADINGS, rows, notes(groups)))
-    if json:
-        facts = [
-            {"run": run.name, "group": group.name, **(run.summary or {"unfinished": True, "rounds": run.num_rounds})}
-            for group in groups
-            for run in group.runs
-        ]
-        print(json_format.dumps(strict(facts), allow_nan=False))
-        return
-    console = Console()
-    table = Table(title="Test partition, best model on val", title_justify="left")
-    for heading in ON_TERMINAL:
-        first = heading == "run"
-        table.add_column(heading, justify="left" if first else "right", no_wrap=not first, overflow="fold")
-    for row in rows:
-        table.add_row(*(text for heading, text in zip(HEADINGS, row) if heading in ON_TERMINAL))
-    console.print(table)
-    for note in notes(groups):
-        console.print(note, highlight=False, soft_wrap=True, markup=False)
-    console.print(f"report: {output}", highlight=False, soft_wrap=True)
 
 
 def cells(group: Group) -> tuple[str, ...]:

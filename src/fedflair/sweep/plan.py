@@ -76,6 +76,25 @@ def read_sweep_file(path: Path) -> dict[str, Any]:
     return parts
 
 
+def sweep_spec(given: dict[str, Any]) -> SweepSpec:
+    """The sweep that a file and the command line describe together; the command line wins."""
+    source = given.pop("sweep_config", None)
+    parts = read_sweep_file(Path(source)) if source else {}
+    for name in ("options", "settings", "grid", "random", "seeds"):
+        if parts.get(name) is None:
+            parts.pop(name, None)
+    if isinstance(parts.get("settings"), dict):
+        parts["settings"] = {name: options or {} for name, options in parts["settings"].items()}
+    grid = [_grid_values(text) for text in given.pop("grid", None) or []]
+    if grid:
+        parts["grid"] = {**parts.get("grid", {}), **dict(grid)}
+    if "seeds" in given:
+        parts["seeds"] = _values(given.pop("seeds"), "seeds")
+    if "args_config" in given:
+        parts["args_config"] = given.pop("args_config")
+    return SweepSpec(**parts, overrides=given)
+
+
 def plan_sweep(spec: SweepSpec) -> list[Trial]:
     """The runs, in the order they are made: by seed, then by point, so that every point has a score early.
 
@@ -93,6 +112,21 @@ def plan_sweep(spec: SweepSpec) -> list[Trial]:
                 trials.append(Trial(name, setting, varied, seed, f"{_file_name(name)}-seed{seed}", config))
     _check_comparable(trials)
     return trials
+
+
+def _grid_values(text: str) -> tuple[str, list[Any]]:
+    name, equals, values = text.partition("=")
+    if not equals:
+        raise ConfigError(f"grid: {text}: must be an option and its values: option=value,value,...")
+    return name, _values(values, f"grid: {name}")
+
+
+def _values(text: str, where: str) -> list[Any]:
+    try:
+        values: list[Any] = yaml.safe_load(f"[{text}]")
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: {text}: must be values with commas between them") from error
+    return values
 
 
 def _check_parts(spec: SweepSpec) -> None:

@@ -12,9 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
-from rich.table import Table
-
 from fedflair.privacy.ledger import coverage
 from fedflair.runs.folder import RunFolder, read_summary, write_atomically
 from fedflair.sweep.plan import Trial
@@ -63,27 +60,8 @@ def write_results(output: Path, trials: Sequence[Trial], outcomes: Sequence[Outc
     write_atomically(output / "sweep.csv", _csv(trials, outcomes))
     headings, rows = table_of(results, also=ALSO)
     lines = [" | ".join(row) for row in (headings, ["---"] * len(headings), *rows)]
-    text = "\n".join([title_of(results), "", *(f"| {line} |" for line in lines), "", *_notes(results)])
+    text = "\n".join([title_of(results), "", *(f"| {line} |" for line in lines), "", *notes_of(results)])
     write_atomically(output / "sweep.md", text.rstrip("\n") + "\n")
-
-
-def show_results(output: Path, *, as_json: bool) -> None:
-    """Prints the results of a sweep folder."""
-    text = (output / RESULTS).read_text()
-    if as_json:
-        print(text, end="")
-        return
-    results = json.loads(text)
-    headings, rows = table_of(results)
-    table = Table(title=title_of(results), title_justify="left")
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading == "point" else "right", no_wrap=heading != "point")
-    for row in rows:
-        table.add_row(*row)
-    console = Console()
-    console.print(table)
-    for note in [*_notes(results), f"sweep: {output}"]:
-        console.print(note, highlight=False, soft_wrap=True, markup=False)
 
 
 def summarise(trials: Sequence[Trial], outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -145,7 +123,8 @@ def table_of(results: Mapping[str, Any], also: Sequence[str] = ()) -> tuple[list
     return headings, rows
 
 
-def _notes(results: Mapping[str, Any]) -> list[str]:
+def notes_of(results: Mapping[str, Any]) -> list[str]:
+    """Sentences that must stand below the table."""
     notes = [CAVEAT] if results["private"] else []
     missing = sum(point["num_runs"] - point["num_done"] for point in results["points"])
     return [*notes, f"{missing} runs are not done; their seeds are missing from the means."] if missing else notes

@@ -1,4 +1,4 @@
-"""``fedflair sweep``: many training runs, each in a process of its own, resumable, compared by mean and deviation.
+"""The runs of a sweep: many training runs, each in a process of its own, resumable, compared by mean and deviation.
 
 SWEEP/
     configs/RUN.yaml    what each run was given
@@ -20,21 +20,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
-from rich.console import Console
 
-from fedflair.config.options import check_same_run, parse_given, train_parser
-from fedflair.errors import ConfigError, FedflairError, Interrupted
+from fedflair.config.options import check_same_run
+from fedflair.errors import FedflairError, Interrupted
 from fedflair.federated.setup import make_setup
 from fedflair.runs.folder import RunFolder, write_atomically
-from fedflair.sweep.plan import SweepSpec, Trial, plan_sweep, read_sweep_file
-from fedflair.sweep.results import Outcome, outcome_of, show_results, words_of, write_results
+from fedflair.sweep.plan import Trial
+from fedflair.sweep.results import Outcome, outcome_of, words_of, write_results
 
 
 @dataclass(frozen=True)
@@ -61,71 +59,35 @@ class Stop:
     child: subprocess.Popen[bytes] | None = None
 
 
-def sweep_command(arguments: Sequence[str]) -> None:
-    """``fedflair sweep``: parses, runs what has not been run, and shows the table."""
-    parser = train_parser("sweep", "Run a grid or random samples of options with several seeds, and compare them.")
-    parser.add_argument("--sweep_config", type=str, help="A sweep file (see docs/sweeps.md).")
-    parser.add_argument("--output", type=str, required=True, help="The sweep's folder; the same one continues it.")
-    parser.add_argument("--grid", type=str, nargs="+", help="Every combination of these: option=value,value,...")
-    parser.add_argument("--seeds", type=str, help="Seeds that each point is run with: 0,1,2.")
-    parser.add_argument("--json", action="store_true", help="Print the results as JSON.")
-    given = parse_given(parser, arguments)
-    as_json, output = bool(given.pop("json", False)), Path(given.pop("output"))
-    sweep(sweep_spec(given), output, as_json=as_json)
+def run_trials(trials: Sequence[Trial], output: Path, say: Callable[[str], None]) -> list[Outcome]:
+    """Runs what of the trials has not been run in the sweep folder ``output``, and returns what came out of each.
 
-
-def sweep_spec(given: dict[str, Any]) -> SweepSpec:
-    """The sweep that a file and the command line describe together; the command line wins."""
-    source = given.pop("sweep_config", None)
-    parts = read_sweep_file(Path(source)) if source else {}
-    for name in ("options", "settings", "grid", "random", "seeds"):
-        if parts.get(name) is None:
-            parts.pop(name, None)
-    if isinstance(parts.get("settings"), dict):
-        parts["settings"] = {name: options or {} for name, options in parts["settings"].items()}
-    grid = [_grid_values(text) for text in given.pop("grid", None) or []]
-    if grid:
-        parts["grid"] = {**parts.get("grid", {}), **dict(grid)}
-    if "seeds" in given:
-        parts["seeds"] = _values(given.pop("seeds"), "seeds")
-    if "args_config" in given:
-        parts["args_config"] = given.pop("args_config")
-    return SweepSpec(**parts, overrides=given)
-
-
-def sweep(spec: SweepSpec, output: Path, *, as_json: bool = False) -> None:
-    """Runs what of the sweep has not been run.
-
-    Raises ConfigError, DataError or PrivacyError before the first run starts where any run could not start;
-    FedflairError at the end where some runs failed; Interrupted where it was stopped.
+    say: is told, in a line, of each run as it starts and ends.
+    Raises ConfigError, DataError or PrivacyError before the first run starts where any run could not start; Interrupted
+    where the sweep was stopped.
     """
-    trials, folder, console = plan_sweep(spec), SweepFolder(output), Console(stderr=True)
+    folder = SweepFolder(output)
+    outcomes: list[Outcome] = []
     check_trials(trials, folder)
     for name in ("configs", "logs", "runs"):
         (output / name).mkdir(parents=True, exist_ok=True)
-    with _only_sweep(output, console) as lock, _signals_to_child() as stop:
+    with _only_sweep(output, say) as lock, _signals_to_child() as stop:
         for position, trial in enumerate(trials, 1):
             if stop.asked:
                 break
             before = f"[{position}/{len(trials)}] {trial.point}, seed {trial.seed}: "
             if outcome_of(folder.run(trial), folder.log(trial)).status != "done":
-                console.print(f"{before}{_start(folder.run(trial))}", highlight=False, soft_wrap=True, markup=False)
+                say(f"{before}{_start(folder.run(trial))}")
                 started = time.monotonic()
                 _run_trial(trial, folder, lock, stop)
                 before += f"{(time.monotonic() - started) / 60:.1f} min, "
             outcome = outcome_of(folder.run(trial), folder.log(trial))
-            console.print(f"{before}{_words(trial, outcome)}", highlight=False, soft_wrap=True, markup=False)
+            say(f"{before}{_words(trial, outcome)}")
             outcomes = [outcome_of(folder.run(t), folder.log(t)) for t in trials]
             write_results(output, trials, outcomes)
     if stop.asked:
         raise Interrupted(f"the sweep in {output} is stopped; the same command continues it")
-    show_results(output, as_json=as_json)
-    failed = [trial for trial, outcome in zip(trials, outcomes) if outcome.status != "done"]
-    if failed:
-        raise FedflairError(
-            f"{len(failed)} of {len(trials)} runs failed: {', '.join(trial.name for trial in failed)}; see "
-            f"{output / 'logs'}, and give the same command to try them again"
-        )
+    return outcomes
 
 
 def check_trials(trials: Sequence[Trial], folder: SweepFolder) -> None:
@@ -181,7 +143,7 @@ def _words(trial: Trial, outcome: Outcome) -> str:
 
 
 @contextmanager
-def _only_sweep(output: Path, console: Console) -> Iterator[int]:
+def _only_sweep(output: Path, say: Callable[[str], None]) -> Iterator[int]:
     """Holds the folder's lock, waiting for a sweep (or for the run of a killed one) that is at work in it."""
     lock = os.open(output / "sweep.lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -189,7 +151,7 @@ def _only_sweep(output: Path, console: Console) -> Iterator[int]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             pid = os.pread(lock, 20, 0).decode().strip()
-            console.print(f"waiting for process {pid}, which is training in {output}", highlight=False, soft_wrap=True)
+            say(f"waiting for process {pid}, which is training in {output}")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield lock
     finally:
@@ -215,18 +177,3 @@ def _signals_to_child() -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _grid_values(text: str) -> tuple[str, list[Any]]:
-    name, equals, values = text.partition("=")
-    if not equals:
-        raise ConfigError(f"grid: {text}: must be an option and its values: option=value,value,...")
-    return name, _values(values, f"grid: {name}")
-
-
-def _values(text: str, where: str) -> list[Any]:
-    try:
-        values: list[Any] = yaml.safe_load(f"[{text}]")
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: {text}: must be values with commas between them") from error
-    return values

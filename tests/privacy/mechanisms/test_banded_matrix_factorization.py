@@ -9,9 +9,9 @@ from scipy.linalg import toeplitz
 
 from fedflair.errors import ConfigError, PrivacyError
 from fedflair.privacy.accounting.accountants import PrivacyEvent, epsilon
-from fedflair.privacy.accounting.deployment import make_deployment
 from fedflair.privacy.mechanisms import CohortStats, Mechanism, PrivacyOptions, make_mechanism
 from fedflair.privacy.mechanisms.banded_matrix_factorization import choose_bands, predicted_error
+from fedflair.privacy.mechanisms.deployment import make_deployment
 from fedflair.privacy.mechanisms.noise import standard_normal
 from fedflair.runs.tensors import load_tensors, save_tensors
 from fedflair.sampling import SamplerDescription

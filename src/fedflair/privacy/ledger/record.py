@@ -18,10 +18,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from fedflair.errors import DataError, PrivacyError
 from fedflair.privacy.accounting.accountants import PrivacyEvent, accounted_round, epsilon
+from fedflair.privacy.accounting.shown import finite
 from fedflair.privacy.contract import CohortStats, Mechanism, MechanismState
 from fedflair.privacy.mechanisms.noise import noise_fingerprint
 
@@ -121,18 +122,6 @@ def resume(folder: Path, round_: int, mechanism: Mechanism, noise_seed: int) -> 
     return Ledger(path, mechanism, noise_seed, round_, head)
 
 
-def ledger(action: Literal["verify"], run: Path) -> None:
-    """Checks a run's privacy ledger and computes its epsilon anew, from nothing but the run's folder.
-
-    Args:
-        action: verify is the only one.
-        run: Folder of the run.
-    """
-    from fedflair.privacy.ledger.verification import verify_command
-
-    verify_command(run)
-
-
 def read_lines(path: Path) -> list[tuple[dict[str, Any], str]]:
     """The ledger's lines, each with what is wrong with it by itself ('' for nothing). DataError without a ledger."""
     try:
@@ -157,8 +146,7 @@ def cumulative_epsilon(terms: Mapping[str, Any], num_rounds: int, *, use_cache: 
             continue
         # Within min_separation rounds every client is in at most one cohort: together they are one release.
         event = replace(PrivacyEvent(**terms[source]), count=math.ceil(rounds / terms["min_separation"]))
-        value = epsilon(event, terms["delta"], terms["accountant"], use_cache=use_cache)
-        found[name] = value if math.isfinite(value) else None
+        found[name] = finite(epsilon(event, terms["delta"], terms["accountant"], use_cache=use_cache))
     return found
 
 

@@ -1,4 +1,4 @@
-"""``fedflair ledger verify``: is a privacy ledger whole, in order, and its epsilon what its first line leads to."""
+"""Is a privacy ledger whole, in order, and its epsilon what its first line leads to?"""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedflair.errors import DataError, PrivacyError
+from fedflair.errors import DataError
 from fedflair.privacy.accounting.accountants import accounted_round
-from fedflair.privacy.accounting.deployment import show
 from fedflair.privacy.ledger.record import (
     FILE_NAME,
     FORMAT,
@@ -42,26 +41,6 @@ class Verification:
     simulated: bool
     problems: tuple[str, ...]
     notes: tuple[str, ...]
-
-
-def verify_command(run: Path) -> None:
-    """Checks a run's privacy ledger and computes its epsilon anew, from nothing but the run's folder.
-
-    Args:
-        run: Folder of the run.
-    """
-    found = verify(run)
-    path = run / FILE_NAME
-    if found.problems:
-        more = f" (and {len(found.problems) - 1} more problems)" if len(found.problems) > 1 else ""
-        raise PrivacyError(f"{path}: {found.problems[0]}{more}; do not trust this run's epsilon")
-    whose = "simulated deployment" if found.simulated else "run"
-    print(f"{path}: sound, {found.num_rounds} rounds")
-    print(f"epsilon of the {whose}: {show(found.epsilon)} at delta {found.delta:g}")
-    if found.simulated:
-        print(f"epsilon of the run itself: {show(found.run_epsilon)} at delta {found.delta:g}")
-    for note in found.notes:
-        print(note)
 
 
 def verify(run: Path, *, use_cache: bool = False) -> Verification:

@@ -15,9 +15,9 @@ import math
 import torch
 
 from fedflair.errors import ConfigError, PrivacyError
-from fedflair.privacy.accounting.deployment import Deployment, describe
 from fedflair.privacy.contract import CohortStats, Mechanism, MechanismState
 from fedflair.privacy.mechanisms.clipping import clip_update
+from fedflair.privacy.mechanisms.deployment import Deployment, describe
 from fedflair.privacy.mechanisms.noise import scalar_normal, standard_normal
 
 

@@ -8,9 +8,9 @@ import torch
 
 from fedflair.errors import ConfigError
 from fedflair.privacy.accounting.accountants import Noise
-from fedflair.privacy.accounting.deployment import Deployment, describe
 from fedflair.privacy.contract import CohortStats, LocalPrivacyOptions, Mechanism, MechanismState, PrivacyOptions
 from fedflair.privacy.mechanisms.clipping import clip_update
+from fedflair.privacy.mechanisms.deployment import Deployment, describe
 from fedflair.privacy.mechanisms.noise import standard_laplace, standard_normal
 
 ORDERS: dict[Noise, float] = {"gaussian": 2.0, "laplace": 1.0}

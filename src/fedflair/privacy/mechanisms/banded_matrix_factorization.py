@@ -12,10 +12,10 @@ import torch
 
 from fedflair.errors import ConfigError, PrivacyError
 from fedflair.privacy.accounting.accountants import calibrate, quick_noise_multiplier
-from fedflair.privacy.accounting.deployment import Deployment, describe, make_deployment
 from fedflair.privacy.contract import CohortStats, Mechanism, MechanismState, PrivacyOptions
 from fedflair.privacy.mechanisms.additive import check_order, no_adaptive_clipping
 from fedflair.privacy.mechanisms.clipping import clip_update
+from fedflair.privacy.mechanisms.deployment import Deployment, describe, make_deployment
 from fedflair.privacy.mechanisms.noise import standard_normal
 from fedflair.privacy.mechanisms.toeplitz import optimal_coefficients, prefix_error
 from fedflair.sampling import SamplerDescription

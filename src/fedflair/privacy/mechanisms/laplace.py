@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from fedflair.privacy.accounting.accountants import single_release
-from fedflair.privacy.accounting.deployment import make_deployment
 from fedflair.privacy.contract import Mechanism, PrivacyOptions
 from fedflair.privacy.mechanisms.additive import additive_mechanism, no_adaptive_clipping
+from fedflair.privacy.mechanisms.deployment import make_deployment
 from fedflair.sampling import SamplerDescription
 
 

@@ -13,10 +13,11 @@ import torch
 
 from fedflair.errors import ConfigError
 from fedflair.privacy.accounting.accountants import Noise, PrivacyEvent, epsilon, single_release
-from fedflair.privacy.accounting.deployment import require_positive, show
+from fedflair.privacy.accounting.shown import finite, show
 from fedflair.privacy.contract import ClipResult, LocalMechanism, LocalPrivacyOptions
 from fedflair.privacy.mechanisms.additive import ORDERS, check_order
 from fedflair.privacy.mechanisms.clipping import clip_update, norm_order
+from fedflair.privacy.mechanisms.deployment import require_positive
 from fedflair.privacy.mechanisms.noise import standard_laplace, standard_normal
 from fedflair.sampling import SamplerDescription
 
@@ -102,9 +103,9 @@ def _describe(
         words += " The noise is drawn from the run's seed: this is a simulation and protects nobody."
     return {
         "mechanism": noise,
-        "epsilon": most if math.isfinite(most) else None,
+        "epsilon": finite(most),
         "epsilon_per_release": options.epsilon,
-        "epsilon_expected": usual if math.isfinite(usual) else None,
+        "epsilon_expected": finite(usual),
         "expected_participations": expected,
         "delta": options.delta,
         "noise_multiplier": multiplier,

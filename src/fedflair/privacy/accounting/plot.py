@@ -1,4 +1,4 @@
-"""The picture of ``fedflair epsilon``: epsilon against rounds, and noise against cohort size."""
+"""The picture of a question and its answer: epsilon against rounds, and noise against cohort size."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fedflair.errors import ConfigError
 from fedflair.privacy.accounting.accountants import calibrate
-from fedflair.privacy.accounting.epsilon import Question, over_rounds
+from fedflair.privacy.accounting.question import Question, over_rounds
 
 
 def draw(question: Question, noise_multiplier: float, cohort_size: int | None, path: Path) -> None:

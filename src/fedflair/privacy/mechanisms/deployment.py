@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from fedflair.errors import ConfigError, PrivacyError
 from fedflair.privacy.accounting.accountants import Neighbouring, Noise, PrivacyEvent, epsilon, resolve_accountant
+from fedflair.privacy.accounting.shown import finite, show
 from fedflair.privacy.contract import PrivacyOptions
 from fedflair.sampling import SamplerDescription
 
@@ -108,7 +109,7 @@ def describe(
     std = noise_multiplier * options.clipping_bound * deployment.noise_scale
     facts: dict[str, Any] = {
         "mechanism": name,
-        "epsilon": _finite(promised),
+        "epsilon": finite(promised),
         "epsilon_per_round": options.epsilon if budget == "round" else None,
         "delta": options.delta,
         "noise_multiplier": noise_multiplier,
@@ -124,7 +125,7 @@ def describe(
         "population": deployment.population,
         "rounds": deployment.num_rounds,
         "simulated": deployment.simulated,
-        "run_epsilon": _finite(true),
+        "run_epsilon": finite(true),
         "run_noise_multiplier": noise_multiplier * deployment.noise_scale,
         "run_sampling_rate": run_event.sampling_rate,
         "min_separation": min_separation,
@@ -159,15 +160,6 @@ def _sentences(deployment: Deployment, facts: dict[str, Any]) -> list[str]:
     if options.delta >= 1 / deployment.population:
         lines.append(f"Delta is not below 1/{deployment.population:,}: a weak promise, for comparison only.")
     return lines
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def show(value: float | None) -> str:
-    """An epsilon for reading: 4 digits; ``infinite`` where nothing is promised."""
-    return "infinite" if value is None or not math.isfinite(value) else f"{value:.4g}"
 
 
 def require_positive(name: str, value: float) -> None:

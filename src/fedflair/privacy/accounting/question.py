@@ -1,12 +1,11 @@
-"""``fedflair epsilon``: what a noise multiplier costs, or what an epsilon takes, without a run."""
+"""What a noise multiplier costs, or what an epsilon takes, without a run."""
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from fedflair.errors import ConfigError, PrivacyError
 from fedflair.privacy.accounting.accountants import (
@@ -18,7 +17,7 @@ from fedflair.privacy.accounting.accountants import (
     single_release,
 )
 from fedflair.privacy.accounting.accountants import epsilon as epsilon_of
-from fedflair.privacy.accounting.deployment import show
+from fedflair.privacy.accounting.shown import finite
 
 NamedMechanism = Literal["gaussian_moments_accountant", "gaussian", "laplace", "banded_matrix_factorization"]
 NEIGHBOURS: tuple[Neighbouring, Neighbouring] = ("add_remove", "replace_one")
@@ -48,7 +47,7 @@ class Question:
         count, rate = math.ceil(self.rounds / self.min_separation), self.sampling_rate * self.min_separation
         return PrivacyEvent(noise, noise_multiplier, count, self.sampling, rate, self.neighbouring)
 
-    def answer(self) -> tuple[float, float]:
+    def solve(self) -> tuple[float, float]:
         """(epsilon of all rounds, noise multiplier). Raises PrivacyError where no accountant has a bound."""
         multiplier = self.noise_multiplier
         if multiplier is None:
@@ -61,80 +60,73 @@ class Question:
         return epsilon_of(self.event(multiplier), self.delta, self.accountant), multiplier
 
 
-def epsilon(
+@dataclass(frozen=True)
+class Answer:
+    """What a question comes to.
+
+    epsilon: of all rounds; None is infinite. epsilon_per_round: of one release, for gaussian and laplace.
+    accountant: the one that had a bound.
+    neighbours: epsilon and noise multiplier for each meaning of neighbours; None where no accountant has a bound.
+    warnings: what makes the promise a weak one.
+    """
+
+    epsilon: float | None
+    epsilon_per_round: float | None
+    noise_multiplier: float
+    accountant: Accountant
+    neighbours: Mapping[Neighbouring, Mapping[str, float | None] | None]
+    warnings: Sequence[str]
+
+
+def make_question(
     *,
+    mechanism: NamedMechanism,
     rounds: int,
     delta: float,
-    sampling_rate: float | None = None,
-    cohort_size: int | None = None,
-    population: int | None = None,
-    noise_multiplier: float | None = None,
-    epsilon: float | None = None,
-    mechanism: NamedMechanism = "gaussian_moments_accountant",
-    accountant: Accountant = "pld",
-    sampling: Literal["poisson", "fixed"] = "poisson",
-    min_separation: int | None = None,
-    neighbouring: Neighbouring | None = None,
-    table: bool = False,
-    plot: Path | None = None,
-    json_: bool = False,
-) -> None:
-    """Computes epsilon from a noise multiplier, or the noise multiplier from an epsilon.
-
-    Args:
-        rounds: Number of rounds, each of which releases one noisy sum.
-        delta: Failure probability of the guarantee; below 1/population it means something.
-        sampling_rate: Probability that a client is in a round's cohort; or give cohort_size and population.
-        cohort_size: Clients in a cohort, expected or exact.
-        population: Clients that cohorts are drawn from.
-        noise_multiplier: Noise on the sum over the clipping bound; gives epsilon.
-        epsilon: Budget of all rounds (of one release for gaussian and laplace); gives the noise multiplier.
-        mechanism: What makes the sums private.
-        accountant: Composition by privacy loss distributions or by Renyi divergence.
-        sampling: Cohorts by independent coin flips, or of a fixed size without replacement.
-        min_separation: Rounds between two cohorts of one client (banded_matrix_factorization).
-        neighbouring: What one client's privacy means; add_remove for poisson and replace_one for fixed if not given.
-        table: Also show epsilon after fewer rounds.
-        plot: Also draw epsilon against rounds and noise against cohort size into this PNG.
-        json_: Print JSON.
-    """
-    rate = _rate(sampling_rate, cohort_size, population)
+    sampling: Literal["poisson", "fixed"],
+    sampling_rate: float | None,
+    cohort_size: int | None,
+    population: int | None,
+    min_separation: int | None,
+    neighbouring: Neighbouring | None,
+    accountant: Accountant,
+    epsilon: float | None,
+    noise_multiplier: float | None,
+) -> Question:
+    """Fills in what was not given and refuses (ConfigError, PrivacyError) impossible questions, naming the option."""
     question = Question(
         mechanism=mechanism,
         rounds=rounds,
         delta=delta,
         sampling=sampling,
-        sampling_rate=rate,
+        sampling_rate=_rate(sampling_rate, cohort_size, population),
         min_separation=min_separation or 1,
         neighbouring=neighbouring or ("replace_one" if sampling == "fixed" else "add_remove"),
         accountant=accountant,
         epsilon=epsilon,
         noise_multiplier=noise_multiplier,
     )
-    check(question, min_separation)
-    found, multiplier = question.answer()
-    answer: dict[str, Any] = {
-        **asdict(question),
-        "accountant": resolve_accountant(question.event(multiplier), accountant),
-        "epsilon": _finite(found),
-        "epsilon_per_round": epsilon if mechanism in ("gaussian", "laplace") else None,
-        "noise_multiplier": multiplier,
-        "cohort_size": cohort_size,
-        "population": population,
-        "neighbours": {name: _under(question, name) for name in NEIGHBOURS},
-        "warnings": _warnings(delta, population),
-    }
-    if table:
-        answer["table"] = over_rounds(question, multiplier)
-    if plot is not None:
-        from fedflair.privacy.accounting.epsilon_plot import draw
-
-        draw(question, multiplier, cohort_size, plot)
-    print(json.dumps(answer, indent=2) if json_ else _text(answer))
+    _check(question, min_separation)
+    return question
 
 
-def check(question: Question, min_separation: int | None) -> None:
-    """Refuses (ConfigError, PrivacyError) impossible questions, naming the option."""
+def answer_to(question: Question, population: int | None = None) -> Answer:
+    """What the question comes to. population: clients that cohorts are drawn from, which says what delta is worth.
+
+    Raises PrivacyError where no accountant has a bound.
+    """
+    found, multiplier = question.solve()
+    return Answer(
+        epsilon=finite(found),
+        epsilon_per_round=question.epsilon if question.mechanism in ("gaussian", "laplace") else None,
+        noise_multiplier=multiplier,
+        accountant=resolve_accountant(question.event(multiplier), question.accountant),
+        neighbours={name: _under(question, name) for name in NEIGHBOURS},
+        warnings=_warnings(question.delta, population),
+    )
+
+
+def _check(question: Question, min_separation: int | None) -> None:
     _require(question.rounds >= 1, "rounds", question.rounds, "at least 1")
     _require(0 < question.delta < 1, "delta", question.delta, "in (0, 1)")
     if (question.epsilon is None) == (question.noise_multiplier is None):
@@ -165,7 +157,7 @@ def over_rounds(question: Question, noise_multiplier: float, points: int = 10) -
     rows: list[dict[str, float | None]] = []
     for rounds in [*marks[-(points - 1) :], question.rounds]:
         event = replace(question, rounds=rounds).event(noise_multiplier)
-        rows.append({"rounds": rounds, "epsilon": _finite(epsilon_of(event, question.delta, question.accountant))})
+        rows.append({"rounds": rounds, "epsilon": finite(epsilon_of(event, question.delta, question.accountant))})
     return rows
 
 
@@ -186,48 +178,16 @@ def _rate(sampling_rate: float | None, cohort_size: int | None, population: int 
 def _under(question: Question, neighbouring: Neighbouring) -> dict[str, float | None] | None:
     """The same question for one meaning of neighbours; None where no accountant has a bound."""
     try:
-        found, multiplier = replace(question, neighbouring=neighbouring).answer()
+        found, multiplier = replace(question, neighbouring=neighbouring).solve()
     except PrivacyError:
         return None
-    return {"epsilon": _finite(found), "noise_multiplier": multiplier}
+    return {"epsilon": finite(found), "noise_multiplier": multiplier}
 
 
 def _warnings(delta: float, population: int | None) -> list[str]:
     if population is not None and delta >= 1 / population:
         return [f"delta {delta:g} is not below 1/population = {1 / population:.3g}: a weak promise"]
     return []
-
-
-def _text(answer: dict[str, Any]) -> str:
-    rows = [
-        ("mechanism", answer["mechanism"]),
-        ("epsilon", show(answer["epsilon"])),
-        ("delta", f"{answer['delta']:g}"),
-        ("noise multiplier", f"{answer['noise_multiplier']:.6g}"),
-        ("rounds", f"{answer['rounds']:,}"),
-        ("sampling", f"{answer['sampling']}, rate {answer['sampling_rate']:.6g}"),
-        ("neighbouring", answer["neighbouring"]),
-        ("accountant", answer["accountant"]),
-    ]
-    if answer["epsilon_per_round"] is not None:
-        rows.insert(2, ("epsilon of one", f"{answer['epsilon_per_round']:g} (each round alone, with everybody in it)"))
-    if answer["min_separation"] > 1:
-        rows.append(("min separation", f"{answer['min_separation']} rounds"))
-    lines = [f"{name:<18}{value}" for name, value in rows]
-    for name, found in answer["neighbours"].items():
-        told = "no bound is known"
-        if found is not None:
-            told = f"epsilon {show(found['epsilon'])}, noise multiplier {found['noise_multiplier']:.6g}"
-        lines.append(f"{'if ' + name:<18}{told}")
-    lines += [f"note: {warning}" for warning in answer["warnings"]]
-    if "table" in answer:
-        lines += ["", f"{'rounds':>8}  epsilon"]
-        lines += [f"{row['rounds']:>8}  {show(row['epsilon'])}" for row in answer["table"]]
-    return "\n".join(lines)
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _require(holds: bool, name: str, value: object, expected: str) -> None:

@@ -1,3 +1,5 @@
+"""``fedflair epsilon``: both ways, as JSON, text and picture, and what it refuses."""
+
 from __future__ import annotations
 
 import json
@@ -7,10 +9,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from fedflair.commands.epsilon import epsilon
 from fedflair.errors import ConfigError, FedflairError, PrivacyError
 from fedflair.privacy.accounting.accountants import PrivacyEvent
 from fedflair.privacy.accounting.accountants import epsilon as epsilon_of
-from fedflair.privacy.accounting.epsilon import epsilon
 
 SMALL: dict[str, Any] = {"rounds": 40, "delta": 1e-5, "sampling_rate": 0.05}
 
@@ -67,16 +69,6 @@ def test_banded_matrix_factorization_counts_releases_not_rounds(capsys: pytest.C
     assert answer["epsilon"] == epsilon_of(PrivacyEvent("gaussian", 2.0, 6, "poisson", 7 * 0.05), 1e-5)
     back = ask(capsys, epsilon=answer["epsilon"], **banded)
     assert back["noise_multiplier"] == pytest.approx(2.0, rel=1e-4)
-
-
-def test_the_cohorts_rate_would_understate_epsilon() -> None:
-    # Accounting ceil(T/b) compositions at q = B/N, as other tools do, claims epsilon 2 where it is 13.7.
-    wrong = PrivacyEvent("gaussian", 0.0, 105, "poisson", 5000 / 1e7)
-    from fedflair.privacy.accounting.accountants import calibrate
-
-    multiplier = calibrate(wrong, 2.0, 1e-5)
-    right = PrivacyEvent("gaussian", multiplier, 105, "poisson", 48 * 5000 / 1e7)
-    assert epsilon_of(right, 1e-5) == pytest.approx(13.7, abs=0.05)
 
 
 def test_table_and_text(capsys: pytest.CaptureFixture[str]) -> None:

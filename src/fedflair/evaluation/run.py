@@ -1,0 +1,103 @@
+"""The best or the last model of a finished or stopped run, scored on a partition or on each of its users."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from fedflair.backends.threads import thread_backend
+from fedflair.config.options import config_of_run
+from fedflair.config.train_config import TrainConfig
+from fedflair.evaluation.partition import score_partition
+from fedflair.evaluation.per_user import evaluate_per_user, personalisation_of, summary_of, write_user_rows
+from fedflair.federated.setup import Setup, make_evaluation_setup
+from fedflair.privacy.ledger import coverage
+from fedflair.runs.folder import RunFolder
+from fedflair.runs.tensors import load_tensors
+
+PartitionName = Literal["train", "val", "test"]
+CheckpointName = Literal["best", "last"]
+
+
+@dataclass(frozen=True)
+class RunScores:
+    """What a run's model scored on a partition.
+
+    facts: ``run``, ``partition`` and ``checkpoint``; where the run promises an epsilon also what it does not cover.
+    metrics: by name. label_ap: AP by the label's name; None where the label has no positives.
+    """
+
+    facts: Mapping[str, str]
+    metrics: Mapping[str, float]
+    label_ap: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A run's model, ready to be scored. parameters: float32 [P]."""
+
+    folder: RunFolder
+    config: TrainConfig
+    parameters: torch.Tensor
+    setup: Setup
+    facts: dict[str, str]
+
+
+def score_run(
+    run: Path, partition: PartitionName, checkpoint: CheckpointName, data_path: Path | None = None
+) -> RunScores:
+    """Scores a run's model on every image of a partition. data_path: another store with the same labels.
+
+    Raises ConfigError and DataError where the folder holds no such run, or the store has other labels.
+    """
+    model = _open(run, partition, checkpoint, data_path)
+    with thread_backend(model.setup) as backend:
+        scores = score_partition(model.parameters.to(model.setup.device), partition, setup=model.setup, backend=backend)
+    measured = scores.measured()
+    return RunScores(model.facts, measured.values(), measured.label_ap_by_name(model.setup.labels.names))
+
+
+def score_users_of_run(
+    run: Path,
+    partition: PartitionName,
+    checkpoint: CheckpointName,
+    data_path: Path | None = None,
+    *,
+    num_steps: int = 0,
+    fraction: float = 0.5,
+    learning_rate: float | None = None,
+) -> dict[str, Any]:
+    """Scores a run's model on each user of a partition, and returns the summary (``per_user.summary_of``).
+
+    The summary and a row of each user are left in the run folder (``per_user.write_user_rows``).
+    num_steps, fraction, learning_rate: how each user's model is tuned (``per_user.personalisation_of``).
+    Raises ConfigError and DataError as ``score_run`` does, and for impossible options.
+    """
+    model = _open(run, partition, checkpoint, data_path)
+    tuning = personalisation_of(model.config, num_steps, fraction, learning_rate)
+    rows = evaluate_per_user(model.parameters, partition, setup=model.setup, personalisation=tuning)
+    summary = summary_of(rows, tuning, model.facts)
+    write_user_rows(model.folder, partition, summary, rows)
+    return summary
+
+
+def _open(run: Path, partition: PartitionName, checkpoint: CheckpointName, data_path: Path | None) -> _Model:
+    folder = RunFolder(run)
+    config = config_of_run(folder)
+    if data_path is not None:
+        config = replace(config, data_path=data_path)
+    parameters = load_tensors(folder.best if checkpoint == "best" else folder.last)[0]["parameters"]
+    setup = make_evaluation_setup(config, partition, load_tensors(folder.fixed)[0])
+    facts = {"run": str(run), "partition": partition, "checkpoint": checkpoint}
+    if _promises_epsilon(config):
+        facts[coverage.FIELD] = "every number here"
+    return _Model(folder, config, parameters, setup, facts)
+
+
+def _promises_epsilon(config: TrainConfig) -> bool:
+    mechanisms = {config.central_privacy_mechanism, config.local_privacy_mechanism}
+    return bool(mechanisms - {"none", "norm_clipping_only"})
