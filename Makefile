@@ -4,9 +4,12 @@ BIN := .venv/bin
 READY := .venv/.ready
 DEMO := runs/demo
 
-.PHONY: setup demo test lint bench docs clean
+.PHONY: help setup demo test lint bench docs clean
 
-setup: $(READY)
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make .venv, pinned by constraints.txt
 
 $(READY): pyproject.toml constraints.txt peers.txt
 	$(PYTHON) -m venv .venv
@@ -14,8 +17,7 @@ $(READY): pyproject.toml constraints.txt peers.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r peers.txt
 	touch $@
 
-# The four settings of the benchmark on a FLAIR-like dataset, and the report that compares them.
-demo: $(READY)
+demo: $(READY) ## train the benchmark's four settings on a FLAIR-like dataset, and compare them in a report
 	rm -rf $(DEMO)
 	$(BIN)/fedflair synthesize --scale mini --output data/demo/flair_federated.hdf5
 	$(BIN)/fedflair describe data/demo/flair_federated.hdf5
@@ -29,21 +31,22 @@ demo: $(READY)
 	    --output $(DEMO)/report.html
 
 # Two processes, each with whole files: what a file's tests share is made once.
-test: $(READY)
+test: $(READY) ## run the suite: no network, no GPU, under ten minutes on two cores
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-lint: $(READY)
+lint: $(READY) ## check style, types, dead code, dependencies and the floors that imports may go down
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/vulture
+	$(BIN)/deptry src
+	$(BIN)/lint-imports --no-logo
 
-# Side-by-side speed; each script can be run alone.
-bench: $(READY)
+bench: $(READY) ## compare speed and memory with other tools; each script in perf/ can be run alone
 	@for script in perf/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
-# Checks that the documentation's commands and links are true.
-docs: $(READY)
+docs: $(READY) ## check that the documentation's commands and links are true
 	$(BIN)/python -m pytest tests/test_documentation.py
 
-clean:
+clean: ## remove .venv and what was built
 	rm -rf .venv build dist src/*.egg-info

@@ -18,7 +18,6 @@ from fedflair.errors import ConfigError
 from fedflair.runs.folder import RunFolder, read_config
 
 NAMES = tuple(field.name for field in dataclasses.fields(TrainConfig))
-PRESETS = Path(str(resources.files(__package__) / "presets"))
 FREE_ON_RESUME = (
     "run",
     "resume",

@@ -52,11 +52,6 @@ def prefix_error(coefficients: Vector, num_rounds: int) -> float:
     return math.sqrt(_squared_error(_prefix_noise(coefficients, num_rounds)) / num_rounds)
 
 
-def max_column_norm(coefficients: Vector) -> float:
-    """The largest norm of a column of C: sensitivity to one participation, over the clipping bound."""
-    return float(np.linalg.norm(coefficients))
-
-
 def _unit(coefficients: Vector) -> Vector:
     """Norm 1, or less by a rounding error: never more."""
     scaled: Vector = coefficients / (np.linalg.norm(coefficients) * (1 + 1e-15))
