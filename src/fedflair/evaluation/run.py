@@ -14,7 +14,7 @@ from fedflair.config.options import config_of_run
 from fedflair.config.train_config import TrainConfig
 from fedflair.evaluation.partition import score_partition
 from fedflair.evaluation.per_user import evaluate_per_user, personalisation_of, summary_of, write_user_rows
-from fedflair.federated.setup import Setup, make_evaluation_setup
+from fedflair.federated.setup import EvaluationSetup, make_evaluation_setup
 from fedflair.privacy.ledger import coverage
 from fedflair.runs.folder import RunFolder
 from fedflair.runs.tensors import load_tensors
@@ -43,7 +43,7 @@ class _Model:
     folder: RunFolder
     config: TrainConfig
     parameters: torch.Tensor
-    setup: Setup
+    setup: EvaluationSetup
     facts: dict[str, str]
 
 
