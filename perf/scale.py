@@ -59,7 +59,7 @@ def main() -> None:
         store = Path(folder) / "store.hdf5"
         with contextlib.redirect_stdout(sys.stderr):
             synthesize(output=store, num_users=2 * arguments.cohort_size)
-        config = TrainConfig(
+        config = TrainConfig.of(
             data_path=store,
             pretrained=False,
             device="cpu",
@@ -71,7 +71,7 @@ def main() -> None:
             num_threads=2,
         )
         setup = make_setup(config, noise_seed=0)
-        half = make_setup(replace(config, cohort_size=arguments.cohort_size // 2), noise_seed=0)
+        half = make_setup(config.changed(cohort_size=arguments.cohort_size // 2), noise_seed=0)
         state = initial_state(setup)
         fixed, per_image = client_time(setup, state)
         print(f"{arguments.model_type} at {arguments.image_size} px, {state.parameters.numel():,} parameters")
@@ -79,7 +79,7 @@ def main() -> None:
         with thread_backend(setup.worker) as threads, choose_backend(setup) as workers:
             warm_up(setup, state, [threads, workers])
             in_threads, in_workers = in_turn(setup, state, [threads, workers], arguments.repeats)
-        with choose_backend(make_setup(replace(config, workers=1), noise_seed=0)) as worker:
+        with choose_backend(make_setup(config.changed(workers=1), noise_seed=0)) as worker:
             warm_up(setup, state, [worker])
             (strong,) = in_turn(setup, state, [worker], 1)
             (weak,) = in_turn(half, state, [worker], 1)
@@ -106,7 +106,7 @@ def main() -> None:
 
 
 def groups_of(setup: TrainingSetup, round_: int) -> list[list[str]]:
-    most = setup.config.max_num_user_images
+    most = setup.config.data.max_num_user_images
     return cohort_groups(
         setup.sampler.sample(round_), lambda client: min(setup.worker.clients.num_images(client), most)
     )
@@ -114,7 +114,7 @@ def groups_of(setup: TrainingSetup, round_: int) -> list[list[str]]:
 
 def num_images(setup: TrainingSetup, round_: int) -> int:
     """Images that the clients of a round train on."""
-    most = setup.config.max_num_user_images
+    most = setup.config.data.max_num_user_images
     return sum(min(setup.worker.clients.num_images(client), most) for client in setup.sampler.sample(round_))
 
 
@@ -148,7 +148,7 @@ def client_time(setup: TrainingSetup, state: ServerState) -> tuple[float, float]
     sizes, times = [], []
     dataset = setup.worker.clients
     chosen = {dataset.num_images(client): client for client in dataset.client_ids if dataset.num_images(client) <= 8}
-    alone = make_setup(replace(setup.config, workers=0, num_threads=1), noise_seed=0)
+    alone = make_setup(setup.config.changed(workers=0, num_threads=1), noise_seed=0)
     server = Broadcast(
         0, state.parameters, state.algorithm_state, setup.mechanism.clipping_bound(state.mechanism_state)
     )

@@ -24,7 +24,7 @@ def small_config(store: Path, **options: Any) -> TrainConfig:
         "mean_datapoints_per_user": 4,
         "device": "cpu",
     }
-    return TrainConfig(**{**defaults, **options})
+    return TrainConfig.of(**{**defaults, **options})
 
 
 def command(config: TrainConfig, *more: str) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fedflair.config.options import parse_train_config
+from fedflair.commands.train import parse_train_config
 from fedflair.runs.folder import RunFolder, read_summary
 
 ROOT = Path(__file__).parent.parent

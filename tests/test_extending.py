@@ -61,5 +61,5 @@ def test_it_is_fednova(tiny_store: Path) -> None:
     expected = (1 * moved[0] / 2 + 9 * moved[1] / 6) / 10 * 5.6
     torch.testing.assert_close(after.parameters - state.parameters, expected, rtol=0, atol=1e-6)
     empty = ServerState(0, torch.zeros(2), {}, {}, {})
-    algorithm = names["make"](TrainConfig(central_optimizer="sgd"), 6)
+    algorithm = names["make"](TrainConfig.of(central_optimizer="sgd"), 6)
     assert np.all(algorithm.server_update(empty, torch.zeros(2), UpdateSum()).parameters.numpy() == 0)

@@ -17,7 +17,7 @@ def serve(task: Task, receive: Receive, reply: Reply) -> None:
     keep_freed_memory()
     # On a GPU the time of a call says nothing of the work that it asked for.
     phases = Phases() if task.device == "cpu" else None
-    config = TrainConfig(
+    config = TrainConfig.of(
         data_path=task.store_path,
         image_size=task.image_size,
         model_type=task.model_type,

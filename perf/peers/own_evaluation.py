@@ -14,7 +14,7 @@ from peers.task import Receive, Reply, Task
 
 def serve(task: Task, receive: Receive, reply: Reply) -> None:
     keep_freed_memory()
-    config = TrainConfig(
+    config = TrainConfig.of(
         data_path=task.store_path,
         image_size=task.image_size,
         model_type=task.model_type,

@@ -6,18 +6,31 @@ from pathlib import Path
 
 import pytest
 
-from fedflair.config.options import parse_train_config, read_options
+from fedflair.commands.train import parse_train_config
+from fedflair.config.options import read_options
 from fedflair.config.train_config import TrainConfig
 from fedflair.errors import ConfigError
 
 
 def test_the_shipped_baseline_has_the_published_values() -> None:
     config = parse_train_config(["--args_config", "baseline"])
-    assert (config.cohort_size, config.central_num_iterations, config.noise_cohort_size) == (200, 5000, 5000)
-    assert (config.learning_rate, config.central_lr_end, config.adaptivity_degree) == (0.1, 0.02, 0.01)
-    assert (config.adam_beta1, config.adam_beta2, config.local_learning_rate) == (0.9, 0.99, 0.01)
-    assert (config.local_num_epochs, config.local_batch_size, config.max_num_user_images) == (2, 16, 512)
-    assert config.pretrained is True
+    assert (
+        config.cohort.cohort_size,
+        config.algorithm.central_num_iterations,
+        config.central_privacy.noise_cohort_size,
+    ) == (200, 5000, 5000)
+    assert (config.server.learning_rate, config.server.central_lr_end, config.server.adaptivity_degree) == (
+        0.1,
+        0.02,
+        0.01,
+    )
+    assert (config.server.adam_beta1, config.server.adam_beta2, config.local.local_learning_rate) == (0.9, 0.99, 0.01)
+    assert (config.local.local_num_epochs, config.local.local_batch_size, config.data.max_num_user_images) == (
+        2,
+        16,
+        512,
+    )
+    assert config.model.pretrained is True
 
 
 @pytest.mark.parametrize(
@@ -27,8 +40,8 @@ def test_the_command_line_wins_wherever_it_stands(tmp_path: Path, order: list[st
     path = tmp_path / "mine.yaml"
     path.write_text("cohort_size: 10\nlearning_rate: 0.5\n")
     config = parse_train_config([part.format(path) for part in order])
-    assert (config.cohort_size, config.learning_rate) == (50, 0.5)
-    assert config.local_batch_size == TrainConfig().local_batch_size
+    assert (config.cohort.cohort_size, config.server.learning_rate) == (50, 0.5)
+    assert config.local.local_batch_size == TrainConfig().local_batch_size
 
 
 @pytest.mark.parametrize(
@@ -84,10 +97,10 @@ def test_a_file_takes_the_options_of_its_base_first(tmp_path: Path) -> None:
     (tmp_path / "below.yaml").write_text("cohort_size: 10\nlearning_rate: 0.5\n")
     (tmp_path / "mine.yaml").write_text("base: below.yaml\nlearning_rate: 0.25\n")
     config = parse_train_config(["--args_config", str(tmp_path / "mine.yaml"), "--seed", "3"])
-    assert (config.cohort_size, config.learning_rate, config.seed) == (10, 0.25, 3)
+    assert (config.cohort.cohort_size, config.server.learning_rate, config.run.seed) == (10, 0.25, 3)
     (tmp_path / "private.yaml").write_text("base: baseline\ncentral_epsilon: 8.0\n")
     config = parse_train_config(["--args_config", str(tmp_path / "private.yaml")])
-    assert (config.central_epsilon, config.noise_cohort_size) == (8.0, 5000)
+    assert (config.central_privacy.central_epsilon, config.central_privacy.noise_cohort_size) == (8.0, 5000)
 
 
 def test_a_base_has_no_base_and_exists(tmp_path: Path) -> None:

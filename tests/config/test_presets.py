@@ -53,12 +53,17 @@ def test_every_row_of_the_table_and_every_algorithm_has_a_configuration() -> Non
     }
     settings = (("central", False), ("fedavg", False), ("fedavg", True))
     assert rows >= {(pretrained, fine, *s) for pretrained, fine, s in product((False, True), (False, True), settings)}
-    assert {config.algorithm_name for config in configs} == set(get_args(AlgorithmName))
+    assert {config.algorithm.algorithm_name for config in configs} == set(get_args(AlgorithmName))
     for config in configs:
-        assert config.best_metric == ("micro_ap" if config.use_fine_grained_labels else "macro_ap")
-        assert config.model_type == "resnet18"
-        assert config.central_num_iterations == (67500 if config.algorithm_name == "central" else 5000)
-        assert (config.central_epsilon, config.central_privacy_clipping_bound) == (2.0, 0.1)
+        assert config.evaluation.best_metric == ("micro_ap" if config.data.use_fine_grained_labels else "macro_ap")
+        assert config.model.model_type == "resnet18"
+        assert config.algorithm.central_num_iterations == (
+            67500 if config.algorithm.algorithm_name == "central" else 5000
+        )
+        assert (config.central_privacy.central_epsilon, config.central_privacy.central_privacy_clipping_bound) == (
+            2.0,
+            0.1,
+        )
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("baseline", "central", "demo")])
@@ -73,14 +78,14 @@ def test_a_configuration_says_only_what_differs_from_its_base(name: str) -> None
 @pytest.mark.parametrize("name", NAMES)
 def test_a_configuration_trains(name: str, tiny_store: Path, weights: Path, tmp_path: Path) -> None:
     config = shipped(name)
-    network = "mobilenet_v3_small" if config.pretrained else "squeezenet1_1"
+    network = "mobilenet_v3_small" if config.model.pretrained else "squeezenet1_1"
     options = {**SMALL, "data_path": tiny_store, "run": tmp_path / "run", "model_type": network}
-    options["pretrained_weights"] = weights if config.pretrained else None
+    options["pretrained_weights"] = weights if config.model.pretrained else None
     run = train(build_config({**read_options(Path(name)), **options}, name))
     summary = read_summary(RunFolder(run))
     assert summary["rounds"] == 2
     assert 0 < summary["test"]["macro_ap"] <= 1
-    assert (summary["privacy"] is not None) == (config.central_privacy_mechanism != "none")
+    assert (summary["privacy"] is not None) == (config.central_privacy.central_privacy_mechanism != "none")
 
 
 def test_the_page_has_a_command_for_each() -> None:
@@ -94,6 +99,10 @@ def test_the_sweeps_of_the_benchmarks_can_be_planned() -> None:
     for path in (ROOT / "benchmarks").glob("*.yaml"):
         trials = plan_sweep(sweep_spec({"sweep_config": str(path)}))
         assert len(trials) == expected.pop(path.stem)
-        seen = {t.config.central_num_iterations * t.config.central_batch_size for t in trials if "central" in t.point}
+        seen = {
+            t.config.algorithm.central_num_iterations * t.config.algorithm.central_batch_size
+            for t in trials
+            if "central" in t.point
+        }
         assert seen == {80 * 20 * 4 * 8}
     assert not expected

@@ -40,7 +40,7 @@ def test_freed_memory_stays_with_the_process() -> None:
 def test_training_asks_for_it(tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     monkeypatch.setattr(train, "keep_freed_memory", lambda: calls.append(1))
-    config = train.TrainConfig(
+    config = train.TrainConfig.of(
         data_path=tiny_store,
         run=tmp_path / "run",
         model="small_cnn",

@@ -204,7 +204,7 @@ def backend_of(workers: list[Worker]) -> Backend:
 
 @pytest.mark.parametrize("algorithm", ["fedavg", "scaffold", "central"])
 def test_whole_rounds_follow_the_hosts_for_any_number_of_workers(tiny_store: Path, algorithm: str) -> None:
-    config = TrainConfig(
+    config = TrainConfig.of(
         data_path=tiny_store,
         model="small_cnn",
         pretrained=False,
@@ -235,7 +235,7 @@ def test_whole_rounds_follow_the_hosts_for_any_number_of_workers(tiny_store: Pat
 
 
 def test_evaluation_follows_the_hosts(tiny_store: Path) -> None:
-    config = TrainConfig(
+    config = TrainConfig.of(
         data_path=tiny_store, model="small_cnn", pretrained=False, image_size=32, cohort_size=1, device="cpu"
     )
     setup = make_setup(config, noise_seed=0)

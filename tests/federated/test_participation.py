@@ -97,9 +97,9 @@ def test_dropouts_have_their_rate_and_depend_on_round_and_client(tiny_store: Pat
 
 
 def test_over_selection_asks_for_more() -> None:
-    assert num_asked(TrainConfig(cohort_size=200)) == 200
-    assert num_asked(TrainConfig(cohort_size=200, over_selection=0.3)) == 260
-    assert num_asked(TrainConfig(cohort_size=3, over_selection=0.1)) == 4
+    assert num_asked(TrainConfig.of(cohort_size=200)) == 200
+    assert num_asked(TrainConfig.of(cohort_size=200, over_selection=0.3)) == 260
+    assert num_asked(TrainConfig.of(cohort_size=3, over_selection=0.1)) == 4
 
 
 def test_a_run_says_what_was_sent_and_lost(tiny_store: Path, tmp_path: Path) -> None:

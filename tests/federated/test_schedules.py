@@ -28,7 +28,7 @@ def test_the_published_schedule() -> None:
 )
 def test_every_schedule_by_hand(schedule: str, power: float, rates: list[float]) -> None:
     # Two rounds of warm-up, then four steps from 1 to 0.2.
-    config = TrainConfig(
+    config = TrainConfig.of(
         learning_rate=1.0,
         central_lr_end=0.2,
         central_num_iterations=7,
@@ -43,7 +43,7 @@ def test_every_schedule_by_hand(schedule: str, power: float, rates: list[float])
     ("schedule", "rates"), [("constant", [0.4, 0.4, 0.4]), ("polynomial", [0.4, 0.2, 0.0]), ("cosine", [0.4, 0.2, 0.0])]
 )
 def test_the_local_schedule(schedule: str, rates: list[float]) -> None:
-    config = TrainConfig(local_learning_rate=0.4, local_lr_schedule=schedule, central_num_iterations=3)  # type: ignore[arg-type]
+    config = TrainConfig.of(local_learning_rate=0.4, local_lr_schedule=schedule, central_num_iterations=3)  # type: ignore[arg-type]
     assert [local_learning_rate(config, round_) for round_ in range(3)] == pytest.approx(rates, abs=1e-12)
-    single = TrainConfig(local_learning_rate=0.4, local_lr_schedule=schedule, central_num_iterations=1)  # type: ignore[arg-type]
+    single = TrainConfig.of(local_learning_rate=0.4, local_lr_schedule=schedule, central_num_iterations=1)  # type: ignore[arg-type]
     assert local_learning_rate(single, 0) == 0.4

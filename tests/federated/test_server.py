@@ -5,14 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
+from fedflair.config.groups.server import ServerOptions
 from fedflair.config.train_config import TrainConfig
 from fedflair.federated import server
 from fedflair.federated.server import SERVER_OPTIMIZERS, optimizer_step
 
 
 def test_adam_equals_torch_adamw() -> None:
-    config = TrainConfig(central_weight_decay=0.01)
-    ours = SERVER_OPTIMIZERS["adam"](config)
+    config = TrainConfig.of(central_weight_decay=0.01)
+    ours = SERVER_OPTIMIZERS["adam"](config.server)
     parameters = torch.randn(20, generator=torch.Generator().manual_seed(0))
     theirs = torch.nn.Parameter(parameters.clone())
     optimizer = torch.optim.AdamW([theirs], lr=0.1, betas=(0.9, 0.99), eps=0.01, weight_decay=0.01)
@@ -28,7 +29,7 @@ def test_adam_equals_torch_adamw() -> None:
 @pytest.mark.parametrize("name", list(SERVER_OPTIMIZERS))
 def test_a_step_taken_in_pieces_is_the_whole_step(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "PIECE", 64)
-    optimizer = SERVER_OPTIMIZERS[name](TrainConfig(central_weight_decay=0.01))
+    optimizer = SERVER_OPTIMIZERS[name](ServerOptions(central_weight_decay=0.01))
     generator = torch.Generator().manual_seed(0)
     parameters = in_pieces = torch.randn(1000, generator=generator)
     state = state_in_pieces = optimizer.init(parameters)
@@ -45,13 +46,13 @@ def test_a_step_taken_in_pieces_is_the_whole_step(name: str, monkeypatch: pytest
 
 
 def test_sgd_with_rate_one_takes_the_mean_update() -> None:
-    ours = SERVER_OPTIMIZERS["sgd"](TrainConfig())
+    ours = SERVER_OPTIMIZERS["sgd"](ServerOptions())
     moved, _ = ours.apply(torch.tensor([1.0, 2.0]), torch.tensor([0.5, -1.0]), {}, 1.0)
     assert moved.tolist() == [0.5, 3.0]
 
 
 def test_avgm_equals_torch_sgd_with_momentum() -> None:
-    ours = SERVER_OPTIMIZERS["avgm"](TrainConfig())
+    ours = SERVER_OPTIMIZERS["avgm"](ServerOptions())
     parameters = torch.randn(20, generator=torch.Generator().manual_seed(0))
     theirs = torch.nn.Parameter(parameters.clone())
     optimizer = torch.optim.SGD([theirs], lr=0.3, momentum=0.9)
@@ -65,7 +66,7 @@ def test_avgm_equals_torch_sgd_with_momentum() -> None:
 
 
 def test_adagrad_equals_torch_adagrad() -> None:
-    ours = SERVER_OPTIMIZERS["adagrad"](TrainConfig())
+    ours = SERVER_OPTIMIZERS["adagrad"](ServerOptions())
     parameters = torch.randn(20, generator=torch.Generator().manual_seed(0))
     theirs = torch.nn.Parameter(parameters.clone())
     optimizer = torch.optim.Adagrad([theirs], lr=0.1, eps=0.01)
@@ -83,7 +84,7 @@ def test_yogi_by_hand() -> None:
     # Step 1: mean 1, square 0 + 0.25 * 4 = 1; corrected: 1 / 0.5 = 2 and sqrt(1 / 0.25) = 2; moved by -1.
     # Step 2: mean 1, square 1 - sign(1 - 1) * 0.25 = 1; corrected: 1 / 0.75 and sqrt(1 / 0.4375); moved by -0.881917.
     # Step 3, gradient 0.5: 0.25 < 1, so the square falls by 0.25 * 0.25 only (Adam: 0.8125).
-    ours = SERVER_OPTIMIZERS["yogi"](TrainConfig(adam_beta1=0.5, adam_beta2=0.75, adaptivity_degree=1e-12))
+    ours = SERVER_OPTIMIZERS["yogi"](ServerOptions(adam_beta1=0.5, adam_beta2=0.75, adaptivity_degree=1e-12))
     parameters = torch.tensor([0.0])
     state = ours.init(parameters)
     parameters, state = ours.apply(parameters, torch.tensor([2.0]), state, 1.0)

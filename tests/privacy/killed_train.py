@@ -28,7 +28,7 @@ from tests.privacy.runs import run_config
 
 def start(config: TrainConfig) -> int:
     """Trains in a child process: from the run's checkpoint where there is one, else from the beginning."""
-    folder = RunFolder(config.run or Path())
+    folder = RunFolder(config.run.run or Path())
     resume = folder.last.is_file()
     if not resume:
         shutil.rmtree(folder.path, ignore_errors=True)
@@ -38,7 +38,7 @@ def start(config: TrainConfig) -> int:
     status = 1
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        train(replace(config, resume=resume))
+        train(config.changed(resume=resume))
         status = 0
     finally:
         os._exit(status)

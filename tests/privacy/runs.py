@@ -48,4 +48,4 @@ def run_config(store: Path, run: Path, name: str, **options: Any) -> TrainConfig
         "num_threads": 1,
         "device": "cpu",
     }
-    return TrainConfig(**{**defaults, **MECHANISMS[name], **options})
+    return TrainConfig.of(**{**defaults, **MECHANISMS[name], **options})

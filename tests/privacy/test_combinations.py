@@ -46,15 +46,15 @@ def test_what_would_pass_a_mechanism_by_is_refused(
     mechanism: dict[str, Any], options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
-        TrainConfig(**mechanism, **options)
+        TrainConfig.of(**mechanism, **options)
     assert next(iter(mechanism.values())) in str(caught.value)
-    TrainConfig(**options)
+    TrainConfig.of(**options)
 
 
 def test_over_selection_is_refused_where_cohorts_are_accounted() -> None:
     with pytest.raises(ConfigError, match="over_selection: whose answers count would depend on the others' speed"):
-        TrainConfig(central_privacy_mechanism="gaussian_moments_accountant", over_selection=0.3)
-    TrainConfig(local_privacy_mechanism="gaussian", over_selection=0.3)
+        TrainConfig.of(central_privacy_mechanism="gaussian_moments_accountant", over_selection=0.3)
+    TrainConfig.of(local_privacy_mechanism="gaussian", over_selection=0.3)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_over_selection_is_refused_where_cohorts_are_accounted() -> None:
     ids=lambda options: next(iter(options)),
 )
 def test_what_leaves_the_promise_alone_is_allowed(options: dict[str, Any]) -> None:
-    TrainConfig(central_privacy_mechanism="gaussian_moments_accountant", **options)
+    TrainConfig.of(central_privacy_mechanism="gaussian_moments_accountant", **options)
 
 
 @pytest.mark.parametrize(
@@ -183,6 +183,6 @@ def tiny_config(tiny_store: Path) -> Any:
             "data_path": tiny_store, "model": "small_cnn", "pretrained": False, "image_size": 32, "cohort_size": 3,
             "central_num_iterations": 4, "central_delta": 0.01, "device": "cpu",
         }  # fmt: skip
-        return TrainConfig(**{**defaults, **options})
+        return TrainConfig.of(**{**defaults, **options})
 
     return config

@@ -249,7 +249,7 @@ def test_a_run_stopped_in_an_evaluation_has_a_ledger_ahead_of_its_checkpoint_and
     assert len(ledger_lines(tmp_path / "halted")) == 1 + 6
     found = verify(tmp_path / "halted", use_cache=True)
     assert (found.problems, found.num_rounds) == ((), 6)
-    train(replace(halted, resume=True))
+    train(halted.changed(resume=True))
     assert (whole / "privacy_ledger.jsonl").read_bytes() == (tmp_path / "halted" / "privacy_ledger.jsonl").read_bytes()
     for group, there in load_tensors(last)[0].items():
         assert torch.equal(there, load_tensors(RunFolder(whole).last)[0][group])

@@ -31,9 +31,14 @@ def test_settings_times_grid_times_seeds() -> None:
     assert first.point == "iid learning_rate=0.1 cohort_size=10"
     assert (first.setting, first.seed, dict(first.varied)) == ("iid", 3, {"learning_rate": 0.1, "cohort_size": 10})
     config = first.config
-    assert (config.dataset, config.learning_rate, config.cohort_size, config.seed) == ("flair_iid", 0.1, 10, 3)
-    assert (config.central_num_iterations, config.model) == (7, "small_cnn")
-    assert len({(t.config.dataset, t.config.learning_rate, t.config.seed) for t in trials}) == 8
+    assert (config.data.dataset, config.server.learning_rate, config.cohort.cohort_size, config.run.seed) == (
+        "flair_iid",
+        0.1,
+        10,
+        3,
+    )
+    assert (config.algorithm.central_num_iterations, config.model.model) == (7, "small_cnn")
+    assert len({(t.config.data.dataset, t.config.server.learning_rate, t.config.run.seed) for t in trials}) == 8
 
 
 def test_random_samples_lie_in_their_ranges_and_stay_when_more_are_drawn() -> None:
@@ -46,15 +51,15 @@ def test_random_samples_lie_in_their_ranges_and_stay_when_more_are_drawn() -> No
     few = plan_sweep(SweepSpec(random={"num_samples": 3, **ranges}))
     many = plan_sweep(SweepSpec(random={"num_samples": 100, **ranges}))
     assert [trial.config for trial in few] == [trial.config for trial in many[:3]]
-    rates = [trial.config.learning_rate for trial in many]
+    rates = [trial.config.server.learning_rate for trial in many]
     assert 0.001 <= min(rates) < 0.01
     assert 1.0 < max(rates) <= 10.0
     assert 35 <= sum(rate < 0.1 for rate in rates) <= 65
-    assert {trial.config.cohort_size for trial in many} == {2, 3, 4}
-    assert {trial.config.central_optimizer for trial in many} == {"sgd", "adam"}
-    assert all(0 <= trial.config.central_lr_end <= 0.1 for trial in many)
+    assert {trial.config.cohort.cohort_size for trial in many} == {2, 3, 4}
+    assert {trial.config.server.central_optimizer for trial in many} == {"sgd", "adam"}
+    assert all(0 <= trial.config.server.central_lr_end <= 0.1 for trial in many)
     fewer_options = plan_sweep(SweepSpec(random={"num_samples": 3, "learning_rate": ranges["learning_rate"]}))
-    assert [trial.config.learning_rate for trial in fewer_options] == rates[:3]
+    assert [trial.config.server.learning_rate for trial in fewer_options] == rates[:3]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +106,10 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
     spec = sweep_spec(given)
     assert spec.grid == {"mu": [0.1, "1e-2"], "local_momentum": [0.5]}
     trials = plan_sweep(spec)
-    assert [(t.config.mu, t.config.seed, t.config.cohort_size) for t in trials] == [(0.1, 7, 5), (0.01, 7, 5)]
+    assert [(t.config.algorithm.mu, t.config.run.seed, t.config.cohort.cohort_size) for t in trials] == [
+        (0.1, 7, 5),
+        (0.01, 7, 5),
+    ]
     for text, message in (("- 1", "has the parts"), ("grids: {}", "has the parts"), ("a: [", "not YAML")):
         path.write_text(text)
         with pytest.raises(ConfigError, match=message):

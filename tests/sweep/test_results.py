@@ -15,7 +15,7 @@ from fedflair.sweep.results import CAVEAT, Outcome, outcome_of, summarise, table
 
 
 def trial(point: str, seed: int) -> Trial:
-    return Trial(point, point, {}, seed, f"{point}-seed{seed}", TrainConfig(seed=seed))
+    return Trial(point, point, {}, seed, f"{point}-seed{seed}", TrainConfig.of(seed=seed))
 
 
 def done(val: float, test: float, epsilon: float | None = None) -> Outcome:

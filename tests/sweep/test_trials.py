@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from fedflair.cli import run as run_command
-from fedflair.config.options import config_of_run
 from fedflair.errors import ConfigError, DataError, Interrupted
+from fedflair.runs.configuration import config_of_run
 from fedflair.runs.folder import RunFolder, read_rows
 from fedflair.sweep.plan import SweepSpec, plan_sweep
 from fedflair.sweep.trials import run_trials

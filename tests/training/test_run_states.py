@@ -15,21 +15,21 @@ from tests.small_runs import small_config
 
 def test_flairs_size_is_the_published_one() -> None:
     # ResNet-18 has 11.2 million parameters; after 5,000 rounds of 200 every one of the 41,131 users was met.
-    config = TrainConfig(algorithm_name="scaffold", scaffold_states="memory")
+    config = TrainConfig.of(algorithm_name="scaffold", scaffold_states="memory")
     size = state_size(config, 41_131, 11_185_233)
     assert (size.num_clients, size.bytes_each) == (41_131, 44_740_932)
     assert size.bytes / 1e12 == pytest.approx(1.84, abs=0.005)
-    half = state_size(TrainConfig(algorithm_name="scaffold", scaffold_dtype="bfloat16"), 41_131, 11_185_233)
+    half = state_size(TrainConfig.of(algorithm_name="scaffold", scaffold_dtype="bfloat16"), 41_131, 11_185_233)
     assert half.bytes_each * 2 == size.bytes_each
     # On disk, states that the last checkpoint still needs: 20 rounds of 200.
     assert half.num_superseded == 4000
-    few = state_size(TrainConfig(algorithm_name="scaffold", scaffold_max_clients=1000), 41_131, 11_185_233)
+    few = state_size(TrainConfig.of(algorithm_name="scaffold", scaffold_max_clients=1000), 41_131, 11_185_233)
     assert (few.num_clients, few.num_superseded) == (1000, 1000)
 
 
 def test_a_short_run_meets_few_clients() -> None:
     # 1,000 * (1 - 0.9^2) = 190 in expectation.
-    config = TrainConfig(algorithm_name="scaffold", cohort_size=100, central_num_iterations=2)
+    config = TrainConfig.of(algorithm_name="scaffold", cohort_size=100, central_num_iterations=2)
     assert state_size(config, 1000, 10).num_clients == 190
 
 

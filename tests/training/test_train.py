@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from fedflair.backends.threads import thread_backend
-from fedflair.config.options import parse_train_config
+from fedflair.commands.train import parse_train_config
 from fedflair.data.images.crops import decode, train_inputs
 from fedflair.engine.flat_model import flatten
 from fedflair.errors import ConfigError, DataError
@@ -40,20 +40,20 @@ def reference_round(setup: TrainingSetup, cohort: list[str], round_: int) -> nn.
     server = copy.deepcopy(setup.worker.module)
     deltas = []
     for client_id in cohort:
-        generator = stream(config.seed, "client", round_, client_id)
-        client = setup.worker.clients.load(client_id, config.max_num_user_images, generator)
+        generator = stream(config.run.seed, "client", round_, client_id)
+        client = setup.worker.clients.load(client_id, config.data.max_num_user_images, generator)
         generator.integers(2**62)
         model = copy.deepcopy(setup.worker.module).train()
-        optimizer = torch.optim.SGD(model.parameters(), lr=config.local_learning_rate)
+        optimizer = torch.optim.SGD(model.parameters(), lr=config.local.local_learning_rate)
         pixels, labels = decode(client.images), torch.from_numpy(client.labels).float()
-        for _ in range(config.local_num_epochs):
+        for _ in range(config.local.local_num_epochs):
             order = generator.permutation(len(pixels))
-            for start in range(0, len(order), config.local_batch_size):
-                batch = order[start : start + config.local_batch_size]
-                inputs = train_inputs([pixels[i] for i in batch], config.image_size, generator)
+            for start in range(0, len(order), config.local.local_batch_size):
+                batch = order[start : start + config.local.local_batch_size]
+                inputs = train_inputs([pixels[i] for i in batch], config.data.image_size, generator)
                 optimizer.zero_grad()
                 nn.functional.binary_cross_entropy_with_logits(model(inputs), labels[batch]).backward()
-                nn.utils.clip_grad_norm_(model.parameters(), config.local_max_grad_norm)
+                nn.utils.clip_grad_norm_(model.parameters(), config.local.local_max_grad_norm)
                 optimizer.step()
         deltas.append([a.detach() - b.detach() for a, b in zip(model.parameters(), server.parameters())])
     optimizer = torch.optim.AdamW(server.parameters(), lr=0.05, betas=(0.9, 0.99), eps=0.01, weight_decay=0.0)

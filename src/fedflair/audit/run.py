@@ -111,7 +111,7 @@ def _setup(path: PrivacyPath, client_ids: list[str], size: int) -> TrainingSetup
         return replace(state, round=state.round + 1, parameters=mean_delta)
 
     worker = WorkerSetup(
-        config=TrainConfig(device="cpu", num_threads=1),
+        config=TrainConfig.of(device="cpu", num_threads=1),
         # There is nothing to score: no photographs, no labels.
         store=Store(Path("canaries"), StoreMetadata((), (), {}, {}), {}),
         labels=LabelSpace((), fine=False),

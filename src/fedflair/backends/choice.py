@@ -16,7 +16,7 @@ from fedflair.federated.setup import TrainingSetup
 
 def uses_ray(config: TrainConfig) -> bool:
     """Whether ``workers`` or ``ray_address`` ask for processes, rather than threads of this one."""
-    return bool(config.workers) or config.ray_address is not None
+    return bool(config.hardware.workers) or config.hardware.ray_address is not None
 
 
 def require_backend(config: TrainConfig) -> None:
@@ -25,15 +25,15 @@ def require_backend(config: TrainConfig) -> None:
         return
     if importlib.util.find_spec("ray") is None:
         raise ConfigError("workers: Ray is not installed; install it with: pip install 'fedflair[ray]'")
-    if config.ray_address is not None:
-        require_listener(config.ray_address)
+    if config.hardware.ray_address is not None:
+        require_listener(config.hardware.ray_address)
 
 
 def choose_backend(setup: TrainingSetup, stop: threading.Event | None = None) -> AbstractContextManager[Backend]:
     """The backend that the run's configuration asks for."""
     if not uses_ray(setup.config):
         return thread_backend(setup.worker, stop)
-    if setup.config.ray_address is None:
+    if setup.config.hardware.ray_address is None:
         stay_on_loopback()
     # Ray is an extra, and takes a second to import; it reads the switch for loopback as it does.
     from fedflair.backends.ray.backend import ray_backend

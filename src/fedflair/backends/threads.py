@@ -29,7 +29,7 @@ def thread_backend(setup: EvaluationSetup, stop: threading.Event | None = None) 
     its own; ``num_threads`` 0 is ``streams.DEFAULT_IN_FLIGHT`` there.
     """
     on_cpu = setup.device.type == "cpu"
-    num_workers = setup.config.num_threads or (_num_cores() if on_cpu else DEFAULT_IN_FLIGHT)
+    num_workers = setup.config.hardware.num_threads or (_num_cores() if on_cpu else DEFAULT_IN_FLIGHT)
     stop = stop or threading.Event()
     idle: queue.SimpleQueue[Worker[EvaluationSetup]] = queue.SimpleQueue()
     operator_threads = torch.get_num_threads()
@@ -40,8 +40,8 @@ def thread_backend(setup: EvaluationSetup, stop: threading.Event | None = None) 
     try:
         with _threads(num_workers, "client") as executor, _threads(num_workers, "part") as lending:
             for _ in range(num_workers):
-                module, config = copy.deepcopy(setup.module), setup.config
-                model = flatten(module, setup.device, config.precision, cuda_graphs=config.cuda_graphs)
+                module, hardware = copy.deepcopy(setup.module), setup.config.hardware
+                model = flatten(module, setup.device, hardware.precision, cuda_graphs=hardware.cuda_graphs)
                 model = replace(model, spares=_IdleWorkers(idle, lending))
                 idle.put(Worker(setup, model, stop, new_stream(setup.device)))
 

@@ -13,45 +13,10 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from fedflair.config.train_config import TrainConfig
+from fedflair.config.train_config import GROUPS, NAMES, TrainConfig
 from fedflair.errors import ConfigError
-from fedflair.runs.folder import RunFolder, read_config
 
-NAMES = tuple(field.name for field in dataclasses.fields(TrainConfig))
-FREE_ON_RESUME = (
-    "run",
-    "resume",
-    "num_threads",
-    "cuda_graphs",
-    "device",
-    "workers",
-    "ray_address",
-    "cpus_per_worker",
-    "gpus_per_worker",
-    "worker_timeout",
-    "wandb_project_id",
-)
-
-
-def train_command(arguments: Sequence[str]) -> Path:
-    """``fedflair train``: parses, trains, and returns the run folder."""
-    config = parse_train_config(arguments)
-    from fedflair.training.train import train
-
-    return train(config)
-
-
-def parse_train_config(arguments: Sequence[str]) -> TrainConfig:
-    """Reads ``--args_config FILE`` (a path or the name of a shipped configuration) and the options beside it.
-
-    Raises ConfigError, naming the option, where one is unknown, of the wrong type or impossible.
-    """
-    given = parse_given(train_parser(), arguments)
-    source = given.pop("args_config", None)
-    if given.get("resume"):
-        return _resumed(given)
-    options = read_options(Path(source)) if source else {}
-    return build_config({**options, **given}, str(source or "command line"))
+PRESETS = Path(str(resources.files(__package__) / "presets"))
 
 
 def parse_given(parser: ArgumentParser, arguments: Sequence[str]) -> dict[str, Any]:
@@ -82,9 +47,7 @@ def read_options(path: Path) -> dict[str, Any]:
 def _read_mapping(path: Path) -> tuple[Path, dict[str, Any]]:
     """Where a configuration was found, and what is written there: names of options, and ``base``."""
     if not path.is_file():
-        shipped = (
-            Path(str(resources.files("fedflair") / "config" / "presets")) / f"{path.name.removesuffix('.yaml')}.yaml"
-        )
+        shipped = PRESETS / f"{path.name.removesuffix('.yaml')}.yaml"
         if path.parent != Path() or not shipped.is_file():
             names = ", ".join(sorted(p.stem for p in shipped.parent.glob("*.yaml")))
             raise ConfigError(f"args_config: {path}: no such file, nor a shipped configuration (there are: {names})")
@@ -101,12 +64,6 @@ def _read_mapping(path: Path) -> tuple[Path, dict[str, Any]]:
     return path, options
 
 
-def config_of_run(folder: RunFolder) -> TrainConfig:
-    """The configuration of the run in ``folder``, to be scored on whatever device this machine has."""
-    options = {name: value for name, value in read_config(folder).items() if name in NAMES}
-    return build_config({**options, "device": "auto", "wandb_project_id": None}, str(folder.config))
-
-
 def train_parser(command: str = "train", purpose: str = "Train in simulated federated learning.") -> ArgumentParser:
     """A parser of every training option, for ``fedflair train`` or a command that trains."""
     parser = ArgumentParser(
@@ -115,7 +72,8 @@ def train_parser(command: str = "train", purpose: str = "Train in simulated fede
         exit_on_error=False,
     )
     parser.add_argument("--args_config", type=str, help="YAML file, or the name of a shipped configuration.")
-    parser.add_class_arguments(TrainConfig)
+    for options in GROUPS.values():
+        parser.add_class_arguments(options)
     return parser
 
 
@@ -132,34 +90,17 @@ def build_config(options: Mapping[str, Any], where: str) -> TrainConfig:
         values = _cached_parser().parse_object(plain).as_dict()
     except ArgumentError as error:
         raise ConfigError(f"{where}: {' '.join(str(error).split())}") from error
-    return TrainConfig(**{name: values[name] for name in NAMES})
-
-
-def _resumed(given: dict[str, Any]) -> TrainConfig:
-    if given.get("run") is None:
-        raise ConfigError("resume: name the run's folder with --run")
-    folder = RunFolder(Path(given["run"]))
-    options = {name: value for name, value in read_config(folder).items() if name in NAMES}
-    config = build_config({**options, **given}, str(folder.config))
-    check_same_run(config, folder)
-    return config
-
-
-def check_same_run(config: TrainConfig, folder: RunFolder) -> None:
-    """Raises ConfigError, naming the option, where the run in ``folder`` cannot be continued as ``config``."""
-    options = {name: value for name, value in read_config(folder).items() if name in NAMES}
-    before = build_config(options, str(folder.config))
-    for name in NAMES:
-        if name not in FREE_ON_RESUME and getattr(config, name) != getattr(before, name):
-            raise ConfigError(
-                f"{name}: {getattr(config, name)} differs from {getattr(before, name)} of the run in {folder.path}; "
-                "drop the option, or start a new run"
-            )
+    return TrainConfig.of(**{name: values[name] for name in NAMES})
 
 
 def _spell_switches(arguments: Sequence[str]) -> list[str]:
     """Lets ``--resume`` and other yes/no options stand without a value."""
-    switches = {f"--{f.name}" for f in dataclasses.fields(TrainConfig) if f.type == "bool"}
+    switches = {
+        f"--{field.name}"
+        for options in GROUPS.values()
+        for field in dataclasses.fields(options)
+        if field.type == "bool"
+    }
     spelled: list[str] = []
     for position, argument in enumerate(arguments):
         spelled.append(argument)

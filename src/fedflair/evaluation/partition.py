@@ -57,7 +57,7 @@ def score_images(
     model = worker.model
     model.load(parameters)
     model.module.eval()
-    size = worker.setup.config.image_size
+    size = worker.setup.config.data.image_size
     with torch.inference_mode():
         if model.on_device is None:
             inputs = eval_inputs(decode(encoded), size)
@@ -71,7 +71,7 @@ def score_images(
 
 def batch_size(setup: EvaluationSetup) -> int:
     """Images scored at once. 16 on a CPU, which is as fast and keeps the activations in tens of megabytes."""
-    size = setup.config.central_eval_batch_size
+    size = setup.config.evaluation.central_eval_batch_size
     return min(size, CPU_BATCH_SIZE) if setup.device.type == "cpu" else size
 
 

@@ -77,7 +77,7 @@ def _personalised(
     setup, training = worker.setup, personalisation.training
     partition = setup.store.partitions[scoring.partition]
     user_id, images = partition.user_ids[scores.user], partition.user_slice(scores.user)
-    generator = stream(setup.config.seed, "personalise", 0, user_id)
+    generator = stream(setup.config.run.seed, "personalise", 0, user_id)
     tune, held_out = split_images(len(images), personalisation.fraction, generator)
     # No more images than the steps can take: a random part of them, since the order is random.
     used = tune[: (training.num_steps or 0) * training.batch_size]

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from fedflair.backends.threads import thread_backend
-from fedflair.config.options import config_of_run
 from fedflair.config.train_config import TrainConfig
 from fedflair.evaluation.partition import score_partition
 from fedflair.evaluation.per_user import evaluate_per_user, personalisation_of, summary_of, write_user_rows
 from fedflair.federated.setup import EvaluationSetup, make_evaluation_setup
 from fedflair.privacy.ledger import coverage
+from fedflair.runs.configuration import config_of_run
 from fedflair.runs.folder import RunFolder
 from fedflair.runs.tensors import load_tensors
 
@@ -89,7 +89,7 @@ def _open(run: Path, partition: PartitionName, checkpoint: CheckpointName, data_
     folder = RunFolder(run)
     config = config_of_run(folder)
     if data_path is not None:
-        config = replace(config, data_path=data_path)
+        config = config.changed(data_path=data_path)
     parameters = load_tensors(folder.best if checkpoint == "best" else folder.last)[0]["parameters"]
     setup = make_evaluation_setup(config, partition, load_tensors(folder.fixed)[0])
     facts = {"run": str(run), "partition": partition, "checkpoint": checkpoint}
@@ -99,5 +99,5 @@ def _open(run: Path, partition: PartitionName, checkpoint: CheckpointName, data_
 
 
 def _promises_epsilon(config: TrainConfig) -> bool:
-    mechanisms = {config.central_privacy_mechanism, config.local_privacy_mechanism}
+    mechanisms = {config.central_privacy.central_privacy_mechanism, config.local_privacy.local_privacy_mechanism}
     return bool(mechanisms - {"none", "norm_clipping_only"})

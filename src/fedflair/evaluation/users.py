@@ -68,8 +68,8 @@ def federated_evaluation(
     user counting as often as it has images. ``pooled_...``: the metrics of all the cohort's images together.
     """
     images = setup.store.partitions[partition]
-    num_users = min(setup.config.val_cohort_size, images.num_users)
-    chosen = stream(setup.config.seed, "val cohort", round_).choice(images.num_users, size=num_users, replace=False)
+    num_users = min(setup.config.evaluation.val_cohort_size, images.num_users)
+    chosen = stream(setup.config.run.seed, "val cohort", round_).choice(images.num_users, size=num_users, replace=False)
     groups = list(user_groups(images, np.sort(chosen).tolist(), batch_size(setup)))
     found: list[list[UserScores]] = [[] for _ in groups]
     for position, scores in backend.map_unordered(score_users, Scoring(parameters, partition), groups):

@@ -13,24 +13,24 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from fedflair.config.train_config import TrainConfig
+from fedflair.config.groups.cohort import CohortOptions
 
 BLOCK = 2048
 
 
-def keep(update: torch.Tensor, config: TrainConfig, generator: np.random.Generator) -> None:
+def keep(update: torch.Tensor, options: CohortOptions, generator: np.random.Generator) -> None:
     """Nothing is left out: four bytes an entry."""
 
 
-def top_k(update: torch.Tensor, config: TrainConfig, generator: np.random.Generator) -> None:
+def top_k(update: torch.Tensor, options: CohortOptions, generator: np.random.Generator) -> None:
     """Keeps the ``top_k_fraction`` largest entries by magnitude (at least one), each sent with its index."""
-    largest = torch.topk(update.abs(), num_kept(config, update.numel()), sorted=False).indices
+    largest = torch.topk(update.abs(), num_kept(options, update.numel()), sorted=False).indices
     sent = update[largest]
     update.zero_()
     update[largest] = sent
 
 
-def quantize_8bit(update: torch.Tensor, config: TrainConfig, generator: np.random.Generator) -> None:
+def quantize_8bit(update: torch.Tensor, options: CohortOptions, generator: np.random.Generator) -> None:
     """Rounds to 255 levels up or down at random so that the mean is exact (Alistarh et al., 2017).
 
     Each block of ``BLOCK`` entries has its own scale, the largest magnitude in it over 127.
@@ -46,20 +46,20 @@ def quantize_8bit(update: torch.Tensor, config: TrainConfig, generator: np.rando
             blocks.div_(scales).add_(draws.view_as(blocks)).floor_().clamp_(max=127).mul_(scales)
 
 
-def num_kept(config: TrainConfig, num_parameters: int) -> int:
+def num_kept(options: CohortOptions, num_parameters: int) -> int:
     """Entries that ``top_k`` keeps."""
-    return max(1, math.ceil(config.top_k_fraction * num_parameters))
+    return max(1, math.ceil(options.top_k_fraction * num_parameters))
 
 
-COMPRESSIONS: dict[str, Callable[[torch.Tensor, TrainConfig, np.random.Generator], None]] = {
+COMPRESSIONS: dict[str, Callable[[torch.Tensor, CohortOptions, np.random.Generator], None]] = {
     "none": keep,
     "top_k": top_k,
     "quantize_8bit": quantize_8bit,
 }
 
-# Bytes of one update: (number of parameters, configuration) -> bytes.
-UPDATE_BYTES: dict[str, Callable[[int, TrainConfig], int]] = {
-    "none": lambda num_parameters, config: 4 * num_parameters,
-    "top_k": lambda num_parameters, config: 8 * num_kept(config, num_parameters),
-    "quantize_8bit": lambda num_parameters, config: num_parameters + 4 * -(-num_parameters // BLOCK),
+# Bytes of one update: (number of parameters, options) -> bytes.
+UPDATE_BYTES: dict[str, Callable[[int, CohortOptions], int]] = {
+    "none": lambda num_parameters, options: 4 * num_parameters,
+    "top_k": lambda num_parameters, options: 8 * num_kept(options, num_parameters),
+    "quantize_8bit": lambda num_parameters, options: num_parameters + 4 * -(-num_parameters // BLOCK),
 }

@@ -45,7 +45,7 @@ class Participation:
 
 def num_asked(config: TrainConfig) -> int:
     """Clients that are sampled so that ``cohort_size`` of them answer in time."""
-    return math.ceil(config.cohort_size * (1 + config.over_selection))
+    return math.ceil(config.cohort.cohort_size * (1 + config.cohort.over_selection))
 
 
 def participate(
@@ -64,12 +64,12 @@ def participate(
         compressed. vectors_down: those that it gets.
     """
     down = 4 * num_parameters * vectors_down
-    up = UPDATE_BYTES[config.compression](num_parameters, config) + 4 * num_parameters * (vectors_up - 1)
+    up = UPDATE_BYTES[config.cohort.compression](num_parameters, config.cohort) + 4 * num_parameters * (vectors_up - 1)
     answers = [client for client in asked if not _drops_out(config, round_, client)]
     seconds = {client: _seconds(config, client, clients.num_images(client), up + down) for client in answers}
     cohort = answers
-    if config.over_selection > 0:
-        in_time = set(sorted(answers, key=lambda client: seconds[client])[: config.cohort_size])
+    if config.cohort.over_selection > 0:
+        in_time = set(sorted(answers, key=lambda client: seconds[client])[: config.cohort.cohort_size])
         cohort = [client for client in answers if client in in_time]
     return Participation(
         cohort,
@@ -82,16 +82,17 @@ def participate(
 
 
 def _drops_out(config: TrainConfig, round_: int, client: str) -> bool:
-    return config.dropout_rate > 0 and stream(config.seed, "dropout", round_, client).random() < config.dropout_rate
+    rate = config.cohort.dropout_rate
+    return rate > 0 and stream(config.run.seed, "dropout", round_, client).random() < rate
 
 
 def _seconds(config: TrainConfig, client: str, num_images: int, num_bytes: int) -> float:
     speed = 1.0
-    if config.client_speed_std > 0:
-        speed = math.exp(config.client_speed_std * stream(config.seed, "speed", 0, client).standard_normal())
-    num_images = min(num_images, config.max_num_user_images)
-    if config.local_num_steps is None:
-        trained = num_images * config.local_num_epochs
+    if config.cohort.client_speed_std > 0:
+        speed = math.exp(config.cohort.client_speed_std * stream(config.run.seed, "speed", 0, client).standard_normal())
+    num_images = min(num_images, config.data.max_num_user_images)
+    if config.local.local_num_steps is None:
+        trained = num_images * config.local.local_num_epochs
     else:
-        trained = config.local_num_steps * min(num_images, config.local_batch_size)
-    return (trained * config.client_seconds_per_image + num_bytes / config.client_bandwidth) / speed
+        trained = config.local.local_num_steps * min(num_images, config.local.local_batch_size)
+    return (trained * config.cohort.client_seconds_per_image + num_bytes / config.cohort.client_bandwidth) / speed

@@ -20,17 +20,17 @@ def server_learning_rate(config: TrainConfig, round_: int) -> float:
 
     A constant schedule stays at ``learning_rate``.
     """
-    warmup, last = config.central_lr_num_warmup_iterations, config.central_num_iterations - 1
+    warmup, last = config.server.central_lr_num_warmup_iterations, config.algorithm.central_num_iterations - 1
     if round_ < warmup:
-        return config.learning_rate * round_ / warmup
+        return config.server.learning_rate * round_ / warmup
     done = (round_ - warmup) / (last - warmup) if last > warmup else 0.0
-    share = SCHEDULES[config.central_lr_schedule](done, config.central_lr_power)
-    return config.central_lr_end + (config.learning_rate - config.central_lr_end) * share
+    share = SCHEDULES[config.server.central_lr_schedule](done, config.server.central_lr_power)
+    return config.server.central_lr_end + (config.server.learning_rate - config.server.central_lr_end) * share
 
 
 def local_learning_rate(config: TrainConfig, round_: int) -> float:
     """``local_learning_rate`` in round 0, ``local_lr_end`` in the last one; polynomial is linear here."""
-    last = config.central_num_iterations - 1
+    last = config.algorithm.central_num_iterations - 1
     done = round_ / last if last > 0 else 0.0
-    share = SCHEDULES[config.local_lr_schedule](done, 1.0)
-    return config.local_lr_end + (config.local_learning_rate - config.local_lr_end) * share
+    share = SCHEDULES[config.local.local_lr_schedule](done, 1.0)
+    return config.local.local_lr_end + (config.local.local_learning_rate - config.local.local_lr_end) * share

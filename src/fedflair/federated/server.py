@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fedflair.config.train_config import TrainConfig
+from fedflair.config.groups.server import ServerOptions
 from fedflair.engine.vector import blank
 from fedflair.privacy.mechanisms import MechanismState
 
@@ -78,34 +78,34 @@ def optimizer_step(
     return moved, after
 
 
-def sgd(config: TrainConfig) -> ServerOptimizer:
+def sgd(options: ServerOptions) -> ServerOptimizer:
     """Plain gradient descent: with learning rate 1 the server takes the mean update as it is (FedAvg)."""
 
     def apply(
         parameters: torch.Tensor, gradient: torch.Tensor, state: Tensors, learning_rate: float
     ) -> tuple[torch.Tensor, Tensors]:
-        decayed = parameters * (1 - learning_rate * config.central_weight_decay)
+        decayed = parameters * (1 - learning_rate * options.central_weight_decay)
         return decayed.add_(gradient, alpha=-learning_rate), state
 
     return ServerOptimizer(lambda parameters: {}, apply)
 
 
-def avgm(config: TrainConfig) -> ServerOptimizer:
+def avgm(options: ServerOptions) -> ServerOptimizer:
     """Gradient descent with heavy-ball momentum ``adam_beta1`` on the mean updates (Hsu et al., 2019)."""
 
     def apply(
         parameters: torch.Tensor, gradient: torch.Tensor, state: Tensors, learning_rate: float
     ) -> tuple[torch.Tensor, Tensors]:
-        velocity = (state["velocity"] * config.adam_beta1).add_(gradient)
-        decayed = parameters * (1 - learning_rate * config.central_weight_decay)
+        velocity = (state["velocity"] * options.adam_beta1).add_(gradient)
+        decayed = parameters * (1 - learning_rate * options.central_weight_decay)
         return decayed.add_(velocity, alpha=-learning_rate), {"velocity": velocity}
 
     return ServerOptimizer(lambda parameters: {"velocity": torch.zeros_like(parameters)}, apply)
 
 
-def adam(config: TrainConfig) -> ServerOptimizer:
+def adam(options: ServerOptions) -> ServerOptimizer:
     """AdamW with bias correction (Loshchilov and Hutter, 2019), as ``torch.optim.AdamW`` computes it."""
-    beta1, beta2, eps = config.adam_beta1, config.adam_beta2, config.adaptivity_degree
+    beta1, beta2, eps = options.adam_beta1, options.adam_beta2, options.adaptivity_degree
 
     def init(parameters: torch.Tensor) -> Tensors:
         zeros = torch.zeros_like(parameters)
@@ -118,16 +118,16 @@ def adam(config: TrainConfig) -> ServerOptimizer:
         mean = torch.lerp(state["mean"], gradient, 1 - beta1)
         square = (state["square"] * beta2).addcmul_(gradient, gradient, value=1 - beta2)
         denominator = (square.sqrt() / (1 - beta2**step) ** 0.5).add_(eps)
-        decayed = parameters * (1 - learning_rate * config.central_weight_decay)
+        decayed = parameters * (1 - learning_rate * options.central_weight_decay)
         moved = decayed.addcdiv_(mean, denominator, value=-learning_rate / (1 - beta1**step))
         return moved, {"step": torch.tensor(step), "mean": mean, "square": square}
 
     return ServerOptimizer(init, apply)
 
 
-def yogi(config: TrainConfig) -> ServerOptimizer:
+def yogi(options: ServerOptions) -> ServerOptimizer:
     """As ``adam``, but the second moment moves by steps of the squared gradient's size (Zaheer et al., 2018)."""
-    beta1, beta2, eps = config.adam_beta1, config.adam_beta2, config.adaptivity_degree
+    beta1, beta2, eps = options.adam_beta1, options.adam_beta2, options.adaptivity_degree
 
     def apply(
         parameters: torch.Tensor, gradient: torch.Tensor, state: Tensors, learning_rate: float
@@ -138,28 +138,28 @@ def yogi(config: TrainConfig) -> ServerOptimizer:
         direction = torch.sign(squared - state["square"])
         square = state["square"] + direction.mul_(squared).mul_(1 - beta2)
         denominator = (square.sqrt() / (1 - beta2**step) ** 0.5).add_(eps)
-        decayed = parameters * (1 - learning_rate * config.central_weight_decay)
+        decayed = parameters * (1 - learning_rate * options.central_weight_decay)
         moved = decayed.addcdiv_(mean, denominator, value=-learning_rate / (1 - beta1**step))
         return moved, {"step": torch.tensor(step), "mean": mean, "square": square}
 
-    return ServerOptimizer(adam(config).init, apply)
+    return ServerOptimizer(adam(options).init, apply)
 
 
-def adagrad(config: TrainConfig) -> ServerOptimizer:
+def adagrad(options: ServerOptions) -> ServerOptimizer:
     """Steps divided by the root of the sum of squared gradients (Duchi et al., 2011), without momentum."""
 
     def apply(
         parameters: torch.Tensor, gradient: torch.Tensor, state: Tensors, learning_rate: float
     ) -> tuple[torch.Tensor, Tensors]:
         square = torch.addcmul(state["square"], gradient, gradient)
-        decayed = parameters * (1 - learning_rate * config.central_weight_decay)
-        moved = decayed.addcdiv_(gradient, square.sqrt().add_(config.adaptivity_degree), value=-learning_rate)
+        decayed = parameters * (1 - learning_rate * options.central_weight_decay)
+        moved = decayed.addcdiv_(gradient, square.sqrt().add_(options.adaptivity_degree), value=-learning_rate)
         return moved, {"square": square}
 
     return ServerOptimizer(lambda parameters: {"square": torch.zeros_like(parameters)}, apply)
 
 
-SERVER_OPTIMIZERS: dict[str, Callable[[TrainConfig], ServerOptimizer]] = {
+SERVER_OPTIMIZERS: dict[str, Callable[[ServerOptions], ServerOptimizer]] = {
     "sgd": sgd,
     "avgm": avgm,
     "adam": adam,

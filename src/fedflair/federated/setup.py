@@ -80,17 +80,17 @@ def make_setup(config: TrainConfig, noise_seed: int) -> TrainingSetup:
 
     Raises DataError for a store that cannot be trained on, ConfigError and PrivacyError for options that do not fit it.
     """
-    store = open_store(config.data_path)
+    store = open_store(config.data.data_path)
     for name in ("train", "val", "test"):
         if name not in store.partitions or store.partitions[name].num_images == 0:
             raise DataError(f"{store.path}: partition {name!r} is empty; training needs train, val and test images")
     labels = labels_of(config, store)
     dataset = training_clients(config, store, labels)
     num_clients = len(dataset.client_ids)
-    algorithm = ALGORITHMS[config.algorithm_name](config, num_clients)
+    algorithm = ALGORITHMS[config.algorithm.algorithm_name](config, num_clients)
     asked = num_asked(config) if algorithm.federated else 1
     if asked > num_clients:
-        named = f"{asked} with over_selection" if config.over_selection > 0 else str(asked)
+        named = f"{asked} with over_selection" if config.cohort.over_selection > 0 else str(asked)
         raise ConfigError(
             f"cohort_size: {named} is more than the {num_clients} training clients of {store.path}; lower it"
         )
@@ -99,14 +99,14 @@ def make_setup(config: TrainConfig, noise_seed: int) -> TrainingSetup:
         dataset.client_ids,
         sampling=config.sampling,
         cohort_size=asked,
-        num_rounds=config.central_num_iterations,
-        seed=config.seed,
+        num_rounds=config.algorithm.central_num_iterations,
+        seed=config.run.seed,
         noise_seed=noise_seed,
     )
     local_mechanism = make_local_mechanism(
         local_privacy_options(config),
         path.sampler.description,
-        config.central_num_iterations,
+        config.algorithm.central_num_iterations,
         local_noise_seed(noise_seed),
     )
     module = build_model(config, labels.num_labels)
@@ -119,7 +119,7 @@ def make_setup(config: TrainConfig, noise_seed: int) -> TrainingSetup:
         store=store,
         labels=labels,
         module=module,
-        device=config.torch_device(),
+        device=config.hardware.torch_device(),
         clients=clients,
         algorithm=algorithm,
         local_mechanism=local_mechanism,
@@ -136,24 +136,24 @@ def make_worker_setup(
     clip_order: of the norm that the central mechanism clips. local_seed: of the clients' own noise.
     fixed: what the model needs beside its trained parameters, so that no weights are fetched.
     """
-    store = open_store(config.data_path)
+    store = open_store(config.data.data_path)
     labels = labels_of(config, store)
     dataset = training_clients(config, store, labels)
     num_clients = len(dataset.client_ids)
-    algorithm = ALGORITHMS[config.algorithm_name](config, num_clients)
+    algorithm = ALGORITHMS[config.algorithm.algorithm_name](config, num_clients)
     cohorts = SamplerDescription(config.sampling, num_asked(config), num_clients)
     return WorkerSetup(
         config=config,
         store=store,
         labels=labels,
         module=_without_weights(config, labels, fixed),
-        device=config.torch_device(),
+        device=config.hardware.torch_device(),
         clients=dataset if algorithm.federated else pieces_of_batches(config, dataset)[0],
         algorithm=algorithm,
         local_mechanism=make_local_mechanism(
-            local_privacy_options(config), cohorts, config.central_num_iterations, local_seed
+            local_privacy_options(config), cohorts, config.algorithm.central_num_iterations, local_seed
         ),
-        clipping=clipping_in(config.central_privacy_mechanism, clip_order),
+        clipping=clipping_in(config.central_privacy.central_privacy_mechanism, clip_order),
     )
 
 
@@ -162,11 +162,13 @@ def make_evaluation_setup(config: TrainConfig, partition: str, fixed: Mapping[st
 
     fixed: what the model needs beside its trained parameters, as the run folder has it; no weights are fetched.
     """
-    store = open_store(config.data_path)
+    store = open_store(config.data.data_path)
     if partition not in store.partitions or store.partitions[partition].num_images == 0:
         raise DataError(f"{store.path}: partition {partition!r} is empty; choose another with --partition")
     labels = labels_of(config, store)
-    return EvaluationSetup(config, store, labels, _without_weights(config, labels, fixed), config.torch_device())
+    return EvaluationSetup(
+        config, store, labels, _without_weights(config, labels, fixed), config.hardware.torch_device()
+    )
 
 
 def _without_weights(config: TrainConfig, labels: LabelSpace, fixed: Mapping[str, torch.Tensor]) -> nn.Module:
@@ -180,23 +182,23 @@ def labels_of(config: TrainConfig, store: Store) -> LabelSpace:
     """The labels that the configuration's model learns."""
     return label_space(
         store,
-        fine=config.use_fine_grained_labels,
-        subset=config.label_subset,
-        binary_label=config.binary_label,
+        fine=config.data.use_fine_grained_labels,
+        subset=config.data.label_subset,
+        binary_label=config.data.binary_label,
     )
 
 
 def training_clients(config: TrainConfig, store: Store, labels: LabelSpace) -> FederatedDataset:
     """The clients that cohorts are drawn from."""
-    if config.dataset == "flair":
-        return natural_users(store, "train", labels, min_num_images=config.minimum_num_datapoints_per_user)
+    if config.data.dataset == "flair":
+        return natural_users(store, "train", labels, min_num_images=config.data.minimum_num_datapoints_per_user)
     return iid_users(
         store,
         "train",
         labels,
-        mean_num_images=config.mean_datapoints_per_user,
-        distribution=config.datapoints_per_user_distribution,
-        seed=config.seed,
+        mean_num_images=config.data.mean_datapoints_per_user,
+        distribution=config.data.datapoints_per_user_distribution,
+        seed=config.run.seed,
     )
 
 
@@ -204,22 +206,22 @@ def pieces_of_batches(config: TrainConfig, clients: FederatedDataset) -> tuple[F
     """What stands in for clients, and who is drawn, in centralised training."""
     return central_batches(
         clients,
-        batch_size=config.central_batch_size,
-        piece_size=config.local_batch_size,
-        num_rounds=config.central_num_iterations,
-        seed=config.seed,
+        batch_size=config.algorithm.central_batch_size,
+        piece_size=config.local.local_batch_size,
+        num_rounds=config.algorithm.central_num_iterations,
+        seed=config.run.seed,
     )
 
 
 def build_model(config: TrainConfig, num_labels: int, *, load_weights: bool = True) -> nn.Module:
     """The network with its initial weights; without ``load_weights`` a pretrained one has its shape only."""
-    wanted = config.pretrained and load_weights
-    weights = imagenet_weights(config.model_type, config.pretrained_weights) if wanted else None
-    module = MODELS[config.model](
-        config.model_type, num_labels, pretrained=config.pretrained, weights=weights, seed=config.seed
+    wanted = config.model.pretrained and load_weights
+    weights = imagenet_weights(config.model.model_type, config.model.pretrained_weights) if wanted else None
+    module = MODELS[config.model.model](
+        config.model.model_type, num_labels, pretrained=config.model.pretrained, weights=weights, seed=config.run.seed
     )
     refuse_batch_statistics(module)
-    freeze(module, config.trainable, config.num_trainable_blocks)
+    freeze(module, config.model.trainable, config.model.num_trainable_blocks)
     return module
 
 
@@ -228,21 +230,21 @@ def check_image_size(config: TrainConfig, module: nn.Module) -> None:
     try:
         module.eval()
         with torch.inference_mode():
-            module(torch.zeros(1, 3, config.image_size, config.image_size))
+            module(torch.zeros(1, 3, config.data.image_size, config.data.image_size))
     except (RuntimeError, ValueError, AssertionError) as error:
         raise ConfigError(
-            f"image_size: {config.model_type} cannot take images of {config.image_size} px "
+            f"image_size: {config.model.model_type} cannot take images of {config.data.image_size} px "
             f"({' '.join(str(error).split())}); use the size it was made for, such as 224"
         ) from error
 
 
 def initial_state(setup: TrainingSetup) -> ServerState:
     """The state before round 0."""
-    parameters = parameter_vector(setup.worker.module, setup.worker.device)
+    parameters, server = parameter_vector(setup.worker.module, setup.worker.device), setup.config.server
     return ServerState(
         round=0,
         parameters=parameters,
-        optimizer_state=SERVER_OPTIMIZERS[setup.config.central_optimizer](setup.config).init(parameters),
+        optimizer_state=SERVER_OPTIMIZERS[server.central_optimizer](server).init(parameters),
         algorithm_state=setup.worker.algorithm.init(parameters),
         mechanism_state=setup.mechanism.init(parameters.numel()),
     )
@@ -251,32 +253,32 @@ def initial_state(setup: TrainingSetup) -> ServerState:
 def privacy_options(config: TrainConfig) -> PrivacyOptions:
     """The central mechanism's options, under their configuration names."""
     return PrivacyOptions(
-        mechanism=config.central_privacy_mechanism,
-        epsilon=config.central_epsilon,
-        delta=config.central_delta,
-        clipping_bound=config.central_privacy_clipping_bound,
-        order=config.central_order,
-        population=config.population,
-        noise_cohort_size=config.noise_cohort_size,
-        min_separation=config.min_separation,
-        accountant=config.accountant,
-        allow_large_delta=config.allow_large_delta,
-        noise_from_seed=config.noise_from_seed,
-        artificial_users=config.dataset == "flair_iid",
-        adaptive_clipping=config.adaptive_clipping,
-        adaptive_clipping_quantile=config.adaptive_clipping_quantile,
-        adaptive_clipping_learning_rate=config.adaptive_clipping_learning_rate,
-        adaptive_clipping_noise_std=config.adaptive_clipping_noise_std,
+        mechanism=config.central_privacy.central_privacy_mechanism,
+        epsilon=config.central_privacy.central_epsilon,
+        delta=config.central_privacy.central_delta,
+        clipping_bound=config.central_privacy.central_privacy_clipping_bound,
+        order=config.central_privacy.central_order,
+        population=config.central_privacy.population,
+        noise_cohort_size=config.central_privacy.noise_cohort_size,
+        min_separation=config.central_privacy.min_separation,
+        accountant=config.central_privacy.accountant,
+        allow_large_delta=config.central_privacy.allow_large_delta,
+        noise_from_seed=config.run.noise_from_seed,
+        artificial_users=config.data.dataset == "flair_iid",
+        adaptive_clipping=config.central_privacy.adaptive_clipping,
+        adaptive_clipping_quantile=config.central_privacy.adaptive_clipping_quantile,
+        adaptive_clipping_learning_rate=config.central_privacy.adaptive_clipping_learning_rate,
+        adaptive_clipping_noise_std=config.central_privacy.adaptive_clipping_noise_std,
     )
 
 
 def local_privacy_options(config: TrainConfig) -> LocalPrivacyOptions:
     """The local mechanism's options, under their configuration names."""
     return LocalPrivacyOptions(
-        mechanism=config.local_privacy_mechanism,
-        epsilon=config.local_epsilon,
-        delta=config.local_delta,
-        clipping_bound=config.local_privacy_clipping_bound,
-        order=config.local_order,
-        noise_from_seed=config.noise_from_seed,
+        mechanism=config.local_privacy.local_privacy_mechanism,
+        epsilon=config.local_privacy.local_epsilon,
+        delta=config.local_privacy.local_delta,
+        clipping_bound=config.local_privacy.local_privacy_clipping_bound,
+        order=config.local_privacy.local_order,
+        noise_from_seed=config.run.noise_from_seed,
     )

@@ -67,7 +67,7 @@ class RunFolder:
 def create_run(config: TrainConfig) -> RunFolder:
     """A new run folder with its ``config.yaml``; refuses one that already holds a run."""
     name = f"{config.setting.replace(' + ', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder = RunFolder(config.run or Path("runs") / name)
+    folder = RunFolder(config.run.run or Path("runs") / name)
     if folder.config.exists():
         raise ConfigError(f"run: {folder.path} already holds a run; continue it with --resume or name another folder")
     folder.path.mkdir(parents=True, exist_ok=True)

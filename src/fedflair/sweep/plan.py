@@ -29,8 +29,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from fedflair.config.options import NAMES, build_config, read_options, unknown_option
-from fedflair.config.train_config import TrainConfig
+from fedflair.config.options import build_config, read_options, unknown_option
+from fedflair.config.train_config import NAMES, TrainConfig
 from fedflair.errors import ConfigError
 from fedflair.sampling import stream
 
@@ -166,7 +166,7 @@ def _is_count(value: object) -> bool:
 
 
 def _check_comparable(trials: Sequence[Trial]) -> None:
-    metrics = sorted({trial.config.best_metric for trial in trials})
+    metrics = sorted({trial.config.evaluation.best_metric for trial in trials})
     if len(metrics) > 1:
         raise ConfigError(
             f"best_metric: a sweep is ranked by one metric on val, and its runs have {' and '.join(metrics)}; "

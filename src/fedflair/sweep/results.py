@@ -66,7 +66,7 @@ def write_results(output: Path, trials: Sequence[Trial], outcomes: Sequence[Outc
 
 def summarise(trials: Sequence[Trial], outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """The points, best mean on val first, each with mean and sample standard deviation over its finished seeds."""
-    metric = trials[0].config.best_metric
+    metric = trials[0].config.evaluation.best_metric
     points = []
     for name in dict.fromkeys(trial.point for trial in trials):
         runs = [(trial, outcome) for trial, outcome in zip(trials, outcomes) if trial.point == name]

@@ -27,9 +27,9 @@ from pathlib import Path
 
 import yaml
 
-from fedflair.config.options import check_same_run
 from fedflair.errors import FedflairError, Interrupted
 from fedflair.federated.setup import make_setup
+from fedflair.runs.configuration import check_same_run
 from fedflair.runs.folder import RunFolder, write_atomically
 from fedflair.sweep.plan import Trial
 from fedflair.sweep.results import Outcome, outcome_of, words_of, write_results
@@ -138,7 +138,7 @@ def _run_trial(trial: Trial, folder: SweepFolder, lock: int, stop: Stop) -> None
 def _words(trial: Trial, outcome: Outcome) -> str:
     if outcome.status != "done":
         return f"{outcome.status}: {outcome.error}"
-    metric = trial.config.best_metric
+    metric = trial.config.evaluation.best_metric
     return f"done, {words_of(metric)} on val {outcome.val[metric]:.4f}"
 
 

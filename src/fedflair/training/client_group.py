@@ -44,11 +44,11 @@ def train_group(worker: Worker[WorkerSetup], server: Broadcast, group: list[Clie
 
 def _add_client(worker: Worker[WorkerSetup], server: Broadcast, work: ClientWork, partial: UpdateSum) -> UpdateSum:
     setup = worker.setup
-    generator = stream(setup.config.seed, "client", server.round, work.client_id)
-    client = setup.clients.load(work.client_id, setup.config.max_num_user_images, generator)
+    generator = stream(setup.config.run.seed, "client", server.round, work.client_id)
+    client = setup.clients.load(work.client_id, setup.config.data.max_num_user_images, generator)
     client = replace(client, state=work.state)
     update = setup.algorithm.client_update(worker.model, server, client, generator)
-    if setup.config.local_evaluation:
+    if setup.config.evaluation.local_evaluation:
         update = with_local_evaluation(worker, server, client, update)
     clip = bound_update(setup, update, server, work.client_id)
     return partial.add_client(work.client_id, update, clip)
@@ -65,8 +65,9 @@ def bound_update(setup: WorkerSetup, update: ClientUpdate, server: Broadcast, cl
         _compress(setup, update, server, client_id)
         return central.clip(update.delta, server.clipping_bound)
     if update.weight != 1 or update.extra:
+        name = setup.config.algorithm.algorithm_name
         raise PrivacyError(
-            f"algorithm_name: {setup.config.algorithm_name} weighs updates or sends more than them, which no privacy "
+            f"algorithm_name: {name} weighs updates or sends more than them, which no privacy "
             "mechanism covers; use fedavg"
         )
     own = None if local.name == "none" else local.privatise(update.delta, server.round, client_id)
@@ -77,5 +78,5 @@ def bound_update(setup: WorkerSetup, update: ClientUpdate, server: Broadcast, cl
 
 def _compress(setup: WorkerSetup, update: ClientUpdate, server: Broadcast, client_id: str) -> None:
     """What is lost of an update on its way to the server, in place."""
-    generator = stream(setup.config.seed, "compression", server.round, client_id)
-    COMPRESSIONS[setup.config.compression](update.delta, setup.config, generator)
+    generator = stream(setup.config.run.seed, "compression", server.round, client_id)
+    COMPRESSIONS[setup.config.cohort.compression](update.delta, setup.config.cohort, generator)

@@ -50,7 +50,7 @@ def round_row(setup: TrainingSetup, state: ServerState, cohort_sum: UpdateSum, s
 def evaluated(setup: TrainingSetup, state: ServerState, backend: Backend) -> dict[str, float]:
     """Columns of an evaluation: ``val/...``, and with ``val_cohort_size`` also ``val_federated/...``."""
     columns = _prefixed("val", score_partition(state.parameters, "val", setup=setup.worker, backend=backend).metrics())
-    if setup.config.val_cohort_size:
+    if setup.config.evaluation.val_cohort_size:
         cohort = federated_evaluation(state.parameters, "val", state.round, setup=setup.worker, backend=backend)
         columns |= _prefixed("val_federated", cohort)
     return columns

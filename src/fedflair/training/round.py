@@ -37,7 +37,7 @@ def run_round(
     server = Broadcast(
         state.round, state.parameters, state.algorithm_state, mechanism.clipping_bound(state.mechanism_state)
     )
-    most = setup.config.max_num_user_images
+    most = setup.config.data.max_num_user_images
     groups = cohort_groups(cohort, lambda client_id: min(setup.worker.clients.num_images(client_id), most))
     work = ([ClientWork(client_id, states.get(state.round, client_id)) for client_id in group] for group in groups)
     tree = TreeSum(len(groups))

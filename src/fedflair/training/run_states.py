@@ -32,10 +32,11 @@ class StateSize:
 
 def state_size(config: TrainConfig, num_clients: int, num_parameters: int) -> StateSize:
     """Room for the control variates of the clients that a run will meet."""
-    met = num_clients * (1 - (1 - min(config.cohort_size / num_clients, 1.0)) ** config.central_num_iterations)
-    kept = min(round(met), config.scaffold_max_clients or num_clients)
-    superseded = config.cohort_size * config.evaluation_frequency if config.scaffold_states == "disk" else 0
-    return StateSize(kept, num_parameters * STORAGE[config.scaffold_dtype].itemsize, min(superseded, kept))
+    cohort_size, algorithm = config.cohort.cohort_size, config.algorithm
+    met = num_clients * (1 - (1 - min(cohort_size / num_clients, 1.0)) ** algorithm.central_num_iterations)
+    kept = min(round(met), algorithm.scaffold_max_clients or num_clients)
+    superseded = cohort_size * config.evaluation.evaluation_frequency if algorithm.scaffold_states == "disk" else 0
+    return StateSize(kept, num_parameters * STORAGE[algorithm.scaffold_dtype].itemsize, min(superseded, kept))
 
 
 def describe_states(setup: TrainingSetup) -> str:
@@ -43,8 +44,8 @@ def describe_states(setup: TrainingSetup) -> str:
     config, size = setup.config, _size(setup)
     return (
         f"client states: about {size.num_clients:,} of {len(setup.worker.clients.client_ids):,} clients, "
-        f"{_bytes(size.bytes_each)} each in {config.scaffold_dtype}, {_bytes(size.bytes)} "
-        f"{'on disk' if config.scaffold_states == 'disk' else 'in memory'}"
+        f"{_bytes(size.bytes_each)} each in {config.algorithm.scaffold_dtype}, {_bytes(size.bytes)} "
+        f"{'on disk' if config.algorithm.scaffold_states == 'disk' else 'in memory'}"
     )
 
 
@@ -53,7 +54,7 @@ def check_room(setup: TrainingSetup, folder: Path) -> None:
     if not setup.worker.algorithm.keeps_client_state:
         return
     needed = _size(setup).bytes
-    if setup.config.scaffold_states == "disk":
+    if setup.config.algorithm.scaffold_states == "disk":
         existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
         room, where = shutil.disk_usage(existing).free, f"are free at {existing}"
     else:
@@ -69,8 +70,8 @@ def open_run_states(setup: TrainingSetup, folder: Path, round_: int) -> ClientSt
     """The states of the run in ``folder`` as a checkpoint of ``round_`` has them."""
     if not setup.worker.algorithm.keeps_client_state:
         return NO_STATES
-    storage = STORAGES[setup.config.scaffold_states](folder / "client_states")
-    return open_states(storage, setup.worker.clients.client_ids, round_, setup.config.scaffold_max_clients)
+    storage = STORAGES[setup.config.algorithm.scaffold_states](folder / "client_states")
+    return open_states(storage, setup.worker.clients.client_ids, round_, setup.config.algorithm.scaffold_max_clients)
 
 
 def _size(setup: TrainingSetup) -> StateSize:

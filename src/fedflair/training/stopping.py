@@ -38,5 +38,5 @@ def stop_on_signals() -> Iterator[threading.Event]:
 
 def out_of_patience(config: TrainConfig, facts: Mapping[str, Any], round_: int) -> bool:
     """Whether ``early_stopping_patience`` evaluations have passed without a better score."""
-    patience = config.early_stopping_patience * config.evaluation_frequency
+    patience = config.evaluation.early_stopping_patience * config.evaluation.evaluation_frequency
     return patience > 0 and facts["best"] is not None and round_ - facts["best_round"] >= patience

@@ -35,18 +35,18 @@ def train(config: TrainConfig) -> Path:
     """
     keep_freed_memory()
     require_backend(config)
-    if config.wandb_project_id is not None:
+    if config.run.wandb_project_id is not None:
         require_wandb()
-    if config.resume:
+    if config.run.resume:
         folder = _run_to_resume(config)
         facts = load_tensors(folder.last)[1]
         setup = make_setup(config, noise_seed=int(facts["noise_seed"]))
         state, facts = load_state(folder.last, setup.worker.device)
         book = ledger.resume(folder.path, state.round, setup.mechanism, setup.noise_seed) if is_private(setup) else None
     else:
-        setup = make_setup(config, noise_seed=config.seed if config.noise_from_seed else secrets.randbits(128))
+        setup = make_setup(config, noise_seed=config.run.seed if config.run.noise_from_seed else secrets.randbits(128))
         state, facts = initial_state(setup), {"best": None, "best_round": 0, "seconds": 0.0}
-        check_room(setup, config.run or Path("runs"))
+        check_room(setup, config.run.run or Path("runs"))
         folder = create_run(config)
         save_tensors(folder.fixed, frozen_tensors(setup.worker.module), {})
         book = ledger.create(folder.path, setup.mechanism, setup.noise_seed) if is_private(setup) else None
@@ -59,15 +59,15 @@ def train(config: TrainConfig) -> Path:
         choose_backend(setup, stop) as backend,
         tracker(
             folder,
-            num_rounds=config.central_num_iterations,
+            num_rounds=config.algorithm.central_num_iterations,
             start_round=state.round,
             private=promised,
-            wandb_project_id=config.wandb_project_id,
+            wandb_project_id=config.run.wandb_project_id,
         ) as log,
     ):
         states = open_run_states(setup, folder.path, state.round)
         log.say(describe_setup(setup, folder))
-        while state.round < config.central_num_iterations and not out_of_patience(config, facts, state.round):
+        while state.round < config.algorithm.central_num_iterations and not out_of_patience(config, facts, state.round):
             started, before = time.perf_counter(), state
             try:
                 answers = who_answers(setup, state)
@@ -78,15 +78,16 @@ def train(config: TrainConfig) -> Path:
                 row = round_row(setup, state, cohort_sum, time.perf_counter() - started) | answers.row()
                 # Its vectors would still be there while the next round trains.
                 del cohort_sum
-                last = state.round == config.central_num_iterations
-                if last or state.round % config.evaluation_frequency == 0:
+                last = state.round == config.algorithm.central_num_iterations
+                if last or state.round % config.evaluation.evaluation_frequency == 0:
                     row |= evaluated(setup, state, backend)
             except (Interrupted, WorkerError) as error:
                 # The ledger may be a round ahead of this checkpoint: the resumed run does that round again, alike.
                 save_checkpoint(folder, before, facts, states)
                 raise to_be_continued(error, folder, before.round) from error
-            if "val/loss" in row and (facts["best"] is None or row[f"val/{config.best_metric}"] > facts["best"]):
-                facts |= {"best": row[f"val/{config.best_metric}"], "best_round": state.round}
+            score = row.get(f"val/{config.evaluation.best_metric}")
+            if score is not None and (facts["best"] is None or score > facts["best"]):
+                facts |= {"best": score, "best_round": state.round}
                 save_best(folder, state, facts)
             state = setup.worker.algorithm.observe(state, row)
             facts["seconds"] += time.perf_counter() - started
@@ -105,9 +106,9 @@ def train(config: TrainConfig) -> Path:
 
 
 def _run_to_resume(config: TrainConfig) -> RunFolder:
-    if config.run is None:
+    if config.run.run is None:
         raise ConfigError("resume: name the run's folder with --run")
-    folder = RunFolder(config.run)
+    folder = RunFolder(config.run.run)
     if not folder.last.is_file():
         raise DataError(f"{folder.last}: no checkpoint to resume from; remove {folder.path} and start the run again")
     for place in (folder.path, folder.last.parent):

@@ -12,17 +12,17 @@ def describe_setup(setup: TrainingSetup, folder: RunFolder) -> str:
     """What a run says of itself before it starts."""
     config, worker = setup.config, setup.worker
     num_parameters = sum(p.numel() for p in worker.module.parameters() if p.requires_grad)
-    start = "pretrained" if config.pretrained else "from scratch"
-    network = config.model_type if config.model == "multi_label_cnn" else config.model
+    start = "pretrained" if config.model.pretrained else "from scratch"
+    network = config.model.model_type if config.model.model == "multi_label_cnn" else config.model.model
     clients = (
         f"{len(worker.clients.client_ids):,} clients"
         if worker.algorithm.federated
-        else f"{config.central_batch_size:,} images a step"
+        else f"{config.algorithm.central_batch_size:,} images a step"
     )
     num_images = worker.store.partitions["train"].num_images
     lines = [
         f"{config.setting}: {clients}, {num_images:,} images, {worker.labels.num_labels} labels",
-        f"{network} {start}, {num_parameters:,} parameters, {config.image_size} px, {worker.device}",
+        f"{network} {start}, {num_parameters:,} parameters, {config.data.image_size} px, {worker.device}",
     ]
     for mechanism in (setup.mechanism, worker.local_mechanism):
         if mechanism.description.get("words"):

@@ -67,7 +67,7 @@ def tasks_travel_by_value() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def cluster(tiny_store: Path) -> Iterator[None]:
     # Places for two backends at once: that of the next fixture, and a test's own.
-    with connected(config_of(tiny_store, workers=4)):
+    with connected(config_of(tiny_store, workers=4).hardware):
         yield
     forget_ended_processes()
 
@@ -341,7 +341,7 @@ def test_workers_are_spread_over_all_gpus(asked: float, num_gpus: int, workers: 
 def test_too_many_workers_for_the_gpus_are_refused(cluster: None, tiny_store: Path) -> None:
     with (
         pytest.raises(ConfigError, match=r"gpus_per_worker: 2 workers of 0.5 are more than the 0 GPUs"),
-        connected(config_of(tiny_store, gpus_per_worker=0.5)),
+        connected(config_of(tiny_store, gpus_per_worker=0.5).hardware),
     ):
         raise AssertionError("not reached")
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fedflair.config.options import parse_train_config
+from fedflair.commands.train import parse_train_config
 from fedflair.data.images.crops import decode
 from fedflair.data.preparation.convert import convert
 from fedflair.data.preparation.layouts import write_layout

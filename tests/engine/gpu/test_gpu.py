@@ -66,7 +66,7 @@ def config(store: Path, **options: Any) -> TrainConfig:
         "central_optimizer": "sgd",
         "device": "cuda",
     }
-    return TrainConfig(**{**defaults, **options})
+    return TrainConfig.of(**{**defaults, **options})
 
 
 @pytest.mark.parametrize("algorithm", ["fedavg", "fedprox", "scaffold"])

@@ -67,7 +67,7 @@ def problem(plain_store: Path) -> Callable[..., TrainingSetup]:
             "local_max_grad_norm": 100.0,
             "device": "cpu",
         }
-        setup = make_setup(TrainConfig(**{**defaults, **options}), noise_seed=0)
+        setup = make_setup(TrainConfig.of(**{**defaults, **options}), noise_seed=0)
         return replace(setup, worker=replace(setup.worker, module=network()))
 
     return make

@@ -19,7 +19,7 @@ from tests.small_runs import small_config
 
 def mus(losses: list[float], **options: Any) -> list[float]:
     """Mu after each of the measurements."""
-    config = TrainConfig(adafedprox_metric_name="val/loss", evaluation_frequency=1, **options)
+    config = TrainConfig.of(adafedprox_metric_name="val/loss", evaluation_frequency=1, **options)
     algorithm, parameters = make(config, 2), torch.zeros(1)
     state, values = ServerState(0, parameters, {}, algorithm.init(parameters), {}), []
     for round_, loss in enumerate(losses, 1):
@@ -55,11 +55,11 @@ def test_mu_is_in_the_rows_of_a_run(tiny_store: Path, tmp_path: Path) -> None:
 )
 def test_a_metric_that_is_not_measured_is_refused_at_the_start(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        make(TrainConfig(**options), 2)
+        make(TrainConfig.of(**options), 2)
 
 
 def test_a_column_that_is_not_there_is_named() -> None:
-    algorithm = make(TrainConfig(adafedprox_metric_name="train/lose", adafedprox_adapt_frequency=1), 2)
+    algorithm = make(TrainConfig.of(adafedprox_metric_name="train/lose", adafedprox_adapt_frequency=1), 2)
     state = ServerState(1, torch.zeros(1), {}, algorithm.init(torch.zeros(1)), {})
     with pytest.raises(ConfigError, match="train/lose was not measured in round 1; columns: round, train/loss"):
         algorithm.observe(state, {"round": 1, "train/loss": 0.5})

@@ -21,12 +21,12 @@ from fedflair.federated.algorithms.base import client_weight, local_training
     ],
 )
 def test_weights_of_1_63_and_512_images(weighting: str, weights: list[float]) -> None:
-    config = TrainConfig(weighting=weighting)  # type: ignore[arg-type]
+    config = TrainConfig.of(weighting=weighting)  # type: ignore[arg-type]
     assert [client_weight(config, n) for n in (1, 63, 512)] == pytest.approx(weights)
 
 
 def test_the_options_of_local_training_follow_the_round() -> None:
-    config = TrainConfig(
+    config = TrainConfig.of(
         local_learning_rate=0.4, local_lr_schedule="polynomial", local_lr_end=0.2, central_num_iterations=3,
         local_momentum=0.9, local_weight_decay=0.1, local_num_steps=7, local_max_grad_norm=2.0,
     )  # fmt: skip

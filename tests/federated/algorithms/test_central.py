@@ -109,4 +109,4 @@ def test_a_batch_larger_than_the_data_is_refused(tiny_store: Path) -> None:
 )
 def test_options_of_clients_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="central"):
-        replace(TrainConfig(algorithm_name="central"), **options)
+        replace(TrainConfig.of(algorithm_name="central"), **options)

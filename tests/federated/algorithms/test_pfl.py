@@ -68,10 +68,10 @@ def with_pfl(
     module = Network()
     model = PyTorchModel(module, torch.optim.SGD, optimizer(module.parameters()))
     train_params = NNTrainHyperParams(
-        local_num_epochs=config.local_num_epochs,
-        local_learning_rate=config.local_learning_rate,
+        local_num_epochs=config.local.local_num_epochs,
+        local_learning_rate=config.local.local_learning_rate,
         local_batch_size=None,
-        local_max_grad_norm=config.local_max_grad_norm,
+        local_max_grad_norm=config.local.local_max_grad_norm,
     )
     algorithm.run(
         params(central_num_iterations=NUM_ROUNDS, evaluation_frequency=100, train_cohort_size=2, val_cohort_size=0),
@@ -191,7 +191,7 @@ def test_adafedprox(losses: list[float], frequency: int, decrease_after: int, st
     from pfl.metrics import Metrics
 
     theirs = AdaptMuOnMetricCallback("loss", frequency, mu, step_size, decrease_after)
-    config = TrainConfig(
+    config = TrainConfig.of(
         mu=mu,
         evaluation_frequency=1,
         adafedprox_metric_name="val/loss",

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedflair.config.options import parse_train_config
+from fedflair.commands.train import parse_train_config
 from fedflair.config.train_config import TrainConfig
 from fedflair.federated.aggregate import UpdateSum
 from fedflair.federated.algorithms import ALGORITHMS as ALGORITHM_TABLE

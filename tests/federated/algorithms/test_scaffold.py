@@ -76,7 +76,7 @@ def test_an_empty_cohort_changes_no_control() -> None:
     from fedflair.federated.aggregate import UpdateSum
     from fedflair.federated.server import ServerState
 
-    algorithm = make(TrainConfig(central_optimizer="sgd"), 2)
+    algorithm = make(TrainConfig.of(central_optimizer="sgd"), 2)
     control = torch.tensor([1.0, 2.0])
     state = ServerState(0, torch.zeros(2), {}, {"control": control}, {})
     after = algorithm.server_update(state, torch.zeros(2), UpdateSum())
@@ -86,6 +86,6 @@ def test_an_empty_cohort_changes_no_control() -> None:
 
 def test_what_it_is_not_defined_for_is_refused() -> None:
     with pytest.raises(ConfigError, match="local_momentum: scaffold"):
-        TrainConfig(algorithm_name="scaffold", local_momentum=0.9)
+        TrainConfig.of(algorithm_name="scaffold", local_momentum=0.9)
     with pytest.raises(ConfigError, match="scaffold"):
-        TrainConfig(algorithm_name="scaffold", central_privacy_mechanism="gaussian_moments_accountant")
+        TrainConfig.of(algorithm_name="scaffold", central_privacy_mechanism="gaussian_moments_accountant")

@@ -30,7 +30,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def cluster(tiny_store: Path) -> Iterator[None]:
-    with connected(small_config(tiny_store, workers=1)):
+    with connected(small_config(tiny_store, workers=1).hardware):
         yield
 
 

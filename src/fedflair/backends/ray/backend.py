@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -75,7 +75,7 @@ class _Slot:
 def ray_backend(setup: TrainingSetup, stop: threading.Event | None = None) -> Iterator[Backend]:
     """Workers in processes of their own, on this machine or at ``ray_address``."""
     on_cpu, operator_threads = setup.worker.device.type == "cpu", torch.get_num_threads()
-    with connected(setup.config) as reservation, raylet_watch() as raylet_alive:
+    with connected(setup.config.hardware) as reservation, raylet_watch() as raylet_alive:
         carry_tensors()
         if on_cpu:
             torch.set_num_threads(1)
@@ -122,7 +122,7 @@ class _Pool:
     ) -> Iterator[tuple[int, Any]]:
         """See ``Backend``. What is summed comes back as one sum a worker where ``reduction`` is fast."""
         try:
-            yield from self._map(task, shared, items, keep=summed and self._config.reduction == "fast")
+            yield from self._map(task, shared, items, keep=summed and self._config.hardware.reduction == "fast")
         except ray.exceptions.RayError as error:
             raise WorkerError(f"Ray failed: {_reason(error)}") from error
 
@@ -168,7 +168,7 @@ class _Pool:
                     slot.actor.rest.remote()
 
     def _assign(self, slot: _Slot, reference: Any) -> None:
-        slot.pending, slot.deadline = reference, time.monotonic() + self._config.worker_timeout
+        slot.pending, slot.deadline = reference, time.monotonic() + self._config.hardware.worker_timeout
 
     def _answered(self) -> list[_Slot]:
         """The workers that have answered, or should have: waits a moment for one."""
@@ -197,7 +197,7 @@ class _Pool:
         try:
             answer = ray.get(slot.pending, timeout=0)
         except ray.exceptions.GetTimeoutError:
-            self._lose(slot, waiting, f"did not answer within {self._config.worker_timeout:g} s")
+            self._lose(slot, waiting, f"did not answer within {self._config.hardware.worker_timeout:g} s")
             return []
         except ray.exceptions.RayError as error:
             self._lose(slot, waiting, f"was lost ({_reason(error)})")
@@ -264,7 +264,7 @@ def worker_plan(setup: TrainingSetup, gpus: float) -> WorkerPlan:
     config, private = setup.config, setup.worker.local_mechanism.name != "none"
     fixed = frozen_tensors(setup.worker.module)
     return WorkerPlan(
-        config=replace(config, data_path=config.data_path.absolute()),
+        config=config.changed(data_path=config.data.data_path.absolute()),
         clip_order=float(setup.mechanism.description.get("order", 2.0)),
         local_noise_seed=local_noise_seed(setup.noise_seed) if private else 0,
         fixed=fixed,

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from fedflair.config.train_config import TrainConfig
+from fedflair.config.groups.hardware import HardwareOptions
 from fedflair.errors import ConfigError
 
 # Without it Ray replaces 127.0.0.1 by the address of a network interface and listens on all of them. It is the switch
@@ -40,7 +40,7 @@ def stay_on_loopback() -> None:
 
 
 @contextmanager
-def connected(config: TrainConfig) -> Iterator[Reservation]:
+def connected(hardware: HardwareOptions) -> Iterator[Reservation]:
     """Connects this process to Ray and says what a worker reserves there.
 
     A cluster that this process is connected to already is used, and left as it is. Raises ConfigError where there is
@@ -49,43 +49,45 @@ def connected(config: TrainConfig) -> Iterator[Reservation]:
     import ray
 
     if ray.is_initialized():
-        yield _reservation(config, ray.cluster_resources())
+        yield _reservation(hardware, ray.cluster_resources())
         return
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if config.ray_address is None:
+    if hardware.ray_address is None:
         # As many cores as were asked for: Ray only counts them, and a worker too many would wait for ever.
-        cores = max(math.ceil(config.workers * config.cpus_per_worker), os.cpu_count() or 1)
+        cores = max(math.ceil(hardware.workers * hardware.cpus_per_worker), os.cpu_count() or 1)
         options |= {"address": "local", "num_cpus": cores, "include_dashboard": False}
     else:
-        require_listener(config.ray_address)
-        options |= {"address": config.ray_address}
+        require_listener(hardware.ray_address)
+        options |= {"address": hardware.ray_address}
     try:
         with _signals_kept():
             ray.init(**options)
         _silence_raylets()
-        if config.ray_address is None and not ray.util.get_node_ip_address().startswith("127."):
+        if hardware.ray_address is None and not ray.util.get_node_ip_address().startswith("127."):
             (name, value), *_ = LOOPBACK.items()
             say(f"listening beyond loopback, since Ray was imported before fedflair could tell it: set {name}={value}")
     except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise ConfigError(f"ray_address: {config.ray_address or 'this machine'}: no Ray to be had: {error}") from error
+        raise ConfigError(
+            f"ray_address: {hardware.ray_address or 'this machine'}: no Ray to be had: {error}"
+        ) from error
     try:
-        yield _reservation(config, ray.cluster_resources())
+        yield _reservation(hardware, ray.cluster_resources())
     finally:
         ray.shutdown()
 
 
-def _reservation(config: TrainConfig, resources: dict[str, float]) -> Reservation:
-    num_gpus = resources.get("GPU", 0.0) if config.device != "cpu" else 0.0
-    workers = config.workers or max(1, int(resources.get("CPU", 0.0) // config.cpus_per_worker))
-    if not config.workers and num_gpus:
-        workers = min(workers, int(num_gpus // (config.gpus_per_worker or 1.0)))
-    gpus = gpu_share(config.gpus_per_worker, num_gpus, workers)
-    if config.ray_address is None and workers * config.gpus_per_worker > num_gpus:
+def _reservation(hardware: HardwareOptions, resources: dict[str, float]) -> Reservation:
+    num_gpus = resources.get("GPU", 0.0) if hardware.device != "cpu" else 0.0
+    workers = hardware.workers or max(1, int(resources.get("CPU", 0.0) // hardware.cpus_per_worker))
+    if not hardware.workers and num_gpus:
+        workers = min(workers, int(num_gpus // (hardware.gpus_per_worker or 1.0)))
+    gpus = gpu_share(hardware.gpus_per_worker, num_gpus, workers)
+    if hardware.ray_address is None and workers * hardware.gpus_per_worker > num_gpus:
         raise ConfigError(
-            f"gpus_per_worker: {workers} workers of {config.gpus_per_worker:g} are more than the {num_gpus:g} GPUs of "
-            "this machine; lower it, or workers"
+            f"gpus_per_worker: {workers} workers of {hardware.gpus_per_worker:g} are more than the {num_gpus:g} GPUs "
+            "of this machine; lower it, or workers"
         )
-    return Reservation(workers, config.cpus_per_worker, gpus)
+    return Reservation(workers, hardware.cpus_per_worker, gpus)
 
 
 def gpu_share(asked: float, num_gpus: float, num_workers: int) -> float:

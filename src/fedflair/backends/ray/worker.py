@@ -80,7 +80,8 @@ class RayWorker:
                 prepare_gpu()
                 if plan.gpu_share < 1:
                     torch.cuda.set_per_process_memory_fraction(plan.gpu_share)
-            model = flatten(setup.module, setup.device, plan.config.precision, cuda_graphs=plan.config.cuda_graphs)
+            hardware = plan.config.hardware
+            model = flatten(setup.module, setup.device, hardware.precision, cuda_graphs=hardware.cuda_graphs)
             self._worker = Worker(setup, model)
         except Exception as error:  # noqa: BLE001 - whatever it is, the driver has to tell the user
             return _failed(error, "its set-up")

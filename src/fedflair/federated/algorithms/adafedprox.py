@@ -27,13 +27,13 @@ from fedflair.metrics.multi_label import Targets, multi_label_metrics
 
 def make(config: TrainConfig, num_clients: int) -> Algorithm:
     """Raises ConfigError where the metric is not measured when mu should be adapted."""
-    metric = config.adafedprox_metric_name
-    frequency = config.adafedprox_adapt_frequency or config.evaluation_frequency
+    metric = config.algorithm.adafedprox_metric_name
+    frequency = config.algorithm.adafedprox_adapt_frequency or config.evaluation.evaluation_frequency
     _check_metric(config, metric, frequency)
 
     def init(parameters: torch.Tensor) -> Tensors:
         return {
-            "mu": torch.tensor(min(config.mu, 1.0), dtype=torch.float64),
+            "mu": torch.tensor(min(config.algorithm.mu, 1.0), dtype=torch.float64),
             "previous_metric": torch.tensor(math.inf, dtype=torch.float64),
             "num_improvements": torch.tensor(0),
         }
@@ -49,10 +49,10 @@ def make(config: TrainConfig, num_clients: int) -> Algorithm:
         mu, improvements = float(state.algorithm_state["mu"]), 0
         if value < float(state.algorithm_state["previous_metric"]):
             improvements = int(state.algorithm_state["num_improvements"]) + 1
-            if improvements >= config.adafedprox_decrease_after:
-                mu = max(0.0, mu - config.adafedprox_step_size)
+            if improvements >= config.algorithm.adafedprox_decrease_after:
+                mu = max(0.0, mu - config.algorithm.adafedprox_step_size)
         else:
-            mu = min(1.0, mu + config.adafedprox_step_size)
+            mu = min(1.0, mu + config.algorithm.adafedprox_step_size)
         adapted = {
             "mu": torch.tensor(mu, dtype=torch.float64),
             "previous_metric": torch.tensor(value, dtype=torch.float64),
@@ -74,8 +74,8 @@ def _check_metric(config: TrainConfig, metric: str, frequency: int) -> None:
     if name not in known:
         columns = ", ".join(f"val/{column}" for column in known)
         raise ConfigError(f"adafedprox_metric_name: {metric} is never reported; choose one of {columns}")
-    if frequency % config.evaluation_frequency:
+    if frequency % config.evaluation.evaluation_frequency:
         raise ConfigError(
             f"adafedprox_adapt_frequency: {frequency} is no multiple of evaluation_frequency "
-            f"{config.evaluation_frequency}, when {metric} is measured"
+            f"{config.evaluation.evaluation_frequency}, when {metric} is measured"
         )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fedflair.config.groups.cohort import CohortOptions
 from fedflair.config.train_config import TrainConfig
 from fedflair.data.clients.federated import ClientData
 from fedflair.engine.flat_model import FlatModel
@@ -48,38 +49,38 @@ class Algorithm:
 MakeAlgorithm = Callable[[TrainConfig, int], Algorithm]
 
 
-CLIENT_WEIGHTS: dict[str, Callable[[int, TrainConfig], float]] = {
-    "uniform": lambda num_examples, config: 1.0,
-    "num_examples": lambda num_examples, config: float(num_examples),
+CLIENT_WEIGHTS: dict[str, Callable[[int, CohortOptions], float]] = {
+    "uniform": lambda num_examples, options: 1.0,
+    "num_examples": lambda num_examples, options: float(num_examples),
     # log(1 + n): log(n) would silence the quarter of FLAIR's users that have one image.
-    "log": lambda num_examples, config: math.log1p(num_examples),
-    "sqrt": lambda num_examples, config: math.sqrt(num_examples),
-    "clipped": lambda num_examples, config: float(min(num_examples, config.weight_clip)),
+    "log": lambda num_examples, options: math.log1p(num_examples),
+    "sqrt": lambda num_examples, options: math.sqrt(num_examples),
+    "clipped": lambda num_examples, options: float(min(num_examples, options.weight_clip)),
 }
 
 
 def client_weight(config: TrainConfig, num_examples: int) -> float:
     """Weight of a client's update in the mean."""
-    return CLIENT_WEIGHTS[config.weighting](num_examples, config)
+    return CLIENT_WEIGHTS[config.cohort.weighting](num_examples, config.cohort)
 
 
 def local_training(config: TrainConfig, round_: int) -> LocalTraining:
     """The configuration's options of local SGD in one round."""
     return LocalTraining(
         learning_rate=local_learning_rate(config, round_),
-        num_epochs=config.local_num_epochs,
-        batch_size=config.local_batch_size,
-        max_grad_norm=config.local_max_grad_norm,
-        image_size=config.image_size,
-        num_steps=config.local_num_steps,
-        momentum=config.local_momentum,
-        weight_decay=config.local_weight_decay,
+        num_epochs=config.local.local_num_epochs,
+        batch_size=config.local.local_batch_size,
+        max_grad_norm=config.local.local_max_grad_norm,
+        image_size=config.data.image_size,
+        num_steps=config.local.local_num_steps,
+        momentum=config.local.local_momentum,
+        weight_decay=config.local.local_weight_decay,
     )
 
 
 def optimizer_update(config: TrainConfig) -> ServerUpdateFn:
     """The server update that most algorithms share: one step of ``central_optimizer``, minus the mean as gradient."""
-    optimizer = SERVER_OPTIMIZERS[config.central_optimizer](config)
+    optimizer = SERVER_OPTIMIZERS[config.server.central_optimizer](config.server)
 
     def server_update(state: ServerState, mean_delta: torch.Tensor, cohort_sum: UpdateSum) -> ServerState:
         learning_rate = server_learning_rate(config, state.round)

@@ -26,7 +26,7 @@ from fedflair.federated.server import Broadcast
 
 
 def make(config: TrainConfig, num_clients: int) -> Algorithm:
-    client_update = proximal_client_update(config, lambda server: config.mu)
+    client_update = proximal_client_update(config, lambda server: config.algorithm.mu)
     return Algorithm(lambda parameters: {}, client_update, optimizer_update(config))
 
 

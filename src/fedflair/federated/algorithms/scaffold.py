@@ -30,7 +30,7 @@ STORAGE: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.b
 
 def make(config: TrainConfig, num_clients: int) -> Algorithm:
     optimizer_step = optimizer_update(config)
-    dtype = STORAGE[config.scaffold_dtype]
+    dtype = STORAGE[config.algorithm.scaffold_dtype]
 
     def client_update(
         model: FlatModel, server: Broadcast, client: ClientData, generator: np.random.Generator
@@ -45,7 +45,7 @@ def make(config: TrainConfig, num_clients: int) -> Algorithm:
             gradients.add_(correction)
 
         delta, metrics = train_locally(model, server.parameters, client, options, generator, correct)
-        if config.scaffold_option == 1:
+        if config.algorithm.scaffold_option == 1:
             control, _ = full_gradient(model, server.parameters, client, options, generator)
         else:
             control = delta.div(-metrics.num_steps * options.learning_rate).sub_(correction)

@@ -1,0 +1,1 @@
+"""One file a group of options: its defaults, what each of them means, and the checks within the group."""

@@ -1,0 +1,71 @@
+"""What makes the sum of a cohort's updates private, and what is promised: a group of options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fedflair.config.checks import at_least_one_if_given, positive, probability, require
+from fedflair.errors import ConfigError
+
+CentralMechanism = Literal[
+    "none",
+    "gaussian",
+    "gaussian_moments_accountant",
+    "laplace",
+    "norm_clipping_only",
+    "banded_matrix_factorization",
+]
+
+
+@dataclass(frozen=True)
+class CentralMechanismOptions:
+    """Central privacy: what makes the sum of a cohort private, and what is promised.
+
+    Args:
+        central_privacy_mechanism: What makes the sum of a cohort's updates private.
+        central_epsilon: Privacy budget of the whole run.
+        central_delta: Failure probability of the guarantee, below 1/population.
+        central_privacy_clipping_bound: Bound on the norm of a client's update.
+        central_order: Order of that norm; the mechanism's own if not given (norm_clipping_only takes any).
+        min_separation: Rounds between two participations of a client (banded_matrix_factorization); else chosen.
+        adaptive_clipping: Move the clipping bound towards a quantile of the norms (gaussian_moments_accountant).
+        adaptive_clipping_quantile: Share of updates that the bound should leave whole.
+        adaptive_clipping_learning_rate: Step of the bound's logarithm in a round.
+        adaptive_clipping_noise_std: Noise on the count of whole updates, in clients; 1/20 of the cohort if not given.
+        population: Users that the accountant assumes; the number of training clients if not given.
+        noise_cohort_size: Cohort whose noise is simulated, scaled down to cohort_size; cohort_size if not given.
+        allow_large_delta: Accept central_delta at or above 1/population, as in the published private runs.
+        accountant: Composition by privacy loss distributions or by Renyi divergence.
+    """
+
+    central_privacy_mechanism: CentralMechanism = "none"
+    central_epsilon: float = 2.0
+    central_delta: float = 1e-5
+    central_privacy_clipping_bound: float = 0.1
+    central_order: float | None = None
+    min_separation: int | None = None
+    adaptive_clipping: bool = False
+    adaptive_clipping_quantile: float = 0.5
+    adaptive_clipping_learning_rate: float = 0.2
+    adaptive_clipping_noise_std: float | None = None
+    population: int | None = None
+    noise_cohort_size: int | None = None
+    allow_large_delta: bool = False
+    accountant: Literal["pld", "rdp"] = "pld"
+
+    def __post_init__(self) -> None:
+        at_least_one_if_given(self, "central_order", "min_separation", "population", "noise_cohort_size")
+        positive(self, "central_epsilon", "central_privacy_clipping_bound", "adaptive_clipping_learning_rate")
+        probability(self, "central_delta")
+        quantile, mechanism = self.adaptive_clipping_quantile, self.central_privacy_mechanism
+        require(0 <= quantile <= 1, "adaptive_clipping_quantile", quantile, "in [0, 1]")
+        if self.adaptive_clipping and mechanism != "gaussian_moments_accountant":
+            raise ConfigError(
+                f"adaptive_clipping: {mechanism} has none; use --central_privacy_mechanism gaussian_moments_accountant"
+            )
+        if self.min_separation is not None and mechanism != "banded_matrix_factorization":
+            raise ConfigError(
+                f"min_separation: {mechanism} does not enforce any; use --central_privacy_mechanism "
+                "banded_matrix_factorization, or drop it"
+            )

@@ -1,0 +1,30 @@
+"""Where a run is kept, and what its randomness comes from: a group of options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedflair.config.checks import at_least_zero
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Run: where it is kept, and what its randomness comes from.
+
+    Args:
+        run: Folder of the run; a name is made from the setting and the time if not given.
+        resume: Continue the run in that folder from its last checkpoint.
+        seed: Seed of every random choice but private noise.
+        noise_from_seed: Draw the privacy noise from seed as well: repeatable, for tests only, never private.
+        wandb_project_id: Send the metrics to this Weights & Biases project too.
+    """
+
+    run: Path | None = None
+    resume: bool = False
+    seed: int = 0
+    noise_from_seed: bool = False
+    wandb_project_id: str | None = None
+
+    def __post_init__(self) -> None:
+        at_least_zero(self, "seed")
