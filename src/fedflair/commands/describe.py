@@ -9,7 +9,6 @@ from typing import Any
 from rich.console import Console
 
 from fedflair.data.describe.comparison import PUBLISHED, as_plain
-from fedflair.data.describe.statistics import store_statistics
 from fedflair.data.describe.tables import tables
 from fedflair.data.store.packed import open_store
 from fedflair.errors import ConfigError
@@ -23,6 +22,9 @@ def describe(store: Path, *, json: bool = False, output: Path | None = None) -> 
         json: Print one machine-readable JSON object instead of tables.
         output: Also write plots and a page with a browsable gallery, index.html, into this folder.
     """
+    # Here, because it loads torch, and a name that was mistyped is told at once.
+    from fedflair.data.describe.statistics import store_statistics
+
     opened = open_store(store)
     if output is not None and output.exists() and not output.is_dir():
         raise ConfigError(f"output: {output} is a file; name a folder")

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 from fedflair.data.download.transfer import Check, Patience, Report
 from fedflair.errors import ConfigError, DataError
-from fedflair.sampling import stream
 
 MANIFEST = "download.json"
 
@@ -188,6 +187,9 @@ def choose_users(partition_of: Mapping[str, str], num_users: int, seed: int) -> 
     partition_of: user -> partition. The order in which users come does not matter.
     Raises ConfigError where there are not so many.
     """
+    # Here, because it loads torch, which only a download of some users needs.
+    from fedflair.sampling import stream
+
     if not 1 <= num_users <= len(partition_of):
         raise ConfigError(f"num_users: {num_users} is not between 1 and the {len(partition_of):,} users there are")
     users: dict[str, list[str]] = {}
