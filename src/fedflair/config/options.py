@@ -68,6 +68,7 @@ def train_parser(command: str = "train", purpose: str = "Train in simulated fede
     """A parser of every training option, for ``fedflair train`` or a command that trains."""
     parser = ArgumentParser(
         prog=f"fedflair {command}",
+        usage=f"fedflair {command} [--args_config FILE] [--option value ...]",
         description=f"{purpose} Options come from --args_config and the command line, which wins.",
         exit_on_error=False,
     )
