@@ -9,7 +9,7 @@ import torch
 
 from fedflair.federated.aggregate import GROUP_SIZE, TreeSum, UpdateSum, cohort_groups
 from fedflair.federated.client import ClientUpdate
-from fedflair.metrics.multi_label import LocalMetrics
+from fedflair.federated.local_metrics import LocalMetrics
 from fedflair.privacy.mechanisms import ClipResult, CohortStats
 
 

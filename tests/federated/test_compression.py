@@ -14,9 +14,9 @@ from fedflair.config.groups.cohort import CohortOptions
 from fedflair.config.train_config import TrainConfig
 from fedflair.federated.client import ClientUpdate
 from fedflair.federated.compression import BLOCK, COMPRESSIONS, UPDATE_BYTES
+from fedflair.federated.local_metrics import LocalMetrics
 from fedflair.federated.server import Broadcast
 from fedflair.federated.setup import make_setup
-from fedflair.metrics.multi_label import LocalMetrics
 from fedflair.sampling import stream
 from fedflair.training.client_group import bound_update
 from tests.small_runs import small_config

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score, log_loss, precision_score, recall_score
 
-from fedflair.metrics.multi_label import LocalMetrics, Targets, multi_label_metrics
-from fedflair.metrics.per_user import UserAverages
+from fedflair.metrics.multi_label import Targets, multi_label_metrics
 
 
 def drawn(seed: int, num_examples: int, num_labels: int, decimals: int) -> tuple[npt.NDArray[np.float32], Targets]:
@@ -99,13 +98,3 @@ def test_counts_of_two_halves_merge() -> None:
     assert merged.num_predicted.tolist() == whole.num_predicted.tolist()
     assert merged.num_actual.tolist() == whole.num_actual.tolist()
     assert merged.loss_sum == pytest.approx(whole.loss_sum, rel=1e-12)
-
-
-def test_local_metrics_merge() -> None:
-    user = UserAverages.of_user(dict.fromkeys(("micro_precision", "micro_recall", "micro_f1"), 0.5) | REST, 2)
-    merged = LocalMetrics(3.0, 2, 1, before=user) + LocalMetrics(1.0, 2, 1, after=user)
-    assert merged == LocalMetrics(4.0, 4, 2, before=user, after=user)
-    assert merged.loss == 1.0
-
-
-REST = {"micro_ap": 1.0, "micro_accuracy": 0.25, "loss": 2.0}

@@ -20,8 +20,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fedflair.backends.threads import thread_backend
 from fedflair.commands.report import report as write_report
 from fedflair.errors import Interrupted
+from fedflair.federated.local_metrics import LocalMetrics
 from fedflair.federated.setup import initial_state, make_setup
-from fedflair.metrics.multi_label import LocalMetrics
 from fedflair.privacy.ledger.verification import verify
 from fedflair.privacy.mechanisms.clipping import vector_norm
 from fedflair.runs.folder import RunFolder, read_rows, read_summary

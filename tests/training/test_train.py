@@ -98,7 +98,7 @@ def test_fedavg_of_two_clients_by_hand(tiny_store: Path) -> None:
 
     def client_update(model: Any, server: Any, client: Any, generator: Any) -> ClientUpdate:
         from fedflair.federated.algorithms.base import client_weight
-        from fedflair.metrics.multi_label import LocalMetrics
+        from fedflair.federated.local_metrics import LocalMetrics
 
         weight = client_weight(config, client.num_examples)
         return ClientUpdate(torch.tensor(deltas[client.num_examples]), weight, client.num_examples, LocalMetrics())

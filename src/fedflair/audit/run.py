@@ -20,9 +20,9 @@ from fedflair.engine.flat_model import FlatModel
 from fedflair.federated.aggregate import UpdateSum
 from fedflair.federated.algorithms import Algorithm
 from fedflair.federated.client import ClientUpdate
+from fedflair.federated.local_metrics import LocalMetrics
 from fedflair.federated.server import Broadcast, ServerState
 from fedflair.federated.setup import TrainingSetup, WorkerSetup
-from fedflair.metrics.multi_label import LocalMetrics
 from fedflair.privacy.mechanisms import LocalPrivacyOptions, make_local_mechanism
 from fedflair.privacy.path import PrivacyPath
 from fedflair.training.round import run_round

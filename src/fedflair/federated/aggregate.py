@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import torch
 
 from fedflair.federated.client import ClientUpdate
-from fedflair.metrics.multi_label import LocalMetrics
+from fedflair.federated.local_metrics import LocalMetrics
 from fedflair.privacy.mechanisms import ClipResult, CohortStats
 
 GROUP_SIZE = 4

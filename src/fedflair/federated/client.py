@@ -16,7 +16,7 @@ from fedflair.engine.batch_gradient import batch_gradient, num_parts
 from fedflair.engine.device_step import DeviceExamples
 from fedflair.engine.flat_model import FlatModel
 from fedflair.engine.vector import clip_factor, difference
-from fedflair.metrics.multi_label import LocalMetrics
+from fedflair.federated.local_metrics import LocalMetrics
 from fedflair.models.dropout import seed_dropout
 
 GradientAdjustment = Callable[[torch.Tensor, torch.Tensor], None]

@@ -14,7 +14,7 @@ from fedflair.data.images.crops import decode, train_inputs
 from fedflair.engine.device_step import DeviceExamples
 from fedflair.engine.flat_model import FlatModel
 from fedflair.federated.client import LocalTraining
-from fedflair.metrics.multi_label import LocalMetrics
+from fedflair.federated.local_metrics import LocalMetrics
 from fedflair.models.dropout import seed_dropout
 
 

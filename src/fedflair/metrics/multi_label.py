@@ -11,46 +11,18 @@ Beside the scores, memory holds one block of about four million of them and a fe
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fedflair.metrics.average_precision import mean_precision, num_at_least
-from fedflair.metrics.per_user import UserAverages
 
 FloatArray = npt.NDArray[np.float64]
 CountArray = npt.NDArray[np.int64]
 
 BLOCK_SCORES = 4_000_000
-
-
-@dataclass(frozen=True)
-class LocalMetrics:
-    """Sums over the examples of local training; adding two merges them.
-
-    before, after: the clients' metrics on their own images before and after they trained, where those were asked for.
-    """
-
-    loss_sum: float = 0.0
-    num_examples: int = 0
-    num_steps: int = 0
-    before: UserAverages = field(default_factory=UserAverages)
-    after: UserAverages = field(default_factory=UserAverages)
-
-    def __add__(self, other: LocalMetrics) -> LocalMetrics:
-        return LocalMetrics(
-            self.loss_sum + other.loss_sum,
-            self.num_examples + other.num_examples,
-            self.num_steps + other.num_steps,
-            self.before + other.before,
-            self.after + other.after,
-        )
-
-    @property
-    def loss(self) -> float:
-        return self.loss_sum / self.num_examples if self.num_examples else float("nan")
 
 
 @dataclass(frozen=True)

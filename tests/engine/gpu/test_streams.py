@@ -9,7 +9,7 @@ import torch
 
 from fedflair.engine.gpu.streams import new_stream, prepare_gpu, tensors_in
 from fedflair.federated.aggregate import UpdateSum
-from fedflair.metrics.multi_label import LocalMetrics
+from fedflair.federated.local_metrics import LocalMetrics
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ from fedflair.engine.cpu.matrix_convolution import Geometry, geometry
 from fedflair.engine.cpu.winograd_convolution import Scratch
 from fedflair.models.normalization import FrozenBatchNorm2d
 
-# As in kernels.c.
+# As in exported.c.
 LANES, MAX_CHANNELS = 16, 8192
 CHANNELS_LAST = torch.channels_last
 

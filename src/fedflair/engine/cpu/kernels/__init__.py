@@ -1,6 +1,6 @@
 """Compiled passes over memory, where the machine has a C compiler; :func:`library` is None where it has none.
 
-``kernels.c`` is compiled once for the machine it runs on, in about a second, and kept in the user's cache. Without a
+``exported.c`` is compiled once for the machine it runs on, in about a second, and kept in the user's cache. Without a
 compiler, or with ``FEDFLAIR_KERNELS=0``, the same results come from torch's own operators, more slowly.
 """
 
@@ -18,7 +18,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-_SOURCES = ("kernels.c", "norm.h", "pool.h", "winograd.h", "winograd_tiles.h")
+_SOURCES = ("exported.c", "norm.h", "pool.h", "winograd.h", "winograd_tiles.h")
 _FLAGS = ("-O3", "-march=native", "-fPIC", "-shared", "-std=gnu11")
 
 _pointer, _count, _float, _double, _int = (

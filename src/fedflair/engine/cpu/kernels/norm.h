@@ -1,4 +1,4 @@
-/* Normalisation of one element type; included by kernels.c once for float and once for bfloat16.
+/* Normalisation of one element type; included by exported.c once for float and once for bfloat16.
 
    forward   y = relu(scale * x + shift + skip), with scale = gamma * rstd and shift = beta - mean * scale for each image
              and channel; relu and skip are optional.

@@ -1,4 +1,4 @@
-/* Normalisation, ReLU and max-pooling (3 x 3, stride 2, padding 1) in one; included by kernels.c once for each type.
+/* Normalisation, ReLU and max-pooling (3 x 3, stride 2, padding 1) in one; included by exported.c once for each type.
 
    forward   y = the largest of relu(scale * x + shift) in each window, and which of the window's nine pixels it was
    backward  from dy: dx and the sums that make the gradients of gamma and beta. What is normalised is never stored. */
