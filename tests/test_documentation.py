@@ -109,3 +109,15 @@ def test_the_makefile_has_the_promised_targets() -> None:
         check=False,
     )
     assert listed.returncode == 0, listed.stderr
+
+
+# Named as an example, or written by a run.
+NO_FILES = {"commands/NAME.py", "config.yaml", "src/fedflair/federated/algorithms/fednova.py"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_files_that_a_page_names_are_there(page: Path) -> None:
+    """``room/file.py`` in a page is such a file of the package, the tests, perf/ or benchmarks/."""
+    files = [str(p) for room in ("src", "tests", "perf", "benchmarks") for p in (ROOT / room).rglob("*") if p.is_file()]
+    named = set(re.findall(r"`([\w./-]+\.(?:py|c|h|yaml))\b[^`]*`", page.read_text())) - NO_FILES
+    assert [name for name in sorted(named) if not any(file.endswith(f"/{name}") for file in files)] == []
