@@ -41,7 +41,7 @@ def test_the_command_line_wins_wherever_it_stands(tmp_path: Path, order: list[st
     path.write_text("cohort_size: 10\nlearning_rate: 0.5\n")
     config = parse_train_config([part.format(path) for part in order])
     assert (config.cohort.cohort_size, config.server.learning_rate) == (50, 0.5)
-    assert config.local.local_batch_size == TrainConfig().local_batch_size
+    assert config.local.local_batch_size == TrainConfig().local.local_batch_size
 
 
 @pytest.mark.parametrize(
@@ -89,8 +89,8 @@ def test_a_bad_file_is_named(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_switches_may_stand_alone() -> None:
-    assert parse_train_config(["--pretrained", "--seed", "3"]).pretrained is True
-    assert parse_train_config(["--pretrained", "false"]).pretrained is False
+    assert parse_train_config(["--pretrained", "--seed", "3"]).model.pretrained is True
+    assert parse_train_config(["--pretrained", "false"]).model.pretrained is False
 
 
 def test_a_file_takes_the_options_of_its_base_first(tmp_path: Path) -> None:

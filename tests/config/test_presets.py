@@ -10,14 +10,15 @@ import pytest
 import torch
 import torchvision
 
-from fedflair.config.options import build_config, read_options
-from fedflair.config.train_config import AlgorithmName, TrainConfig
+from fedflair.config.groups.algorithm import AlgorithmName
+from fedflair.config.options import PRESETS, build_config, read_options
+from fedflair.config.train_config import TrainConfig
 from fedflair.runs.folder import RunFolder, read_summary
 from fedflair.sweep.plan import plan_sweep, sweep_spec
 from fedflair.training.train import train
 
 ROOT = Path(__file__).parents[2]
-NAMES = sorted(path.stem for path in (ROOT / "src" / "fedflair" / "configs").glob("*.yaml"))
+NAMES = sorted(path.stem for path in PRESETS.glob("*.yaml"))
 SMALL = {
     "model": "multi_label_cnn",
     "image_size": 32,
@@ -68,7 +69,7 @@ def test_every_row_of_the_table_and_every_algorithm_has_a_configuration() -> Non
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("baseline", "central", "demo")])
 def test_a_configuration_says_only_what_differs_from_its_base(name: str) -> None:
-    path = ROOT / "src" / "fedflair" / "configs" / f"{name}.yaml"
+    path = PRESETS / f"{name}.yaml"
     (base,) = [line.split()[1] for line in path.read_text().splitlines() if line.startswith("base:")]
     options, below = read_options(Path(name)), read_options(Path(base))
     said = [line.split(":")[0] for line in path.read_text().splitlines() if line[0] not in "#b"]

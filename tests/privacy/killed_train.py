@@ -12,7 +12,6 @@ import shutil
 import signal
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import dp_accounting.pld  # noqa: F401 - once here, not in every child
@@ -76,7 +75,7 @@ def main() -> None:
     chance = random.Random(num_kills)
     for name in sys.argv[4:]:
         whole = run_config(store, folder / name / "whole", name, noise_from_seed=True, evaluation_frequency=2)
-        killed = replace(whole, run=folder / name / "killed")
+        killed = whole.changed(run=folder / name / "killed")
         os.waitpid(start(whole), 0)
         for _ in range(num_kills):
             kill_soon(start(killed), folder / name / "killed", chance)

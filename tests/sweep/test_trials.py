@@ -93,7 +93,7 @@ def test_a_sweep_outlives_crashes_and_kills(
     points = json.loads(shown.out)["points"]
     assert [(point["num_done"], point["num_runs"]) for point in points] == [(1, 1), (1, 1)]
     assert points[0]["val"]["macro_ap"]["mean"] >= points[1]["val"]["macro_ap"]["mean"]
-    assert config_of_run(RunFolder(first)).learning_rate == 0.05
+    assert config_of_run(RunFolder(first)).server.learning_rate == 0.05
 
 
 def test_a_sweep_waits_for_another_and_stops_when_asked(tiny_store: Path, tmp_path: Path) -> None:

@@ -39,10 +39,10 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(tiny_store: Pat
     assert describe_states(setup) == ("client states: about 6 of 6 clients, 1.56 MB each in float32, 18.8 MB on disk")
     check_room(setup, tmp_path / "run")
     object.__setattr__(setup.worker, "clients", _a_million_million(setup.worker.clients.client_ids))
-    object.__setattr__(setup.config, "central_num_iterations", 10**9)
+    object.__setattr__(setup.config.algorithm, "central_num_iterations", 10**9)
     with pytest.raises(ConfigError, match=r"scaffold_states: about .* of client states and only .* are free at"):
         check_room(setup, tmp_path / "run")
-    object.__setattr__(setup.config, "scaffold_states", "memory")
+    object.__setattr__(setup.config.algorithm, "scaffold_states", "memory")
     with pytest.raises(ConfigError, match=r"of memory are in this machine; lower scaffold_max_clients"):
         check_room(setup, tmp_path / "run")
 

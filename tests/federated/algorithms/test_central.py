@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,4 +108,4 @@ def test_a_batch_larger_than_the_data_is_refused(tiny_store: Path) -> None:
 )
 def test_options_of_clients_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="central"):
-        replace(TrainConfig.of(algorithm_name="central"), **options)
+        TrainConfig.of(algorithm_name="central").changed(**options)
