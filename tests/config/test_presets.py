@@ -49,7 +49,12 @@ def shipped(name: str) -> TrainConfig:
 def test_every_row_of_the_table_and_every_algorithm_has_a_configuration() -> None:
     configs = [shipped(name) for name in NAMES if name != "demo"]
     rows = {
-        (c.pretrained, c.use_fine_grained_labels, c.algorithm_name, c.central_privacy_mechanism != "none")
+        (
+            c.model.pretrained,
+            c.data.use_fine_grained_labels,
+            c.algorithm.algorithm_name,
+            c.central_privacy.central_privacy_mechanism != "none",
+        )
         for c in configs
     }
     settings = (("central", False), ("fedavg", False), ("fedavg", True))
