@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +17,7 @@ from fedflair.backends.contract import Backend, Task, Worker, naming
 from fedflair.engine.flat_model import Spare, flatten
 from fedflair.engine.gpu.streams import DEFAULT_IN_FLIGHT, new_stream, prepare_gpu, run_on_stream
 from fedflair.federated.setup import EvaluationSetup
+from fedflair.system.cores import num_cores
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def thread_backend(setup: EvaluationSetup, stop: threading.Event | None = None) 
     its own; ``num_threads`` 0 is ``streams.DEFAULT_IN_FLIGHT`` there.
     """
     on_cpu = setup.device.type == "cpu"
-    num_workers = setup.config.hardware.num_threads or (_num_cores() if on_cpu else DEFAULT_IN_FLIGHT)
+    num_workers = setup.config.hardware.num_threads or (num_cores() if on_cpu else DEFAULT_IN_FLIGHT)
     stop = stop or threading.Event()
     idle: queue.SimpleQueue[Worker[EvaluationSetup]] = queue.SimpleQueue()
     operator_threads = torch.get_num_threads()
@@ -126,7 +126,3 @@ def _map(
         for future in pending:
             future.cancel()
         wait(pending)
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)

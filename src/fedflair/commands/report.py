@@ -13,8 +13,8 @@ from fedflair.errors import ConfigError
 from fedflair.report.data import read_groups, summaries
 from fedflair.report.page import page
 from fedflair.report.table import HEADINGS, cells, notes
-from fedflair.runs.folder import write_atomically
 from fedflair.runs.json_text import strict
+from fedflair.system.files import write_atomically
 
 ON_TERMINAL = ("run", "rounds", "epsilon", "macro AP", "micro AP", "minutes")
 

@@ -18,8 +18,9 @@ from fedflair.evaluation.users import user_groups
 from fedflair.federated.algorithms.base import local_training
 from fedflair.federated.setup import EvaluationSetup
 from fedflair.metrics.user_summary import summarise_users
-from fedflair.runs.folder import RunFolder, write_atomically
+from fedflair.runs.folder import RunFolder
 from fedflair.runs.json_text import strict
+from fedflair.system.files import write_atomically
 
 
 def personalisation_of(

@@ -13,7 +13,6 @@ runs/NAME/
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ import yaml
 
 from fedflair.config.train_config import TrainConfig
 from fedflair.errors import ConfigError, DataError
+from fedflair.system.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,3 @@ def read_summary(folder: RunFolder) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise DataError(f"{folder.summary}: not JSON; the run folder is damaged") from error
     return summary
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replaces ``path`` by ``text``, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    temporary.write_text(text)
-    temporary.replace(path)

@@ -45,15 +45,6 @@ def _separate(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return found
 
 
-def sweep(folder: Path) -> None:
-    """Removes what a killed process left half-written in a folder."""
-    # The second is what the library that writes checkpoints calls its own.
-    for pattern in (".*.partial", ".tmp*"):
-        for path in folder.glob(pattern):
-            if path.is_file():
-                path.unlink(missing_ok=True)
-
-
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """(tensors on the CPU, facts). Raises DataError where the file is missing or damaged."""
     try:

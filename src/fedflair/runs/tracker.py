@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from fedflair.privacy.ledger import coverage
-from fedflair.runs.folder import RunFolder, read_config, read_rows, write_atomically
+from fedflair.runs.folder import RunFolder, read_config, read_rows
 from fedflair.runs.weights_and_biases import wandb_run
+from fedflair.system.files import write_atomically
 
 Row = Mapping[str, float | int | None]
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fedflair.privacy.ledger import coverage
-from fedflair.runs.folder import RunFolder, read_summary, write_atomically
+from fedflair.runs.folder import RunFolder, read_summary
 from fedflair.sweep.plan import Trial
+from fedflair.system.files import write_atomically
 
 RESULTS = "sweep.json"
 CAVEAT = f"Each epsilon is that of one run. {coverage.TUNING}"

@@ -30,9 +30,10 @@ import yaml
 from fedflair.errors import FedflairError, Interrupted
 from fedflair.federated.setup import make_setup
 from fedflair.runs.configuration import check_same_run
-from fedflair.runs.folder import RunFolder, write_atomically
+from fedflair.runs.folder import RunFolder
 from fedflair.sweep.plan import Trial
 from fedflair.sweep.results import Outcome, outcome_of, words_of, write_results
+from fedflair.system.files import write_atomically
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from fedflair.federated.server import ServerState
 from fedflair.federated.setup import TrainingSetup
 from fedflair.metrics.per_user import UserAverages
 from fedflair.privacy.ledger import coverage
-from fedflair.runs.folder import RunFolder, write_atomically
+from fedflair.runs.folder import RunFolder
 from fedflair.runs.tensors import load_tensors, save_tensors
+from fedflair.system.files import write_atomically
 from fedflair.training.checkpoint import save_state
 
 

@@ -17,9 +17,10 @@ from fedflair.federated.setup import initial_state, make_setup
 from fedflair.privacy.ledger import coverage
 from fedflair.privacy.ledger import record as ledger
 from fedflair.runs.folder import RunFolder, create_run
-from fedflair.runs.tensors import load_tensors, save_tensors, sweep
+from fedflair.runs.tensors import load_tensors, save_tensors
 from fedflair.runs.tracker import tracker
 from fedflair.runs.weights_and_biases import require_wandb
+from fedflair.system.files import sweep
 from fedflair.training.checkpoint import load_state, save_state
 from fedflair.training.record import evaluated, round_row, save_best, save_checkpoint, summarise
 from fedflair.training.round import is_private, run_round, who_answers
