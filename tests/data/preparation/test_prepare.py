@@ -53,7 +53,7 @@ def error_of(tmp_path: Path, made: list[Record], **options: Any) -> str:
 
 def without_provenance(store: Store) -> list[Any]:
     columns = [vars(partition.columns) for partition in store.partitions.values()]
-    images = [partition.images.tobytes() for partition in store.partitions.values()]
+    images = [partition.images.read(0, len(partition.images)) for partition in store.partitions.values()]
     values = [v.tolist() if isinstance(v, np.ndarray) else v for column in columns for v in column.values()]
     return [store.metadata.labels, store.metadata.fine_grained_labels, store.metadata.fine_to_coarse, values, images]
 
