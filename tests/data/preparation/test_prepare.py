@@ -160,7 +160,10 @@ def test_a_bad_record_names_its_row(tmp_path: Path, fields: dict[str, Any], mess
 
 def test_a_user_in_two_partitions(tmp_path: Path):
     message = error_of(tmp_path, [*records(), record("a@N01", 99, "test", ["cat"], jpeg(1))])
-    assert "file: row 11: user 'a@N01' is in partition 'test' here and in 'train' in an earlier row" in message
+    assert (
+        "file: row 11: user 'a@N01' is in partition 'test' here and in 'train' in file: row 6; a user belongs"
+        in message
+    )
 
 
 def test_a_duplicate_image_id(tmp_path: Path):

@@ -65,6 +65,11 @@ def group(parent: h5py.Group, name: str, where: str) -> h5py.Group:
     return found
 
 
+def is_group(parent: h5py.Group, name: str, where: str) -> bool:
+    """Whether ``name`` is a group. Raises DataError where it is a link or not there."""
+    return isinstance(_member(parent, name, where), h5py.Group)
+
+
 def has(parent: h5py.Group, name: str) -> bool:
     return parent.get(name, getlink=True) is not None
 
