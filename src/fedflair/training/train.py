@@ -93,7 +93,6 @@ def train(config: TrainConfig) -> Path:
             state = setup.worker.algorithm.observe(state, row)
             facts["seconds"] += time.perf_counter() - started
             log.log(row)
-            setup.worker.store.drop_pages()
             if "val/loss" in row:
                 save_checkpoint(folder, state, facts, states)
         try:

@@ -15,7 +15,8 @@ from PIL import Image
 from fedflair.data.preparation.packing import pack
 from fedflair.data.preparation.prepare import prepare
 from fedflair.data.sources.records import Record, Source
-from fedflair.data.store.packed import Store, create, open_store
+from fedflair.data.store.packed import Store, open_store
+from fedflair.data.store.writing import create
 from fedflair.errors import DataError
 from tests.conftest import jpeg
 from tests.data.releases import (
@@ -52,7 +53,7 @@ def error_of(tmp_path: Path, made: list[Record], **options: Any) -> str:
 
 def without_provenance(store: Store) -> list[Any]:
     columns = [vars(partition.columns) for partition in store.partitions.values()]
-    images = [partition.images.tobytes() for partition in store.partitions.values()]
+    images = [partition.images.read(0, len(partition.images)) for partition in store.partitions.values()]
     values = [v.tolist() if isinstance(v, np.ndarray) else v for column in columns for v in column.values()]
     return [store.metadata.labels, store.metadata.fine_grained_labels, store.metadata.fine_to_coarse, values, images]
 
@@ -159,7 +160,10 @@ def test_a_bad_record_names_its_row(tmp_path: Path, fields: dict[str, Any], mess
 
 def test_a_user_in_two_partitions(tmp_path: Path):
     message = error_of(tmp_path, [*records(), record("a@N01", 99, "test", ["cat"], jpeg(1))])
-    assert "file: row 11: user 'a@N01' is in partition 'test' here and in 'train' in an earlier row" in message
+    assert (
+        "file: row 11: user 'a@N01' is in partition 'test' here and in 'train' in file: row 6; a user belongs"
+        in message
+    )
 
 
 def test_a_duplicate_image_id(tmp_path: Path):

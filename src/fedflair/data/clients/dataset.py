@@ -123,7 +123,7 @@ class ImageDataset(TorchDataset[tuple[Any, torch.Tensor]]):
         return self.file.store().partitions[self.partition]
 
     def encoded(self, position: int) -> npt.NDArray[np.uint8]:
-        """The photograph as it is stored (JPEG, or PNG): uint8 [bytes], a view of the mapped file, not copied."""
+        """The photograph as it is stored (JPEG, or PNG): uint8 [bytes], read from the file here and now."""
         return self._partition.encoded(int(self.images[position]))
 
     def encoded_images(self) -> list[npt.NDArray[np.uint8]]:

@@ -7,8 +7,11 @@ import os
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import IO, cast
 
+from fedflair.data.images.limits import DEFAULT, Limits
 from fedflair.errors import DataError
 
 _READ = 1 << 20
@@ -17,7 +20,7 @@ _DAMAGE = (OSError, EOFError, zlib.error, tarfile.TarError, ValueError)
 
 def verify(path: Path) -> None:
     """Reads a ``.tar.gz`` to its end. Raises DataError where it is cut short, its checksum is wrong or it is no tar."""
-    for _member, content in _members(path):
+    for _member, content in members(path):
         for _piece in content or ():
             pass
 
@@ -31,7 +34,7 @@ def unpack(path: Path, folder: Path, keep: Callable[[str], bool] = lambda name: 
     """
     root = folder.resolve()
     number = 0
-    for member, content in _members(path):
+    for member, content in members(path):
         name = safe_name(member.name, f"{path}: member {member.name!r}")
         if member.isdir():
             continue
@@ -65,21 +68,49 @@ def _write(target: Path, content: Iterator[bytes], where: str) -> None:
         raise DataError(f"{target}: cannot be written ({error.strerror}); make room and run again") from error
 
 
-def _members(path: Path) -> Iterator[tuple[tarfile.TarInfo, Iterator[bytes] | None]]:
-    """Each member with its content in pieces, None where it is no regular file; the whole file is read and checked."""
+def members(path: Path, limits: Limits = DEFAULT) -> Iterator[tuple[tarfile.TarInfo, Iterator[bytes] | None]]:
+    """Each member with its content in pieces, None where it is no regular file; the whole file is read and checked.
+
+    Raises DataError where the archive is damaged, or unpacks to more than ``limits`` allow.
+    """
     last = "its start"
     try:
-        with gzip.open(path) as stream:
-            with tarfile.open(fileobj=stream, mode="r|", bufsize=_READ) as tar:
+        most = limits.unpacked(path.stat().st_size)
+        with gzip.open(path) as packed:
+            stream = _Bounded(cast("IO[bytes]", packed), path, most)
+            with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|", bufsize=_READ) as tar:
                 for member in tar:
                     last = f"member {member.name!r}"
-                    yield member, _pieces(path, tar, member) if member.isreg() else None
+                    # The zeros of a sparse member are nowhere in the archive, so that nothing bounds them.
+                    plain = member.isreg() and not member.issparse()
+                    yield member, _pieces(path, tar, member) if plain else None
                     # tarfile remembers every member it has seen, which would grow with the archive.
                     tar.members = []  # type: ignore[attr-defined]
             while stream.read(_READ):  # what follows the last member still counts for gzip's checksum
                 pass
     except _DAMAGE as error:
         raise _damaged(path, last, error) from error
+
+
+@dataclass
+class _Bounded:
+    """The unpacked bytes of ``path``, of which at most ``most`` are read."""
+
+    stream: IO[bytes]
+    path: Path
+    most: int
+    count: int = 0
+
+    def read(self, size: int) -> bytes:
+        piece = self.stream.read(size)
+        self.count += len(piece)
+        if self.count > self.most:
+            raise DataError(
+                f"{self.path}: unpacks to more than {self.most:,} bytes, which photographs never do; download it again "
+                ""
+                "or see --max_archive_growth"
+            )
+        return piece
 
 
 def _pieces(path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[bytes]:
