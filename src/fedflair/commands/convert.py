@@ -8,6 +8,7 @@ from fedflair.commands.prepare import words_of
 from fedflair.commands.progress import track
 from fedflair.data.preparation import convert as conversion
 from fedflair.data.preparation.layouts import Layout
+from fedflair.system.terminal import say
 
 
 def convert(source: Path, output: Path, *, layout: Layout) -> None:
@@ -20,8 +21,8 @@ def convert(source: Path, output: Path, *, layout: Layout) -> None:
     """
     summary = conversion.convert(source, output, layout=layout, track=track)
     if summary is not None:
-        print(words_of(summary))
+        say(words_of(summary))
     if layout != "packed":
         size = f"{output.stat().st_size / 1e6:,.1f} MB"
-        print(f"{output}: {size} in the layout {layout}; pixels are kept, JPEG bytes are not")
-        print(f"Next: fedflair convert {output} STORE --layout packed   (leads back)")
+        say(f"{output}: {size} in the layout {layout}; pixels are kept, JPEG bytes are not")
+        say(f"Next: fedflair convert {output} STORE --layout packed   (leads back)")

@@ -9,6 +9,7 @@ from fedflair.data.images.jpeg import ImageEncoding
 from fedflair.data.preparation import prepare as preparation
 from fedflair.data.preparation.packing import PrepareSummary
 from fedflair.data.store.packed import is_store
+from fedflair.system.terminal import say
 
 
 def prepare(
@@ -46,7 +47,7 @@ def prepare(
         not_group_data_by_user=not_group_data_by_user,
         track=track,
     )
-    print(words_of(summary))
+    say(words_of(summary))
 
 
 def words_of(summary: PrepareSummary) -> str:
