@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from fedflair import __version__
 from fedflair.errors import FedflairError, Interrupted, UsageError
+from fedflair.system.terminal import one_line, say
 
 COMMANDS = {
     "download": "fetch the real dataset, resumable and verified",
@@ -31,10 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0 well, 1 an error of the package, 2 wrong usage, 130 stopped."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_usage())
+        say(_usage())
         return 0 if arguments else 2
     if arguments[0] == "--version":
-        print(f"fedflair {__version__}")
+        say(f"fedflair {__version__}")
         return 0
     if arguments[0] not in COMMANDS:
         return _fail(f"unknown command {arguments[0]!r}; one of: {', '.join(COMMANDS)}", 2)
@@ -91,7 +92,7 @@ def _usage() -> str:
 
 
 def _fail(message: str, status: int) -> int:
-    print(f"fedflair: {' '.join(message.split())}", file=sys.stderr)
+    say(f"fedflair: {one_line(message)}", stderr=True)
     return status
 
 

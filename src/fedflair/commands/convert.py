@@ -9,6 +9,7 @@ from fedflair.commands.progress import track
 from fedflair.data.images.limits import DEFAULT, Limits
 from fedflair.data.preparation import convert as conversion
 from fedflair.data.preparation.layouts import Layout
+from fedflair.system.terminal import say
 
 
 def convert(
@@ -48,8 +49,8 @@ def convert(
         track=track,
     )
     if summary is not None:
-        print(words_of(summary))
+        say(words_of(summary))
     if layout != "packed":
         size = f"{output.stat().st_size / 1e6:,.1f} MB"
-        print(f"{output}: {size} in the layout {layout}; pixels are kept, JPEG bytes are not")
-        print(f"Next: fedflair convert {output} STORE --layout packed   (leads back)")
+        say(f"{output}: {size} in the layout {layout}; pixels are kept, JPEG bytes are not")
+        say(f"Next: fedflair convert {output} STORE --layout packed   (leads back)")

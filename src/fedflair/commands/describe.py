@@ -6,12 +6,12 @@ import json as json_format
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from fedflair.data.describe.comparison import PUBLISHED, as_plain
 from fedflair.data.describe.tables import tables
 from fedflair.data.store.packed import open_store
 from fedflair.errors import ConfigError
+from fedflair.system.console import Console
+from fedflair.system.terminal import say
 
 
 def describe(store: Path, *, json: bool = False, output: Path | None = None) -> None:
@@ -30,9 +30,9 @@ def describe(store: Path, *, json: bool = False, output: Path | None = None) -> 
         raise ConfigError(f"output: {output} is a file; name a folder")
     by_partition = store_statistics(opened)
     plain = as_plain(by_partition)
-    console = Console(markup=False, highlight=False)
+    console = Console()
     if json:
-        print(json_format.dumps(_finite({"store": str(store), "partitions": plain, "published": PUBLISHED}), indent=2))
+        say(json_format.dumps(_finite({"store": str(store), "partitions": plain, "published": PUBLISHED}), indent=2))
     else:
         for table in tables(plain):
             console.print(table)
@@ -42,7 +42,7 @@ def describe(store: Path, *, json: bool = False, output: Path | None = None) -> 
 
         page = write_page(opened, by_partition, output)
         if not json:
-            console.print(f"Plots and gallery: {page}", soft_wrap=True)
+            console.say(f"Plots and gallery: {page}")
 
 
 def _finite(value: Any) -> Any:

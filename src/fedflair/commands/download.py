@@ -7,13 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
-
 from fedflair.commands.progress import transfer_bars
 from fedflair.data.download import run
 from fedflair.data.download.plan import Plan, Request, Watcher
 from fedflair.data.download.run import human
 from fedflair.errors import Interrupted
+from fedflair.system.console import Console
 
 LICENCE = """\
 FLAIR: a federated-learning dataset of labelled photographs (Song et al., NeurIPS 2022).
@@ -64,10 +63,10 @@ def download(
         revision=revision,
         num_connections=num_connections,
     )
-    console = Console(markup=False, highlight=False, soft_wrap=True)
+    console = Console()
     with transfer_bars(console) as bars:
         watcher = Watcher(
-            tell=console.print,
+            tell=console.say,
             announce=partial(_announce, request=request, console=console),
             confirm=partial(_confirm, yes=yes, console=console),
             start=bars.start,
@@ -75,16 +74,16 @@ def download(
             done=partial(_done, console=console),
         )
         run.download(request, watcher)
-    console.print(f"Complete: {output}. Next: fedflair prepare --source {output} --output STORE")
+    console.say(f"Complete: {output}. Next: fedflair prepare --source {output} --output STORE")
 
 
 def _announce(plan: Plan, *, request: Request, console: Console) -> None:
-    console.print(LICENCE)
+    console.say(LICENCE)
     what = "labels only" if request.labels_only else f"{plan.images} images and labels"
     users = f" of {request.num_users:,} users" if request.num_users else ""
     place = ", ".join(f"{name} {value}" for name, value in plan.where.items())
     size = "unknown size" if plan.size is None else human(plan.size)
-    console.print(f"To fetch: {what}{users}, {size}, from {place}")
+    console.say(f"To fetch: {what}{users}, {size}, from {place}")
 
 
 def _confirm(*, yes: bool, console: Console) -> None:
@@ -102,4 +101,4 @@ def _confirm(*, yes: bool, console: Console) -> None:
 def _done(name: str, size: int, *, console: Console) -> None:
     """A line where there are no bars."""
     if not console.is_terminal:
-        console.print(f"{name}: {human(size)}, verified")
+        console.say(f"{name}: {human(size)}, verified")

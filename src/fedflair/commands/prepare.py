@@ -10,6 +10,7 @@ from fedflair.data.images.limits import DEFAULT, Limits
 from fedflair.data.preparation import prepare as preparation
 from fedflair.data.preparation.packing import PrepareSummary
 from fedflair.data.store.packed import is_store
+from fedflair.system.terminal import say
 
 
 def prepare(
@@ -64,7 +65,7 @@ def prepare(
         ),
         track=track,
     )
-    print(words_of(summary))
+    say(words_of(summary))
 
 
 def words_of(summary: PrepareSummary) -> str:

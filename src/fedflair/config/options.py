@@ -10,10 +10,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from fedflair.config.train_config import GROUPS, NAMES, TrainConfig
+from fedflair.config.yaml_text import read_yaml
 from fedflair.errors import ConfigError
 
 PRESETS = Path(str(resources.files(__package__) / "presets"))
@@ -53,9 +53,9 @@ def _read_mapping(path: Path) -> tuple[Path, dict[str, Any]]:
             raise ConfigError(f"args_config: {path}: no such file, nor a shipped configuration (there are: {names})")
         path = shipped
     try:
-        options = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"args_config: {path}: not YAML ({' '.join(str(error).split())})") from error
+        options = read_yaml(path)
+    except ValueError as error:
+        raise ConfigError(f"args_config: {path}: not YAML ({error})") from error
     if not isinstance(options, dict):
         raise ConfigError(f"args_config: {path}: must be a mapping of option names to values")
     for name in options:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +12,10 @@ import numpy as np
 
 from fedflair.errors import DataError
 from fedflair.privacy.ledger import coverage
-from fedflair.runs.folder import RunFolder, read_config, read_rows, read_summary
+from fedflair.runs.folder import RunFolder, read_config, read_label_ap, read_rows, read_summary, read_users
+from fedflair.runs.shapes import sweep_problem
 from fedflair.sweep.results import RESULTS
+from fedflair.system.json_text import read_json
 
 MOST_POINTS = 200
 
@@ -100,23 +101,16 @@ def read_run(path: Path, name: str) -> Run:
     folder = RunFolder(path)
     options, rows = read_config(folder), read_rows(folder)
     summary = read_summary(folder) if folder.summary.is_file() else None
-    label_ap = json.loads(folder.label_ap.read_text()) if folder.label_ap.is_file() else {}
-    users = {
-        file.stem.removeprefix("per_user_"): [json.loads(line) for line in file.read_text().splitlines()]
-        for file in sorted(path.glob("per_user_*.jsonl"))
-    }
-    return Run(name, summary, rows, options, label_ap, users)
+    return Run(name, summary, rows, options, read_label_ap(folder), read_users(folder))
 
 
 def _read_sweep(path: Path, prefix: str) -> list[Group]:
-    try:
-        points = json.loads((path / RESULTS).read_text())["points"]
-    except (json.JSONDecodeError, KeyError) as error:
-        raise DataError(
-            f"{path / RESULTS}: not the results of a sweep; the same sweep command writes it again"
-        ) from error
+    remedy = "not the results of a sweep; the same sweep command writes it again"
+    results = read_json(path / RESULTS, remedy)
+    if wrong := sweep_problem(results):
+        raise DataError(f"{path / RESULTS}: {remedy} ({wrong})")
     groups = []
-    for point in points:
+    for point in results["points"]:
         found = [(path / run["run"], run["seed"]) for run in point["runs"] if (path / run["run"]).is_dir()]
         runs = [read_run(folder, f"{prefix}{point['point']}, seed {seed}") for folder, seed in found]
         if runs:

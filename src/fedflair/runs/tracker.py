@@ -10,12 +10,12 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from fedflair.privacy.ledger import coverage
 from fedflair.runs.folder import RunFolder, read_config, read_rows
 from fedflair.runs.weights_and_biases import wandb_run
+from fedflair.system.console import Console
 from fedflair.system.files import write_atomically
 
 Row = Mapping[str, float | int | None]
@@ -49,10 +49,10 @@ class Tracker:
         rate = self.latest.get("train/images_per_second", "-")
         self.progress.update(self.task, completed=step, loss=loss, macro_ap=macro_ap, rate=rate)
         if self.quiet_terminal and "val/macro_ap" in row:
-            self.console.print(f"round {step}: loss {loss}, val macro AP {macro_ap}", highlight=False)
+            self.console.say(f"round {step}: loss {loss}, val macro AP {macro_ap}")
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+        self.console.say(text)
 
 
 @contextmanager

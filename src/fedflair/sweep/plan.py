@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from fedflair.config.options import build_config, read_options, unknown_option
 from fedflair.config.train_config import NAMES, TrainConfig
+from fedflair.config.yaml_text import parse_yaml, read_yaml
 from fedflair.errors import ConfigError
 from fedflair.sampling import stream
 
@@ -68,9 +68,9 @@ def read_sweep_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"{path}: no such sweep file")
     try:
-        parts = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+        parts = read_yaml(path)
+    except ValueError as error:
+        raise ConfigError(f"{path}: not YAML ({error})") from error
     if not isinstance(parts, dict) or not set(parts) <= set(PARTS):
         raise ConfigError(f"{path}: a sweep file has the parts {', '.join(PARTS)}, and no other")
     return parts
@@ -123,8 +123,8 @@ def _grid_values(text: str) -> tuple[str, list[Any]]:
 
 def _values(text: str, where: str) -> list[Any]:
     try:
-        values: list[Any] = yaml.safe_load(f"[{text}]")
-    except yaml.YAMLError as error:
+        values: list[Any] = parse_yaml(f"[{text}]")
+    except ValueError as error:
         raise ConfigError(f"{where}: {text}: must be values with commas between them") from error
     return values
 

@@ -16,10 +16,13 @@ from fedflair.privacy.ledger import coverage
 from fedflair.runs.folder import RunFolder, read_summary
 from fedflair.sweep.plan import Trial
 from fedflair.system.files import write_atomically
+from fedflair.system.terminal import cell, encodable
 
 RESULTS = "sweep.json"
 CAVEAT = f"Each epsilon is that of one run. {coverage.TUNING}"
 ALSO = ("macro_ap", "micro_ap", "macro_f1", "loss")
+# What a cell of text must not begin with: spreadsheets compute it.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def write_results(output: Path, trials: Sequence[Trial], outcomes: Sequence[Outc
     write_atomically(output / RESULTS, json.dumps(results, indent=2) + "\n")
     write_atomically(output / "sweep.csv", _csv(trials, outcomes))
     headings, rows = table_of(results, also=ALSO)
-    lines = [" | ".join(row) for row in (headings, ["---"] * len(headings), *rows)]
+    lines = [" | ".join(map(_markdown, row)) for row in (headings, ["---"] * len(headings), *rows)]
     text = "\n".join([title_of(results), "", *(f"| {line} |" for line in lines), "", *notes_of(results)])
     write_atomically(output / "sweep.md", text.rstrip("\n") + "\n")
 
@@ -167,5 +170,26 @@ def _csv(trials: Sequence[Trial], outcomes: Sequence[Outcome]) -> str:
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=list(dict.fromkeys(name for row in rows for name in row)))
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: _csv_cell(value) for name, value in row.items()} for row in rows)
     return buffer.getvalue()
+
+
+def _csv_cell(value: Any) -> Any:
+    """Text that a spreadsheet would take for a formula gets an apostrophe before it; numbers stay numbers."""
+    if not isinstance(value, str):
+        return value
+    text = encodable(value, "utf-8")
+    return f"'{text}" if text[:1] in _FORMULA and not _is_number(text) else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _markdown(text: str) -> str:
+    """Text in one cell of a table: it ends neither the cell nor the row, and starts no element."""
+    return cell(text).replace("\\", r"\\").replace("|", r"\|").replace("<", "&lt;")

@@ -32,7 +32,7 @@ from fedflair.federated.setup import make_setup
 from fedflair.runs.configuration import check_same_run
 from fedflair.runs.folder import RunFolder
 from fedflair.sweep.plan import Trial
-from fedflair.sweep.results import Outcome, outcome_of, words_of, write_results
+from fedflair.sweep.results import Outcome, outcome_of, plus_minus, spread, words_of, write_results
 from fedflair.system.files import write_atomically
 
 
@@ -140,7 +140,7 @@ def _words(trial: Trial, outcome: Outcome) -> str:
     if outcome.status != "done":
         return f"{outcome.status}: {outcome.error}"
     metric = trial.config.evaluation.best_metric
-    return f"done, {words_of(metric)} on val {outcome.val[metric]:.4f}"
+    return f"done, {words_of(metric)} on val {plus_minus(spread([outcome.val.get(metric)]), '.4f')}"
 
 
 @contextmanager

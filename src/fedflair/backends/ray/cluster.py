@@ -7,7 +7,6 @@ import math
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ from typing import Any
 
 from fedflair.config.groups.hardware import HardwareOptions
 from fedflair.errors import ConfigError
+from fedflair.system import terminal
 
 # Without it Ray replaces 127.0.0.1 by the address of a network interface and listens on all of them. It is the switch
 # that keeps Ray to loopback on macOS and Windows, read when Ray is imported; a local cluster does the same here.
@@ -161,4 +161,4 @@ def _signals_kept() -> Iterator[None]:
 
 def say(text: str) -> None:
     """One line for the user, beside the progress bar."""
-    print(f"ray: {' '.join(text.split())}", file=sys.stderr, flush=True)
+    terminal.say(f"ray: {terminal.one_line(text)}", stderr=True)

@@ -25,6 +25,8 @@ from fedflair.privacy.accounting.accountants import PrivacyEvent, accounted_roun
 from fedflair.privacy.accounting.shown import finite
 from fedflair.privacy.contract import CohortStats, Mechanism, MechanismState
 from fedflair.privacy.mechanisms.noise import noise_fingerprint
+from fedflair.system.files import disk_errors
+from fedflair.system.json_text import parse_json
 
 FORMAT = "fedflair-privacy-ledger"
 FILE_NAME = "privacy_ledger.jsonl"
@@ -103,7 +105,11 @@ def resume(folder: Path, round_: int, mechanism: Mechanism, noise_seed: int) -> 
     terms = _terms(mechanism, noise_seed)
     kept, head, problem = [], ORIGIN, ""
     for number, (line, problem) in enumerate(read_lines(path)):
-        if problem or number > round_:
+        if number > round_:
+            break
+        if not problem and (line["previous"] != head or (number and line.get("round") != number - 1)):
+            problem = f"line {number + 1} does not follow from the line before"
+        if problem:
             break
         kept.append(line)
         head = line["hash"]
@@ -124,10 +130,10 @@ def resume(folder: Path, round_: int, mechanism: Mechanism, noise_seed: int) -> 
 
 def read_lines(path: Path) -> list[tuple[dict[str, Any], str]]:
     """The ledger's lines, each with what is wrong with it by itself ('' for nothing). DataError without a ledger."""
-    try:
+    if not path.exists():
+        raise DataError(f"{path}: no such ledger; only runs with a privacy mechanism keep one")
+    with disk_errors(path):
         text = path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such ledger; only runs with a privacy mechanism keep one") from error
     *whole, torn = text.split("\n")
     lines = [_read(line) for line in whole]
     return [*lines, ({}, "cut short")] if torn else lines
@@ -179,13 +185,15 @@ def _sealed(line: dict[str, Any], previous: str) -> tuple[str, str]:
 
 def _read(text: str) -> tuple[dict[str, Any], str]:
     try:
-        line = json.loads(text)
+        line = parse_json(text)
+        # What is no number has no place in a ledger, and none in what its hash is made of.
+        canonical = _canonical(line)
     except ValueError:
         return {}, "is not JSON"
     if not isinstance(line, dict) or not isinstance(line.get("hash"), str) or not isinstance(line.get("previous"), str):
         return {}, "is not a line of a ledger"
     unsealed = {name: value for name, value in line.items() if name != "hash"}
-    if hashlib.sha256(_canonical(unsealed).encode()).hexdigest() != line["hash"] or _canonical(line) != text:
+    if hashlib.sha256(_canonical(unsealed).encode()).hexdigest() != line["hash"] or canonical != text:
         return line, "was edited (its hash does not fit)"
     return line, ""
 
