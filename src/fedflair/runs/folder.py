@@ -22,7 +22,7 @@ import yaml
 
 from fedflair.config.train_config import TrainConfig
 from fedflair.errors import ConfigError, DataError
-from fedflair.system.files import write_atomically
+from fedflair.system.files import disk_errors, write_atomically
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,10 @@ class RunFolder:
     @property
     def csv(self) -> Path:
         return self.path / "metrics.csv"
+
+    @property
+    def events(self) -> Path:
+        return self.path / "tensorboard"
 
     @property
     def summary(self) -> Path:
@@ -70,7 +74,8 @@ def create_run(config: TrainConfig) -> RunFolder:
     folder = RunFolder(config.run.run or Path("runs") / name)
     if folder.config.exists():
         raise ConfigError(f"run: {folder.path} already holds a run; continue it with --resume or name another folder")
-    folder.path.mkdir(parents=True, exist_ok=True)
+    with disk_errors(folder.path):
+        folder.path.mkdir(parents=True, exist_ok=True)
     options = {k: v for k, v in config.as_dict().items() if k not in ("run", "resume")}
     write_atomically(folder.config, yaml.safe_dump(options, sort_keys=False))
     return folder

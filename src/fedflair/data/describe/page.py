@@ -28,6 +28,7 @@ from fedflair.data.describe.plots import PLOTS, draw_all
 from fedflair.data.describe.statistics import Statistics, join
 from fedflair.data.store.packed import Store
 from fedflair.errors import DataError
+from fedflair.system.files import write_atomically
 
 FINE_ROWS = 40
 
@@ -45,13 +46,9 @@ def write_page(store: Store, by_partition: dict[str, Statistics], output: Path) 
     plots = draw_all(partitions, everything, by_partition["all"])
     images = gallery(store, everything, by_partition["all"])
     page = render(store.path.name, as_plain(by_partition), plots, images)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        for name, png in plots.items():
-            (output / f"{name}.png").write_bytes(png)
-        (output / "index.html").write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{output}: cannot write the page ({error.strerror}); name another folder") from error
+    for name, png in plots.items():
+        write_atomically(output / f"{name}.png", png)
+    write_atomically(output / "index.html", page)
     return output / "index.html"
 
 

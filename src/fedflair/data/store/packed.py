@@ -18,12 +18,9 @@ provenance). A store is written under a temporary name, fsynced and renamed: wha
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import mmap
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -35,7 +32,9 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from fedflair.errors import DataError
+from fedflair.errors import DataError, DiskError, FedflairError
+from fedflair.system.files import errno_of, why
+from fedflair.system.locks import let_go, take
 
 FORMAT = "fedflair-packed-store"
 SCHEMA_VERSION = 1
@@ -259,7 +258,7 @@ def replacing(path: Path) -> Iterator[Path]:
     except BlockingIOError as error:
         raise DataError(f"{path}: another process is writing it; wait for it or choose another name") from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+        raise DiskError(f"{path}: {why(error)}") from error
     try:
         yield temporary
         os.fsync(lock)
@@ -267,41 +266,26 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException as error:
         with suppress(FileNotFoundError):
             temporary.unlink()
-        number = _errno(error)
-        if number is not None:
-            full = number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            remedy = "the disk is full: free some space" if full else "check the folder's permissions and space"
-            raise DataError(f"{path}: cannot be written ({os.strerror(number)}); {remedy}") from error
+        if not isinstance(error, FedflairError) and errno_of(error) is not None:
+            raise DiskError(f"{path}: {why(error)}") from error
         raise
     finally:
-        os.close(lock)
+        let_go(lock)
 
 
 def _locked(temporary: Path) -> int:
     """A descriptor of the file, emptied and exclusively locked. Raises BlockingIOError where somebody else holds it."""
     while True:
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise
-        except OSError:  # the file system has no locks
-            pass
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        if not take(descriptor):
+            let_go(descriptor)
+            raise BlockingIOError
         # Between the opening and the lock the former holder may have renamed the file to its final name.
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), temporary.stat()):
                 os.ftruncate(descriptor, 0)
                 return descriptor
-        os.close(descriptor)
-
-
-def _errno(error: BaseException) -> int | None:
-    """The operating system's number of a failed write; HDF5 hands it on in the message, sometimes of a RuntimeError."""
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno
-    match = re.search(r"errno = ([0-9]+)", str(error)) if isinstance(error, (OSError, RuntimeError)) else None
-    return int(match[1]) if match else None
+        let_go(descriptor)
 
 
 def is_store(path: Path) -> bool:
