@@ -118,7 +118,8 @@ def errno_of(error: BaseException) -> int | None:
 def why(error: BaseException) -> str:
     """What went wrong with a file, and what to do."""
     number = errno_of(error)
-    text = os.strerror(number) if number else " ".join(str(error).split()) or type(error).__name__
+    text = (error.strerror if isinstance(error, OSError) else None) or (os.strerror(number) if number else str(error))
+    text = " ".join(text.split()) or type(error).__name__
     if number in _FULL:
         return f"cannot be written ({text}): free some space, or raise the limit on files' sizes"
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):

@@ -67,7 +67,10 @@ def let_go(descriptor: int) -> None:
     if descriptor in _inherited:
         _inherited.discard(descriptor)
         return
-    _held.pop(descriptor, None)
+    if _held.pop(descriptor, None) is not None:
+        # A child that was just forked may not have closed it yet.
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
     os.close(descriptor)
 
 

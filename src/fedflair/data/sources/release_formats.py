@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 
 from fedflair.data.sources.apple import LABELS_FILE, RELATION_FILE
 from fedflair.data.sources.records import Record
-from fedflair.errors import DataError
+from fedflair.errors import DataError, DiskError
+from fedflair.system.files import why
 
 Sink = Callable[[Record], None]
 
@@ -71,7 +72,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         yield partial
         partial.replace(path)
     except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror}); choose another place or free space") from error
+        raise DiskError(f"{path}: {why(error)}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
