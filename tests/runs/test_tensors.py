@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from fedflair.engine.vector import copied
-from fedflair.runs.tensors import _separate, load_tensors, save_tensors, sweep
+from fedflair.runs.tensors import _separate, load_tensors, save_tensors
+from fedflair.system.files import sweep
 
 
 def test_views_and_shared_memory_are_saved_as_they_are(tmp_path: Path) -> None:

@@ -16,6 +16,9 @@ from fedflair.config.train_config import GROUPS, NAMES, TrainConfig
 from fedflair.config.yaml_text import read_yaml
 from fedflair.errors import ConfigError
 
+# Options of commands that are files or folders, beside those of a training, which are typed as paths.
+_FILES = ("args_config", "sweep_config", "output")
+
 PRESETS = Path(str(resources.files(__package__) / "presets"))
 
 
@@ -25,7 +28,18 @@ def parse_given(parser: ArgumentParser, arguments: Sequence[str]) -> dict[str, A
         given: dict[str, Any] = parser.parse_args(_spell_switches(arguments), defaults=False).as_dict()
     except ArgumentError as error:
         raise ConfigError(_with_suggestion(str(error))) from error
-    return given
+    return {name: str(at_home(Path(value))) if name in _FILES else at_home(value) for name, value in given.items()}
+
+
+def at_home(value: Any) -> Any:
+    """A path, or several, with a ``~`` at the beginning made the user's home folder; anything else as it is."""
+    if isinstance(value, Path):
+        try:
+            return value.expanduser()
+        except RuntimeError:
+            # There is no such home.
+            return value
+    return type(value)(map(at_home, value)) if isinstance(value, (list, tuple)) else value
 
 
 def read_options(path: Path) -> dict[str, Any]:
@@ -33,12 +47,13 @@ def read_options(path: Path) -> dict[str, Any]:
 
     ``base: NAME`` in the file takes the options of another one first: a shipped name, or a path from the file's folder.
     """
-    path, options = _read_mapping(path)
+    path, options = _read_mapping(at_home(path))
     base = options.pop("base", None)
     if base is None:
         return options
-    beside = path.parent / str(base)
-    below_path, below = _read_mapping(beside if beside.is_file() else Path(str(base)))
+    named = at_home(Path(str(base)))
+    beside = path.parent / named
+    below_path, below = _read_mapping(beside if beside.is_file() else named)
     if "base" in below:
         raise ConfigError(f"{path}: base: {below_path} has a base itself; name {below['base']} or write its values out")
     return {**below, **options}
@@ -91,7 +106,7 @@ def build_config(options: Mapping[str, Any], where: str) -> TrainConfig:
         values = _cached_parser().parse_object(plain).as_dict()
     except ArgumentError as error:
         raise ConfigError(f"{where}: {' '.join(str(error).split())}") from error
-    return TrainConfig.of(**{name: values[name] for name in NAMES})
+    return TrainConfig.of(**{name: at_home(values[name]) for name in NAMES})
 
 
 def _spell_switches(arguments: Sequence[str]) -> list[str]:

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from fedflair.federated.server import Tensors
 from fedflair.runs.tensors import load_tensors, save_tensors
+from fedflair.system.files import disk_errors, removed_after
 
 CLIENTS_A_FOLDER = 1000
 
@@ -138,10 +139,11 @@ class DiskStorage:
 
     def write(self, position: int, round_: int, state: Tensors) -> None:
         path = self._path(position, round_)
-        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".partial")
-        save_file(dict(state), temporary)
-        temporary.replace(path)
+        with disk_errors(path), removed_after(temporary):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(dict(state), temporary)
+            temporary.replace(path)
         self._unsynced.append(path)
 
     def supersede(self, position: int, round_: int) -> None:
@@ -149,7 +151,7 @@ class DiskStorage:
 
     def save(self, round_: int, current: Mapping[int, int]) -> None:
         for path in self._unsynced:
-            with path.open("rb") as file:
+            with disk_errors(path), path.open("rb") as file:
                 os.fsync(file.fileno())
         self._unsynced.clear()
 

@@ -24,7 +24,7 @@ from fedflair.config.train_config import TrainConfig
 from fedflair.config.yaml_text import read_yaml
 from fedflair.errors import ConfigError, DataError
 from fedflair.runs import shapes
-from fedflair.system.files import write_atomically
+from fedflair.system.files import disk_errors, write_atomically
 from fedflair.system.json_text import parse_json, read_json, read_text
 
 DAMAGED = "the run folder is damaged: put the file back from a copy, or train again in another folder"
@@ -47,6 +47,10 @@ class RunFolder:
     @property
     def csv(self) -> Path:
         return self.path / "metrics.csv"
+
+    @property
+    def events(self) -> Path:
+        return self.path / "tensorboard"
 
     @property
     def summary(self) -> Path:
@@ -75,7 +79,8 @@ def create_run(config: TrainConfig) -> RunFolder:
     folder = RunFolder(config.run.run or Path("runs") / name)
     if folder.config.exists():
         raise ConfigError(f"run: {folder.path} already holds a run; continue it with --resume or name another folder")
-    folder.path.mkdir(parents=True, exist_ok=True)
+    with disk_errors(folder.path):
+        folder.path.mkdir(parents=True, exist_ok=True)
     options = {k: v for k, v in config.as_dict().items() if k not in ("run", "resume")}
     write_atomically(folder.config, yaml.safe_dump(options, sort_keys=False))
     return folder

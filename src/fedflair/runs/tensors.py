@@ -13,13 +13,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from fedflair.errors import DataError
+from fedflair.system.files import disk_errors, removed_after
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
-    """Writes tensors and JSON-able facts to ``path``: readable by its owner only, complete or absent after a crash."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes tensors and JSON-able facts to ``path``: readable by its owner only, complete or absent after a crash.
+
+    Raises DiskError where the disk refuses.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with disk_errors(path), removed_after(temporary):
+        path.parent.mkdir(parents=True, exist_ok=True)
         # Created closed to others before anything is in it: a checkpoint may hold the secret seed of the noise.
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
         save_file(_separate(tensors), temporary, metadata={"facts": json.dumps(dict(facts))})
@@ -27,8 +31,6 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], facts: Mapping
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
         temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _separate(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from fedflair.errors import DataError
+from fedflair.errors import DiskError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Of HDF5, safetensors and Arrow.
+_ERRNO = re.compile(r"(?:errno = |os error |\[errno )([0-9]+)", re.IGNORECASE)
 
 
 def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o644) -> None:
-    """Replaces ``path`` by ``content`` (text as UTF-8), whole or not at all. Raises DataError where it cannot."""
+    """Replaces ``path`` by ``content`` (text as UTF-8), whole or not at all. Raises DiskError where it cannot."""
     with replacing(path, mode=mode) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
@@ -28,23 +31,20 @@ def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o644) -> 
 def replacing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
     """A new file that takes the name ``path`` when the block ends well, synced; else it is removed.
 
-    mode: its permissions, less the process's umask. Raises DataError, naming ``path`` and what to do, where the disk
+    mode: its permissions, less the process's umask. Raises DiskError, naming ``path`` and what to do, where the disk
     refuses; the folder is made where it is missing.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = os.fdopen(_new(temporary, mode), "wb")
-    try:
-        with disk_errors(path):
-            with file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with disk_errors(path), removed_after(temporary):
+        with file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
 
 
 def _new(path: Path, mode: int) -> int:
@@ -54,6 +54,15 @@ def _new(path: Path, mode: int) -> int:
         return os.open(path, flags, mode)
     path.unlink()
     return os.open(path, flags, mode)
+
+
+def cache_folder() -> Path | None:
+    """``$XDG_CACHE_HOME/fedflair``, by default under ``~/.cache``; None where the user has no home folder."""
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        return None
+    return base / "fedflair"
 
 
 def sync_folder(folder: Path) -> None:
@@ -76,25 +85,49 @@ def sweep(folder: Path) -> None:
 
 
 @contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turns an OSError, from wherever inside the block, into one line that names ``path`` and a remedy (DataError)."""
+def removed_after(temporary: Path) -> Iterator[None]:
+    """Removes what the block leaves under a temporary name, however it ends."""
     try:
         yield
-    except OSError as error:
-        raise DataError(f"{path}: {why(error)}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
 
 
-def why(error: OSError) -> str:
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turns what the disk refuses inside the block into one line that names ``path`` and a remedy (DiskError)."""
+    try:
+        yield
+    except DiskError:
+        raise
+    except Exception as error:
+        if not isinstance(error, OSError) and errno_of(error) is None:
+            raise
+        raise DiskError(f"{path}: {why(error)}") from error
+
+
+def errno_of(error: BaseException) -> int | None:
+    """The system's number of what went wrong; libraries that raise errors of their own have it in their words."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    match = _ERRNO.search(str(error))
+    return int(match[1]) if match else None
+
+
+def why(error: BaseException) -> str:
     """What went wrong with a file, and what to do."""
-    text = error.strerror or str(error) or type(error).__name__
-    if error.errno in _FULL:
+    number = errno_of(error)
+    text = (error.strerror if isinstance(error, OSError) else None) or (os.strerror(number) if number else str(error))
+    text = " ".join(text.split()) or type(error).__name__
+    if number in _FULL:
         return f"cannot be written ({text}): free some space, or raise the limit on files' sizes"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"not permitted ({text}): check the permissions, or choose another place"
-    if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+    if number in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
         return f"{text}: a file stands where a folder should be, or the other way round; choose another name"
-    if error.errno == errno.ELOOP:
+    if number == errno.ELOOP:
         return f"{text}: a link leads round in circles, or stands where a file should be; remove it"
-    if error.errno == errno.ENAMETOOLONG:
+    if number == errno.ENAMETOOLONG:
         return f"{text}: choose a shorter name"
     return f"{text}; check the disk, or choose another place"

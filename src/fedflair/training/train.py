@@ -26,13 +26,13 @@ from fedflair.training.record import evaluated, round_row, save_best, save_check
 from fedflair.training.round import is_private, run_round, who_answers
 from fedflair.training.run_states import check_room, open_run_states
 from fedflair.training.stopping import out_of_patience, stop_on_signals
-from fedflair.training.words import describe_setup, lost_words, to_be_continued
+from fedflair.training.words import describe_setup, how_to_go_on, lost_words, to_be_continued
 
 
 def train(config: TrainConfig) -> Path:
     """Trains as configured and returns the run folder; see ``runs/folder.py`` for what it holds then.
 
-    Raises Interrupted after writing a checkpoint when the process gets SIGINT or SIGTERM.
+    Raises Interrupted after writing a checkpoint when the process gets SIGINT, SIGTERM, SIGHUP or SIGUSR1.
     """
     keep_freed_memory()
     require_backend(config)
@@ -55,7 +55,7 @@ def train(config: TrainConfig) -> Path:
     save_state(folder.last, state, facts)
     promised = coverage.is_promised(setup.mechanism.description, setup.worker.local_mechanism.description)
     with (
-        stop_on_signals() as stop,
+        stop_on_signals(how_to_go_on(folder)) as stop,
         last_words(lost_words(folder)) if uses_ray(config) else nullcontext(),
         choose_backend(setup, stop) as backend,
         tracker(

@@ -16,6 +16,7 @@ from typing import Any
 from fedflair.config.groups.hardware import HardwareOptions
 from fedflair.errors import ConfigError
 from fedflair.system import terminal
+from fedflair.system.cores import num_cores
 
 # Without it Ray replaces 127.0.0.1 by the address of a network interface and listens on all of them. It is the switch
 # that keeps Ray to loopback on macOS and Windows, read when Ray is imported; a local cluster does the same here.
@@ -54,7 +55,7 @@ def connected(hardware: HardwareOptions) -> Iterator[Reservation]:
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if hardware.ray_address is None:
         # As many cores as were asked for: Ray only counts them, and a worker too many would wait for ever.
-        cores = max(math.ceil(hardware.workers * hardware.cpus_per_worker), os.cpu_count() or 1)
+        cores = max(math.ceil(hardware.workers * hardware.cpus_per_worker), num_cores())
         options |= {"address": "local", "num_cpus": cores, "include_dashboard": False}
     else:
         require_listener(hardware.ray_address)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from fedflair.data.download.huggingface import plan_huggingface
 from fedflair.data.download.plan import Item, Manifest, Plan, Request, Tools, Watcher
 from fedflair.data.download.transfer import Patience, RemoteFile, fetch, partial_path
 from fedflair.errors import ConfigError, DataError, Interrupted
+from fedflair.system.locks import Held, locked
 
 PLANS: dict[str, Callable[[Request, Tools], Plan]] = {"huggingface": plan_huggingface, "apple": plan_apple}
 _MARGIN = 1 << 28  # bytes that stay free on the disk
@@ -58,12 +58,10 @@ def _locked(output: Path) -> Iterator[None]:
     """Keeps a second download out of the folder; the kernel lets go of the lock however this process ends."""
     try:
         output.mkdir(parents=True, exist_ok=True)
-        with (output / ".download.lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise DataError(f"{output}: another download is writing there; wait for it to end") from error
+        with locked(output / ".download.lock"):
             yield
+    except Held as error:
+        raise DataError(f"{output}: another download is writing there; wait for it to end") from error
     except (FileExistsError, NotADirectoryError) as error:
         raise ConfigError(f"output: {output} is a file; name a folder") from error
     except PermissionError as error:

@@ -34,6 +34,8 @@ from fedflair.data.store.new_file import check_space, write_all
 from fedflair.data.store.packed import PARTITIONS, IntArray, StoreMetadata
 from fedflair.data.store.writing import StoreWriter, create
 from fedflair.errors import DataError
+from fedflair.system.cores import num_cores
+from fedflair.system.threads import pool
 
 T = TypeVar("T")
 # (an image as read, the pool) -> why it is re-encoded, and the image to store or its promise.
@@ -141,8 +143,8 @@ def _collect(
     """Every record's row, its image in the spool; ``relation`` is what its labels are checked against, if anything."""
     rows = Rows()
     position = 0
-    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="image") as pool, _writing(spool) as write:
-        for record, reason, result in track(_images(source, make, pool), source.num_records):
+    with pool(num_cores(), "image") as threads, _writing(spool) as write:
+        for record, reason, result in track(_images(source, make, threads), source.num_records):
             _check_record(record, relation)
             user = _user_number(source, record, rows)
             try:
@@ -179,7 +181,7 @@ def _writing(spool: IO[bytes]) -> Iterator[Callable[[bytes], None]]:
     def put(images: list[bytes]) -> None:
         write_all(spool.fileno(), images)
 
-    with ThreadPoolExecutor(1, thread_name_prefix="spool") as thread:
+    with pool(1, "spool") as thread:
         last = thread.submit(put, [])
 
         def write(image: bytes) -> None:
@@ -197,13 +199,13 @@ def _writing(spool: IO[bytes]) -> Iterator[Callable[[bytes], None]]:
 
 
 def _images(
-    source: Source, make: _Make, pool: ThreadPoolExecutor
+    source: Source, make: _Make, threads: ThreadPoolExecutor
 ) -> Iterator[tuple[Record, str | None, bytes | Future[bytes]]]:
     """Each record in the source's order with the reason to re-encode its image, and the image or its promise."""
     in_flight: deque[tuple[Record, str | None, bytes | Future[bytes]]] = deque()
     num_bytes = 0
     for record in _read_ahead(source.records()):
-        in_flight.append((record, *make(record.image, pool)))
+        in_flight.append((record, *make(record.image, threads)))
         num_bytes += len(record.image)
         while in_flight and (
             num_bytes > _IN_FLIGHT_BYTES or len(in_flight) > _IN_FLIGHT_IMAGES or isinstance(in_flight[0][2], bytes)
@@ -226,7 +228,7 @@ def _read_ahead(records: Iterator[Record]) -> Iterator[Record]:
                 break
         return taken
 
-    with ThreadPoolExecutor(1, thread_name_prefix="read") as reader:
+    with pool(1, "read") as reader:
         coming = reader.submit(take)
         while taken := coming.result():
             coming = reader.submit(take)
@@ -234,7 +236,7 @@ def _read_ahead(records: Iterator[Record]) -> Iterator[Record]:
 
 
 def _begin_image(
-    source: Source, image: bytes, pool: ThreadPoolExecutor, *, encoding: ImageEncoding, limits: Limits
+    source: Source, image: bytes, threads: ThreadPoolExecutor, *, encoding: ImageEncoding, limits: Limits
 ) -> tuple[str | None, bytes | Future[bytes]]:
     try:
         reason = inspect(image, limits)
@@ -244,7 +246,7 @@ def _begin_image(
         return None, failed
     if reason is None or (source.prepared and is_stored_png(image)):
         return None, image
-    return reason, pool.submit(reencode, image, encoding if reason == "pixels" else "jpeg", limits)
+    return reason, threads.submit(reencode, image, encoding if reason == "pixels" else "jpeg", limits)
 
 
 def _check_record(record: Record, relation: dict[str, str]) -> None:
@@ -318,10 +320,10 @@ def _copy(spool: IO[bytes], rows: Rows, order: IntArray, writer: StoreWriter, im
         return [os.pread(spool.fileno(), length, start) for length, start in places]
 
     position = 0
-    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="copy") as pool:
+    with pool(num_cores(), "copy") as threads:
         coming: deque[Future[list[bytes]]] = deque()
         for piece in pairwise(cuts):
-            coming.append(pool.submit(read, *piece))
+            coming.append(threads.submit(read, *piece))
             if len(coming) > _PIECES_AHEAD:
                 position = writer.write_images(images, position, coming.popleft().result())
         while coming:

@@ -82,7 +82,7 @@ def new_folder(path: Path) -> Iterator[Path]:
             sync_folder(path.parent)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-            os.close(lock)
+            locks.let_go(lock)
 
 
 def _locked(partial: Path) -> int:
