@@ -75,7 +75,9 @@ def train(config: TrainConfig) -> Path:
                 state, cohort_sum = run_round(state, answers.cohort, setup=setup, backend=backend, states=states)
                 if book is not None:
                     # Before any checkpoint: no round that was released can be missing from the ledger.
-                    book = ledger.append(book, before.round, cohort_sum.cohort, before.mechanism_state)
+                    book = ledger.append(
+                        book, before.round, cohort_sum.cohort, before.mechanism_state, state.mechanism_state
+                    )
                 row = round_row(setup, state, cohort_sum, time.perf_counter() - started) | answers.row()
                 # Its vectors would still be there while the next round trains.
                 del cohort_sum

@@ -23,12 +23,14 @@ from typing import Any
 from fedflair.errors import DataError, PrivacyError
 from fedflair.privacy.accounting.accountants import PrivacyEvent, accounted_round, epsilon
 from fedflair.privacy.accounting.shown import finite
-from fedflair.privacy.contract import CohortStats, Mechanism, MechanismState
+from fedflair.privacy.contract import CohortStats, Mechanism, MechanismState, binding_of
 from fedflair.privacy.mechanisms.noise import noise_fingerprint
 from fedflair.system.files import disk_errors
 from fedflair.system.json_text import parse_json
 
 FORMAT = "fedflair-privacy-ledger"
+# 2: noise is bound to the sum that it is added to. Ledgers of version 1 are verified, and not continued.
+VERSION = 2
 FILE_NAME = "privacy_ledger.jsonl"
 ORIGIN = "0" * 64
 
@@ -62,8 +64,10 @@ def is_due(mechanism: Mechanism) -> bool:
     return mechanism.event(1) is not None
 
 
-def append(ledger: Ledger, round_: int, cohort: CohortStats, state: MechanismState) -> Ledger:
-    """Writes down round ``round_``, whose sum got its noise under ``state`` (the state before the round).
+def append(ledger: Ledger, round_: int, cohort: CohortStats, state: MechanismState, after: MechanismState) -> Ledger:
+    """Writes down round ``round_``, whose sum got its noise under ``state``, the state before the round.
+
+    after: the mechanism's state after it, which has what the noise was bound to.
 
     Returns once the line is on the disk. Raises PrivacyError where the round is not the ledger's next one.
     """
@@ -73,7 +77,7 @@ def append(ledger: Ledger, round_: int, cohort: CohortStats, state: MechanismSta
         )
     mechanism = ledger.mechanism
     facts = mechanism.description
-    bound = mechanism.clipping_bound(state)
+    bound, bound_to = mechanism.clipping_bound(state), binding_of(after)
     line = {
         "round": round_,
         "sampling": facts["sampling"],
@@ -82,7 +86,11 @@ def append(ledger: Ledger, round_: int, cohort: CohortStats, state: MechanismSta
         "clipping_bound": bound,
         "sensitivity": bound * (2 if facts["neighbouring"] == "replace_one" else 1),
         "noise_std": mechanism.noise_std(state),
-        "generator": {"counter": round_, "fingerprint": noise_fingerprint(ledger.noise_seed, round_)},
+        "generator": {
+            "counter": round_,
+            "binding": bound_to,
+            "fingerprint": noise_fingerprint(ledger.noise_seed, round_, bound_to),
+        },
         **cumulative_epsilon(_terms(mechanism, ledger.noise_seed), round_ + 1),
     }
     text, head = _sealed(line, ledger.head)
@@ -115,6 +123,10 @@ def resume(folder: Path, round_: int, mechanism: Mechanism, noise_seed: int) -> 
         head = line["hash"]
     if not kept:
         raise DataError(f"{path}: {problem or 'is empty'}; start the run again")
+    if kept[0].get("version") == 1:
+        raise PrivacyError(
+            f"{path}: the run was started by an older fedflair, whose noise was not bound to its sums; start it again"
+        )
     if not _agree({name: value for name, value in kept[0].items() if name not in ("previous", "hash")}, terms):
         raise DataError(f"{path}: the run was started with other privacy options or another noise seed; use those")
     if len(kept) - 1 < round_:
@@ -168,7 +180,7 @@ def _terms(mechanism: Mechanism, noise_seed: int) -> dict[str, Any]:
     event, run_event = mechanism.event(num_rounds), mechanism.run_event(num_rounds)
     return {
         "format": FORMAT,
-        "version": 1,
+        "version": VERSION,
         **facts,
         "event": event and event.as_dict(),
         "run_event": run_event and run_event.as_dict(),

@@ -80,7 +80,7 @@ def _first_line(path: Path, lines: list[tuple[dict[str, Any], str]]) -> dict[str
     terms, problem = lines[0] if lines else ({}, "is missing")
     if problem:
         raise DataError(f"{path}: line 1 {problem}; without it nothing can be verified")
-    if terms.get("format") != FORMAT or terms.get("version") != 1 or terms["previous"] != ORIGIN:
+    if terms.get("format") != FORMAT or terms.get("version") not in (1, 2) or terms["previous"] != ORIGIN:
         raise DataError(f"{path}: line 1 does not start a ledger that this fedflair reads; upgrade fedflair")
     if problem := terms_problem(terms):
         raise DataError(f"{path}: line 1 {problem}; without it nothing can be verified")
@@ -209,7 +209,7 @@ def _seed_problems(
     return [
         f"line {index + 2} was not drawn from the run's noise seed"
         for index, line in enumerate(rounds)
-        if line["generator"]["fingerprint"] != noise_fingerprint(seed, index)
+        if line["generator"]["fingerprint"] != noise_fingerprint(seed, index, line["generator"].get("binding", ""))
     ]
 
 

@@ -41,6 +41,7 @@ _SIGNATURES: dict[str, list[Any]] = {
     "copy_and_round": [_pointer] * 3 + [_count],
     "descend": [_pointer] * 3 + [_float, _count],
     "sum_of_squares": [_pointer, _count],
+    "scale_onto_grid": [_pointer, _float, _float, _count],
     "product_of_rows": [_pointer] * 5 + [_count] * 3,
     "winograd_scratch": [_count] * 5,
     "winograd_convolution_float": [_pointer] * 4 + [_count] * 5 + [_int],
