@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedflair.data.download.patience import Patience
 from fedflair.data.download.ranges import BLOCK, RangeFile, block_paths
-from fedflair.data.download.transfer import Patience
 from fedflair.errors import DataError
 from tests.data.download.fault_server import Fault, Files, serving
 

@@ -10,15 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fedflair.data.download.transfer import (
-    Patience,
-    RemoteFile,
-    check_url,
-    fetch,
-    partial_path,
-    probe,
-)
-from fedflair.errors import ConfigError, DataError, Interrupted
+from fedflair.data.download.patience import Patience
+from fedflair.data.download.transfer import RemoteFile, fetch, partial_path, probe
+from fedflair.errors import DataError, Interrupted
 from tests.data.download.fault_server import Fault, Files, serving
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 100_000, dtype=np.uint8).tobytes()
@@ -211,10 +205,3 @@ def test_a_redirect_to_a_local_file_is_not_followed(tmp_path: Path) -> None:
     with serving(Files({}, redirects={"/f": (tmp_path / "secret").as_uri()})) as files, pytest.raises(DataError):
         get(files, tmp_path / "f")
     assert not (tmp_path / "f").exists()
-
-
-def test_only_http_addresses() -> None:
-    assert check_url("http://host/path/", "base_url") == "http://host/path"
-    for bad in ("file:///etc", "ftp://host/x", "host/path", "https://"):
-        with pytest.raises(ConfigError, match=r"base_url: .* is not an http or https address"):
-            check_url(bad, "base_url")
