@@ -24,7 +24,7 @@ def test_a_commit_that_is_none(hub: Hub, tmp_path: Path, answer: bytes) -> None:
     hub.answers["revision"] = answer
     with pytest.raises(
         DataError, match=r"at main: the server .* does not speak as the hub does: check --endpoint"
-    ) as e:
+    ) as error:
         download(output=tmp_path, endpoint=hub.files.url)
     assert str(error.value).isprintable()
     assert len(hub.files.log) == 1
