@@ -1,4 +1,4 @@
-"""What a crash of the machine leaves: a recorder of the order of syncs and renames, since killed processes cannot show it.
+"""What a crash of the machine leaves: the order of syncs and renames, since killed processes cannot show it.
 
 A file is safe when its bytes were synced before it took its name, and its folder after; and nothing speaks of a file
 before it is safe, or lets go of what it was made from.
@@ -17,12 +17,12 @@ import pytest
 
 from fedflair.data.download import apple
 from fedflair.data.download.plan import Request, Watcher
-from fedflair.data.download.ranges import BLOCK, RangeFile, block_paths
+from fedflair.data.download.ranges import BLOCK, block_paths
 from fedflair.data.download.run import download as run_download
 from tests.data.download.fault_server import Files, serving
 from tests.data.download.small_hub import Hub, download
 from tests.data.download.small_release import LABELS, small_release
-from tests.data.download.test_ranges import HASTY
+from tests.data.download.test_ranges import opened
 
 
 class Order:
@@ -37,7 +37,7 @@ class Order:
 
     def fsync(self, descriptor: int) -> None:
         found = os.fstat(descriptor)
-        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
         if path.is_dir():
             for name in [name for name in self.awaiting if name.parent == path]:
                 self._is_safe(name, self.awaiting.pop(name))
@@ -108,7 +108,6 @@ def test_what_comes_from_apple(
     def unlink(path: Path, missing_ok: bool = False) -> None:
         if path.name.endswith(".tar.gz"):
             images = {found.relative_to(order.folder).as_posix() for found in path.parent.rglob("*.jpg")}
-            # Other archives are being unpacked meanwhile, so only what this one held is known: all, one at a time.
             order.wrong += [f"{path.name} went before {name} was safe" for name in images - unpacked]
         real_unlink(path, missing_ok=missing_ok)
 
@@ -138,10 +137,7 @@ def test_the_journal_of_blocks_speaks_only_of_what_is_on_disk(tmp_path: Path, mo
         on_disk.append(blocks.read_bytes())
 
     monkeypatch.setattr(os, "fsync", fsync)
-    with (
-        serving(Files({"/f": content})) as files,
-        RangeFile(files.url + "/f", len(content), tmp_path / "f", headers={}, patience=HASTY, stop=Event()) as file,
-    ):
+    with serving(Files({"/f": content})) as files, opened(files.url + "/f", len(content), tmp_path / "f") as file:
         for block in (4, 0, 2):
             file.seek(block * BLOCK)
             file.read(BLOCK)
