@@ -251,6 +251,7 @@ def test_without_a_network_the_ways_out_are_named(tmp_path: Path) -> None:
     with answering(always(b"")) as raw:
         url = raw.url
     message = failure(url, tmp_path / "f")
+    assert "(Connection refused)" in message
     for way in ("--endpoint", "--base_url", "mirror", "HTTPS_PROXY", "fedflair synthesize", "goes on from here"):
         assert way in message
 

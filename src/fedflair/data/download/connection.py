@@ -143,7 +143,7 @@ def _open(url: str, headers: Mapping[str, str], patience: Patience, method: str,
 def _failure(url: str, error: OSError) -> Exception:
     """What a failed connection means: another try, or a line that says what to do."""
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
-    reason = one_line(str(cause))[:200] or type(cause).__name__
+    reason = _words(cause)
     if isinstance(cause, ssl.SSLCertVerificationError):
         return DataError(
             f"{one_line(url)}: its certificate is not trusted ({one_line(cause.verify_message)}); {_CERTIFICATES}"
@@ -154,6 +154,11 @@ def _failure(url: str, error: OSError) -> Exception:
     if tunnel and int(tunnel[1]) not in _RETRIED:
         return DataError(f"{one_line(url)}: {reason}; {proxy_refusal(int(tunnel[1]))}")
     return TryAgain(reason, remedy=_OFFLINE if isinstance(error, urllib.error.URLError) else GO_ON)
+
+
+def _words(error: object) -> str:
+    # Without "[Errno 111]", which says no more.
+    return one_line(str(getattr(error, "strerror", None) or error))[:200] or type(error).__name__
 
 
 class _Request(urllib.request.Request):
@@ -178,7 +183,7 @@ class _Meter(io.RawIOBase):
         try:
             number = self._raw.readinto(buffer) or 0
         except OSError as error:
-            raise TryAgain(str(error) or type(error).__name__) from error
+            raise TryAgain(_words(error)) from error
         # Only time spent waiting for the other side counts, not what is done with the bytes in between.
         self._waited += time.monotonic() - began
         self._in_window += number
