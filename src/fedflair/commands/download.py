@@ -32,6 +32,9 @@ def download(
     base_url: str | None = None,
     revision: str | None = None,
     num_connections: int = Request.num_connections,
+    send_token: bool = False,
+    min_rate: float = Request.min_rate,
+    raise_limits: float = Request.raise_limits,
     yes: bool = False,
 ) -> None:
     """Fetch FLAIR; run the same command again to go on after a stop.
@@ -48,6 +51,9 @@ def download(
         base_url: Address of a mirror of Apple's release.
         revision: The hub's branch, tag or commit. By default the commit that a first run found on main and recorded.
         num_connections: Files that come at once.
+        send_token: Send the hub's token to the endpoint, too, which must be https; else only the hub itself gets it.
+        min_rate: Bytes a second below which, over a minute, a connection counts as dead; 0 bears with any.
+        raise_limits: So many times what FLAIR can be is taken from a server: sizes, numbers, what archives unpack to.
         yes: Do not ask whether to go on where a person sits at the terminal.
     """
     request = Request(
@@ -62,6 +68,9 @@ def download(
         base_url=base_url,
         revision=revision,
         num_connections=num_connections,
+        send_token=send_token,
+        min_rate=min_rate,
+        raise_limits=raise_limits,
     )
     console = Console()
     with transfer_bars(console) as bars:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import secrets
 import signal
 import socket
 import threading
@@ -34,10 +35,16 @@ class Reservation:
     gpus: float
 
 
-def stay_on_loopback() -> None:
-    """Keeps a cluster of this machine's own to loopback; to be called before Ray is imported."""
+def keep_private() -> None:
+    """Keeps a cluster of this machine's own to loopback and to this process; to be called before Ray is imported.
+
+    Left to itself, Ray writes the token that lets anybody run code in the cluster to a file that all users may read.
+    """
     for name, value in LOOPBACK.items():
         os.environ.setdefault(name, value)
+    if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        # Only this user and the processes that we start can read it there.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 @contextmanager
