@@ -82,17 +82,16 @@ def test_a_member_that_says_it_is_larger_than_the_archive(tmp_path: Path) -> Non
     assert not list(tmp_path.glob("out/*/*"))
 
 
-@pytest.mark.parametrize(
-    "kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, b"X"]
-)
+LONG = [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, b"X"]
+
+
+@pytest.mark.parametrize("kind", LONG)
 def test_a_header_of_gigabytes_is_not_read_into_memory(tmp_path: Path, kind: bytes) -> None:
     head = tarfile.TarInfo("x")
     head.type, head.size = kind, 2_000_000
     path = tmp_path / "a.tar.gz"
     path.write_bytes(gzip.compress(head.tobuf() + bytes(2_000_384)))
-    with pytest.raises(
-        DataError, match=r"a\.tar\.gz: cut short or damaged at its start \(a header of 2,000,000 bytes\)"
-    ):
+    with pytest.raises(DataError, match=r"damaged at its start \(a header of 2,000,000 bytes\)"):
         verify(path)
 
 

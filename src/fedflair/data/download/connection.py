@@ -39,10 +39,6 @@ _MOST_FRAMING = 8
 _TUNNEL = re.compile(r"Tunnel connection failed: ([0-9]{3})")
 _NOT_TLS = ("WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "HTTP_REQUEST", "UNSUPPORTED_PROTOCOL")
 _BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-_OFFLINE = (
-    "check the network and HTTPS_PROXY, name a mirror with --endpoint (of the hub) or --base_url (of Apple's release), "
-    "or draw a dataset without a network: fedflair synthesize; the same command goes on from here"
-)
 _CERTIFICATES = (
     "where a company's proxy stands between, name its certificates with SSL_CERT_FILE=FILE or REQUESTS_CA_BUNDLE=FILE"
 )
@@ -133,14 +129,14 @@ def _open(url: str, headers: Mapping[str, str], patience: Patience, method: str,
         asked.patience, asked.most = patience, _MOST_HEAD + _MOST_FRAMING * most
         response: http.client.HTTPResponse = _opener().open(asked, timeout=patience.timeout)
     except OSError as error:
-        raise _failure(url, error) from error
+        raise _failure(url, error, patience.ways_out) from error
     except (ValueError, OverflowError, http.client.InvalidURL) as error:
         # Without the error's own words, which may repeat a header.
         raise DataError(f"{one_line(url)}: not an address that can be asked; check it") from error
     return response
 
 
-def _failure(url: str, error: OSError) -> Exception:
+def _failure(url: str, error: OSError, ways_out: str) -> Exception:
     """What a failed connection means: another try, or a line that says what to do."""
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
     reason = _words(cause)
@@ -153,7 +149,7 @@ def _failure(url: str, error: OSError) -> Exception:
     tunnel = _TUNNEL.search(reason)
     if tunnel and int(tunnel[1]) not in _RETRIED:
         return DataError(f"{one_line(url)}: {reason}; {proxy_refusal(int(tunnel[1]))}")
-    return TryAgain(reason, remedy=_OFFLINE if isinstance(error, urllib.error.URLError) else GO_ON)
+    return TryAgain(reason, remedy=ways_out if isinstance(error, urllib.error.URLError) else GO_ON)
 
 
 def _words(error: object) -> str:

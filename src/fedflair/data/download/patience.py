@@ -15,6 +15,10 @@ from fedflair.system.terminal import one_line
 T = TypeVar("T")
 
 GO_ON = "run the same command again to go on from here"
+_WAYS_OUT = (
+    "check the network and HTTPS_PROXY, name a mirror with --endpoint (of the hub) or --base_url (of Apple's release), "
+    "or draw a dataset without a network: fedflair synthesize; the same command goes on from here"
+)
 _PROXY_LOGIN = "the proxy wants a login: set HTTPS_PROXY (or HTTP_PROXY) to http://USER:PASSWORD@HOST:PORT"
 
 
@@ -26,7 +30,7 @@ class Patience:
     first_wait, longest_wait: seconds between tries; doubled each time, at most ``longest_wait``.
     timeout: seconds without a byte after which a connection counts as dead.
     min_rate: bytes a second, over ``window`` seconds of waiting, below which it counts as dead too; 0 for none.
-    tell: called with a line for people before each wait.
+    tell: called with a line for people before each wait. ways_out: what to do where nobody can be reached.
     """
 
     attempts: int = 6
@@ -36,6 +40,7 @@ class Patience:
     min_rate: float = 1000.0
     window: float = 60.0
     tell: Callable[[str], None] = lambda line: None
+    ways_out: str = _WAYS_OUT
 
 
 class TryAgain(Exception):
