@@ -26,6 +26,8 @@ _VISIBLE = "[!.]*.parquet"
 # What the hub and its tools put beside the data.
 _BESIDE = frozenset({RELATION_FILE, "ATTRIBUTION.txt", "README.md", "LICENSE", "LICENSE.txt", ".gitattributes"})
 _DICTIONARY_BYTES = 1 << 30
+# How many times a page can grow at most, of the forms that are bounded.
+_MOST_GROWTH = {"UNCOMPRESSED": 1, "SNAPPY": 22}
 _LFS_POINTER = b"version https://git-lfs"
 # About 3 MB of FLAIR's images; a batch is the unit in which a row group of any size is read.
 _ROWS_PER_BATCH = 256
@@ -136,13 +138,21 @@ def _check_growth(file: Path, metadata: pq.FileMetaData, limits: Limits) -> None
 
 
 def _rows_at_once(metadata: pq.FileMetaData) -> int:
-    """Rows of a batch: fewer where values are kept once and named by number, so that a few may be as large as all."""
+    """Rows of a batch: fewer where values are kept once and named by number, so that each may be as large as all."""
     chunks = [
         metadata.row_group(part).column(column)
         for part, column in itertools.product(range(metadata.num_row_groups), range(metadata.num_columns))
     ]
-    largest = max((chunk.total_uncompressed_size for chunk in chunks if chunk.has_dictionary_page), default=0)
+    largest = max((_dictionary_bytes(chunk) for chunk in chunks if chunk.has_dictionary_page), default=0)
     return max(1, min(_ROWS_PER_BATCH, _DICTIONARY_BYTES // max(largest, 1)))
+
+
+def _dictionary_bytes(chunk: pq.ColumnChunkMetaData) -> int:
+    """What the values that are kept once can take at most: all of the column, or what their page can grow to."""
+    growth = _MOST_GROWTH.get(chunk.compression)
+    if growth is None:
+        return int(chunk.total_uncompressed_size)
+    return int(min(chunk.total_uncompressed_size, growth * (chunk.data_page_offset - chunk.dictionary_page_offset)))
 
 
 def _open(file: Path) -> pq.ParquetFile:
