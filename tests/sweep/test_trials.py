@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +22,7 @@ from fedflair.cli import run as run_command
 from fedflair.errors import ConfigError, DataError, Interrupted
 from fedflair.runs.configuration import config_of_run
 from fedflair.runs.folder import RunFolder, read_rows
+from fedflair.sweep import trials
 from fedflair.sweep.plan import SweepSpec, plan_sweep
 from fedflair.sweep.trials import run_trials
 from fedflair.training.checkpoint import load_state
@@ -120,6 +123,38 @@ def test_a_sweep_waits_for_another_and_stops_when_asked(tiny_store: Path, tmp_pa
     assert said[0] == f"waiting for process 123, which is training in {tmp_path}"
     assert RunFolder(run).last.is_file()
     assert "continue with: fedflair train --resume" in (tmp_path / "logs" / f"{run.name}.log").read_text()
+
+
+def test_finished_points_are_read_once_and_written_down_once(
+    tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {**spec(tiny_store).options, "central_num_iterations": 1, "model": "small_cnn"}
+    wanted = plan_sweep(SweepSpec(options=options, grid={"learning_rate": [round(0.01 * k, 2) for k in range(1, 31)]}))
+    first = train(wanted[0].config.changed(run=tmp_path / "runs" / wanted[0].name))
+    for trial in wanted[1:]:
+        folder = shutil.copytree(first, tmp_path / "runs" / trial.name)
+        rate = trial.config.server.learning_rate
+        text = (folder / "config.yaml").read_text().replace("\nlearning_rate: 0.01\n", f"\nlearning_rate: {rate}\n")
+        (folder / "config.yaml").write_text(text)
+    done: list[str] = []
+
+    def counted(name: str) -> Any:
+        function = getattr(trials, name)
+
+        def call(*arguments: Any) -> Any:
+            done.append(name)
+            return function(*arguments)
+
+        return call
+
+    for name in ("outcome_of", "write_results"):
+        monkeypatch.setattr(trials, name, counted(name))
+    said: list[str] = []
+    outcomes = run_trials(wanted, tmp_path, said.append)
+    assert [outcome.status for outcome in outcomes] == ["done"] * 30
+    assert [line.split(",")[0] for line in said][:2] == ["[1/30] learning_rate=0.01", "[2/30] learning_rate=0.02"]
+    assert (done.count("outcome_of"), done.count("write_results")) == (30, 1)
+    assert len(json.loads((tmp_path / "sweep.json").read_text())["points"]) == 30
 
 
 def test_nothing_runs_where_one_run_could_not(tiny_store: Path, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def describe(store: Path, *, json: bool = False, verify: bool = False, output: P
     else:
         for table in tables(plain):
             console.print(table)
-        console.print(f"{opened.fingerprint}{', every image as it was written' if verify else ''}", soft_wrap=True)
+        console.say(f"{opened.fingerprint}{', every image as it was written' if verify else ''}")
     if output is not None:
         # Here, because it loads matplotlib, which the tables do without.
         from fedflair.data.describe.page import write_page

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Hashable, Mapping, Sequence
+from functools import cache, lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -99,14 +99,24 @@ def _cached_parser() -> ArgumentParser:
     return train_parser()
 
 
+@lru_cache(maxsize=10_000)
+def _typed(name: str, value: Any, written: str) -> Any:
+    """An option's value as its group has it. written: how it is written, as 1 and True are the same to a cache."""
+    return _cached_parser().parse_object({name: value}, defaults=False).as_dict()[name]
+
+
 def build_config(options: Mapping[str, Any], where: str) -> TrainConfig:
     """The configuration with these options, typed and checked. Raises ConfigError, which says ``where`` they stand."""
-    plain = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
-    try:
-        values = _cached_parser().parse_object(plain).as_dict()
-    except ArgumentError as error:
-        raise ConfigError(f"{where}: {' '.join(str(error).split())}") from error
-    return TrainConfig.of(**{name: at_home(values[name]) for name in NAMES})
+    values = {}
+    for name, value in options.items():
+        plain = str(value) if isinstance(value, Path) else value
+        # Option by option, since a sweep's hundreds of configurations have most of their values in common.
+        try:
+            typed = (_typed if isinstance(plain, Hashable) else _typed.__wrapped__)(name, plain, repr(plain))
+        except ArgumentError as error:
+            raise ConfigError(f"{where}: {' '.join(str(error).split())}") from error
+        values[name] = at_home(typed)
+    return TrainConfig.of(**values)
 
 
 def _spell_switches(arguments: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,14 +85,14 @@ def numbers(values: Any) -> list[float]:
 def read_groups(paths: Sequence[Path]) -> list[Group]:
     """The groups in run folders and sweep folders. Raises DataError where a folder is neither, or is damaged."""
     groups: list[Group] = []
+    times = Counter(path.name for path in set(paths))
     for path in paths:
         if not path.is_dir():
             raise DataError(f"{path}: no such run folder; name folders that 'fedflair train' or 'fedflair sweep' wrote")
         if (path / RESULTS).is_file():
             groups += _read_sweep(path, prefix=f"{path.name}: " if len(paths) > 1 else "")
         else:
-            twin = any(other != path and other.name == path.name for other in paths)
-            run = read_run(path, str(path) if twin else path.name)
+            run = read_run(path, str(path) if times[path.name] > 1 else path.name)
             groups.append(Group(run.name, [run]))
     return groups
 

@@ -30,7 +30,9 @@ def row_problem(value: Any) -> str:
         return "not a row of metrics"
     if not is_whole(value.get("round")):
         return "no whole number called round"
-    return next((f"{name} is no number" for name, item in value.items() if not _is_cell(item)), "")
+    return next(
+        (f"{name} is no number" for name, item in value.items() if not (type(item) is float or _is_cell(item))), ""
+    )
 
 
 def summary_problem(value: Any) -> str:

@@ -21,6 +21,7 @@ import hashlib
 import itertools
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -172,9 +173,8 @@ def _check_comparable(trials: Sequence[Trial]) -> None:
             f"best_metric: a sweep is ranked by one metric on val, and its runs have {' and '.join(metrics)}; "
             "set one in options"
         )
-    names = [trial.name for trial in trials]
-    for name in names:
-        if names.count(name) > 1:
+    for name, count in Counter(trial.name for trial in trials).items():
+        if count > 1:
             raise ConfigError(f"sweep: two runs would both be called {name}; rename a setting, or drop one value")
 
 

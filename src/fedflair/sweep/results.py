@@ -71,9 +71,11 @@ def write_results(output: Path, trials: Sequence[Trial], outcomes: Sequence[Outc
 def summarise(trials: Sequence[Trial], outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """The points, best mean on val first, each with mean and sample standard deviation over its finished seeds."""
     metric = trials[0].config.evaluation.best_metric
+    by_point: dict[str, list[tuple[Trial, Outcome]]] = {}
+    for pair in zip(trials, outcomes):
+        by_point.setdefault(pair[0].point, []).append(pair)
     points = []
-    for name in dict.fromkeys(trial.point for trial in trials):
-        runs = [(trial, outcome) for trial, outcome in zip(trials, outcomes) if trial.point == name]
+    for name, runs in by_point.items():
         done = [outcome for _, outcome in runs if outcome.status == "done"]
         epsilons = [outcome.epsilon for outcome in done if outcome.epsilon is not None]
         first = runs[0][0]

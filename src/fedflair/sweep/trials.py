@@ -78,24 +78,25 @@ def run_trials(trials: Sequence[Trial], output: Path, say: Callable[[str], None]
     where the sweep was stopped.
     """
     folder = SweepFolder(output)
-    outcomes: list[Outcome] = []
     check_trials(trials, folder)
     for name in ("configs", "logs", "runs"):
         (output / name).mkdir(parents=True, exist_ok=True)
     with _only_sweep(output, say) as lock, _signals_to_child() as stop:
-        for position, trial in enumerate(trials, 1):
+        # Read once: nothing but this sweep changes them from here on.
+        outcomes = [outcome_of(folder.run(trial), folder.log(trial)) for trial in trials]
+        for position, trial in enumerate(trials):
             if stop.asked:
                 break
-            before = f"[{position}/{len(trials)}] {trial.point}, seed {trial.seed}: "
-            if outcome_of(folder.run(trial), folder.log(trial)).status != "done":
+            before = f"[{position + 1}/{len(trials)}] {trial.point}, seed {trial.seed}: "
+            if outcomes[position].status != "done":
                 say(f"{before}{_start(folder.run(trial))}")
                 started = time.monotonic()
                 _run_trial(trial, folder, lock, stop)
                 before += f"{(time.monotonic() - started) / 60:.1f} min, "
-            outcome = outcome_of(folder.run(trial), folder.log(trial))
-            say(f"{before}{_words(trial, outcome)}")
-            outcomes = [outcome_of(folder.run(t), folder.log(t)) for t in trials]
-            write_results(output, trials, outcomes)
+                outcomes[position] = outcome_of(folder.run(trial), folder.log(trial))
+                write_results(output, trials, outcomes)
+            say(f"{before}{_words(trial, outcomes[position])}")
+        write_results(output, trials, outcomes)
     if stop.asked:
         raise Interrupted(f"the sweep in {output} is stopped; the same command continues it")
     return outcomes

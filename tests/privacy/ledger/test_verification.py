@@ -130,6 +130,21 @@ def test_numbers_agree_to_a_millionth(run: Path, field: str, factor: float, foun
     assert all(problem.startswith(f"line 3 has {field} ") for problem in problems(run))
 
 
+@pytest.mark.parametrize(("factor", "refused"), [(1 + 3e-6, True), (1 - 3e-6, True), (1 + 1e-7, False)])
+def test_resuming_takes_a_first_line_that_agrees_to_a_millionth(run: Path, factor: float, refused: bool) -> None:
+    lines = lines_of(run)
+    for name in ("noise_multiplier", "noise_std", "run_noise_multiplier"):
+        lines[0][name] *= factor
+    for event in ("event", "run_event"):
+        lines[0][event]["noise_multiplier"] *= factor
+    reseal(run, lines)
+    if refused:
+        with pytest.raises(DataError, match="other privacy options"):
+            ledger.resume(run, ROUNDS, small_mechanism(), SEED)
+    else:
+        assert ledger.resume(run, ROUNDS, small_mechanism(), SEED).num_rounds == ROUNDS
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

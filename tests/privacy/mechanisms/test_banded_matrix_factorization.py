@@ -140,6 +140,11 @@ def test_groups_too_small_for_a_cohort_are_refused(changes: dict[str, object], m
 def test_impossible_options_are_named() -> None:
     with pytest.raises(ConfigError, match="min_separation: 0"):
         made(min_separation=0)
+    for order in (1.0, 3.0, float("inf")):
+        with pytest.raises(ConfigError, match="central_order: banded_matrix_factorization protects norms of order 2"):
+            made(order=order)
+    with pytest.raises(ConfigError, match="adaptive_clipping"):
+        made(adaptive_clipping=True)
     fixed = SamplerDescription("fixed", 20, 1000)
     with pytest.raises(ConfigError, match="cohort_sampling"):
         make_mechanism(PrivacyOptions("banded_matrix_factorization"), fixed, 30, SEED)
