@@ -22,11 +22,13 @@ from fedflair.cli import run as run_command
 from fedflair.errors import ConfigError, DataError, Interrupted
 from fedflair.runs.configuration import config_of_run
 from fedflair.runs.folder import RunFolder, read_rows
+from fedflair.runs.tensors import load_tensors
 from fedflair.sweep import trials
 from fedflair.sweep.plan import SweepSpec, plan_sweep
 from fedflair.sweep.trials import run_trials
 from fedflair.training.checkpoint import load_state
 from fedflair.training.train import train
+from tests.processes import is_running
 from tests.small_runs import small_config, timeless_rows
 
 SIZE = {"central_num_iterations": 40, "evaluation_frequency": 5}
@@ -61,16 +63,19 @@ def test_a_sweep_outlives_crashes_and_kills(
     first, second = (output / "runs" / f"learning_rate={rate}-seed0" for rate in (0.05, 0.1))
     arguments = ["sweep", "--sweep_config", str(tmp_path / "sweep.yaml"), "--output", str(output)]
 
-    # The first run is killed: it is noted and the second starts. Then the sweep is killed, and its run with it.
+    # The first run is killed: it is noted and the second starts. Then the sweep is killed, and its run ends with it.
     process = subprocess.Popen([sys.executable, "-m", "fedflair.cli", *arguments], stderr=subprocess.DEVNULL)
     try:
         wait_for(lambda: num_rows(first) >= 3)
         os.kill(child(output), signal.SIGKILL)
         wait_for(lambda: num_rows(second) >= 3)
+        orphan = child(output)
     finally:
         process.kill()
         process.wait()
-    os.kill(child(output), signal.SIGKILL)
+    wait_for(lambda: not is_running(orphan))
+    assert load_tensors(RunFolder(second).last)[1]["round"] == num_rows(second)
+    assert "continue with: fedflair train --resume" in (output / "logs" / f"{second.name}.log").read_text()
     noted = json.loads((output / "sweep.json").read_text())["points"][0]["runs"][0]
     assert noted["error"] == "fedflair: the process was killed by SIGKILL"
 

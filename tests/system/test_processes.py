@@ -7,13 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from fedflair.cli import guarded
 from fedflair.errors import Interrupted
 from fedflair.system.processes import REPEAT_SECONDS, Signalled, signals_as_errors
+from tests.processes import is_running
 
 PARENT = """
 import os, subprocess, sys, time
@@ -22,13 +22,6 @@ child += "end_with_parent(int(sys.argv[1])); print(os.getpid(), flush=True); tim
 subprocess.Popen([sys.executable, "-c", child, str(os.getpid())])
 time.sleep(600)
 """
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 def test_a_child_ends_with_its_parent_however_that_ended() -> None:
