@@ -39,7 +39,7 @@ from PIL import Image
 import fedflair.data
 from fedflair.data.clients.dataset import Dataset
 from fedflair.data.published import NUM_USERS, PARTITION_SIZES
-from fedflair.data.store import packed
+from fedflair.data.store import writing
 from fedflair.data.store.packed import PartitionColumns, StoreMetadata
 from fedflair.data.synthetic.labels import FINE_NAMES, PartitionLabels, make_labels
 from fedflair.data.synthetic.synthesize import synthetic_source
@@ -78,7 +78,7 @@ def write_packed(
         fine_label_offsets=fine_offsets,
         fine_label_indices=part.fine_indices[: fine_offsets[-1]].astype(np.uint16),
     )
-    with packed.create(path) as writer:
+    with writing.create(path) as writer:
         images, position = writer.partition(PARTITION, columns), 0
         for first in range(0, len(which), PIECE):
             piece = [photographs[k] for k in which[first : first + PIECE].tolist()]

@@ -16,7 +16,7 @@ from hypothesis import settings
 from PIL import Image
 
 from fedflair.backends.ray.cluster import LOOPBACK
-from fedflair.data.store import packed
+from fedflair.data.store import writing
 from fedflair.data.store.packed import PartitionColumns, StoreMetadata
 
 # Read when Ray is imported. A token of our own, so that none is written to the home folder.
@@ -49,7 +49,7 @@ def write_tiny_store(
     encode: Callable[[int], bytes] = jpeg,
 ) -> Path:
     """6, 2 and 2 users; every label occurs in every partition. encode: an image's number -> its bytes."""
-    with packed.create(path) as writer:
+    with writing.create(path) as writer:
         first_id = 0
         for partition, sizes in user_sizes.items():
             num_images = sum(sizes)

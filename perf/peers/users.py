@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from fedflair.data.preparation.layouts import write_layout
-from fedflair.data.store import packed
+from fedflair.data.store import writing
 from fedflair.data.store.packed import PartitionColumns, Store, StoreMetadata, open_store
 from fedflair.data.synthetic.images import render
 from fedflair.data.synthetic.users import sizes_by_partition
@@ -52,7 +52,7 @@ def write_tiny_users(folder: Path, num_users: int) -> Path:
 
 
 def _write_store(path: Path, sizes: dict[str, list[int]], images_in_turn: list[bytes]) -> None:
-    with packed.create(path) as writer:
+    with writing.create(path) as writer:
         for partition, counts in sizes.items():
             total = sum(counts)
             images = [images_in_turn[k % len(images_in_turn)] for k in range(total)]

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from fedflair.data.describe import statistics
-from fedflair.data.store.packed import PartitionColumns, Store, StoreMetadata, create, open_store
+from fedflair.data.store.packed import PartitionColumns, Store, StoreMetadata, open_store
+from fedflair.data.store.writing import create
 
 LABELS = ("animal", "food", "plant")
 FINE_LABELS = ("cat", "dog", "fern", "soup")

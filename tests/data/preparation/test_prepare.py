@@ -15,7 +15,8 @@ from PIL import Image
 from fedflair.data.preparation.packing import pack
 from fedflair.data.preparation.prepare import prepare
 from fedflair.data.sources.records import Record, Source
-from fedflair.data.store.packed import Store, create, open_store
+from fedflair.data.store.packed import Store, open_store
+from fedflair.data.store.writing import create
 from fedflair.errors import DataError
 from tests.conftest import jpeg
 from tests.data.releases import (

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fedflair.data.store.packed import PartitionColumns, StoreMetadata, check_space, create, is_store, open_store
+from fedflair.data.store.new_file import check_space
+from fedflair.data.store.packed import PartitionColumns, StoreMetadata, is_store, open_store
+from fedflair.data.store.writing import create
 from fedflair.errors import DataError
 from tests.conftest import write_tiny_store
 

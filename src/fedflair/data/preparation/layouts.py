@@ -27,7 +27,8 @@ import numpy.typing as npt
 from fedflair.data.images.jpeg import SIDE
 from fedflair.data.preparation.packing import PrepareSummary
 from fedflair.data.sources.hdf5_layouts import IMAGES_AT_ONCE, RELATION, group_name
-from fedflair.data.store.packed import Partition, Store, check_space, open_store, replacing
+from fedflair.data.store.new_file import check_space, replacing
+from fedflair.data.store.packed import Partition, Store, open_store
 from fedflair.errors import DataError
 
 Layout = Literal["packed", "pfl", "ml-flair", "ml-flair-central"]

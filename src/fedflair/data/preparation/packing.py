@@ -28,15 +28,9 @@ import numpy as np
 from fedflair.data.images.jpeg import ImageEncoding, inspect, is_stored_png, reencode
 from fedflair.data.preparation.rows import Rows, append_labels, columns_of, label_order
 from fedflair.data.sources.records import PARTITION_NAMES, Record, Source
-from fedflair.data.store.packed import (
-    PARTITIONS,
-    IntArray,
-    StoreMetadata,
-    StoreWriter,
-    check_space,
-    create,
-    write_all,
-)
+from fedflair.data.store.new_file import check_space, write_all
+from fedflair.data.store.packed import PARTITIONS, IntArray, StoreMetadata
+from fedflair.data.store.writing import StoreWriter, create
 from fedflair.errors import DataError
 
 T = TypeVar("T")

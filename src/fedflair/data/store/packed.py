@@ -13,21 +13,17 @@ Per partition, as contiguous columns with each user's images adjacent (n images,
     fine_label_indices   uint16 [..]
 
 The file's attributes hold ``format``, ``schema_version`` and ``metadata`` (JSON: label lists, fine -> coarse relation,
-provenance). A store is written under a temporary name, fsynced and renamed: what bears the final name is whole.
+provenance, and ``digests``: of the columns, and of the images' bytes of each partition; see ``fingerprint.py``).
+``writing.py`` makes stores.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import mmap
-import os
-import re
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +31,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from fedflair.data.store import fingerprint
 from fedflair.errors import DataError
 
 FORMAT = "fedflair-packed-store"
@@ -108,6 +105,10 @@ class Partition:
         offsets = self.columns.user_offsets
         return range(int(offsets[user]), int(offsets[user + 1]))
 
+    def read(self, start: int, stop: int) -> bytes:
+        """Bytes ``start`` to ``stop`` of the images."""
+        return self.images[start:stop].tobytes()
+
     def encoded(self, image: int) -> ByteArray:
         """The encoded JPEG of image ``image``: uint8 [bytes], a view of the mapped file."""
         offsets = self.columns.image_offsets
@@ -153,12 +154,34 @@ class Partition:
 
 
 @dataclass(frozen=True)
+class StoreDigests:
+    """SHA-256 in hex. columns: of labels and columns as they were read. images: partition -> of its images' bytes, as
+    recorded; None in stores of older versions."""
+
+    columns: str
+    images: dict[str, str] | None
+
+
+@dataclass(frozen=True)
 class Store:
     """An open packed store. Holds no file handle besides the memory maps; safe to use from several threads."""
 
     path: Path
     metadata: StoreMetadata
     partitions: dict[str, Partition]
+    digests: StoreDigests = StoreDigests("", None)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What the store holds, as a text of some 70 characters; see ``fingerprint.py``.
+
+        Beginning with ``sha256:`` where the store recorded it, else with ``sample:``.
+        """
+        images = self.digests.images
+        if images is not None:
+            return fingerprint.recorded(self.digests.columns, images)
+        parts = [(len(part.images), part.read) for part in self.partitions.values()]
+        return fingerprint.sampled(self.digests.columns, parts)
 
     def drop_pages(self) -> None:
         """As :meth:`Partition.drop_pages`, of all partitions; between rounds, so that they do not pile up."""
@@ -169,139 +192,8 @@ class Store:
         return self.metadata.fine_grained_labels if fine else self.metadata.labels
 
 
-@dataclass(frozen=True)
-class StoreWriter:
-    """Hands out the places to write to while a store is under construction; see :func:`create`."""
-
-    file: h5py.File
-    path: Path
-
-    def partition(self, name: str, columns: PartitionColumns) -> h5py.Dataset:
-        """Writes the columns of a partition and returns its empty ``images`` dataset, uint8 [bytes], to fill."""
-        encoded_ids = [user_id.encode() for user_id in columns.user_ids]
-        width = max((len(user_id) for user_id in encoded_ids), default=1)
-        group = self.file.create_group(name)
-        group.create_dataset("user_ids", data=np.array(encoded_ids, dtype=f"S{width}"))
-        for field in _INT_COLUMNS:
-            group.create_dataset(field, data=np.asarray(getattr(columns, field), dtype=np.int64))
-        for field in _INDEX_COLUMNS:
-            group.create_dataset(field, data=np.asarray(getattr(columns, field), dtype=np.uint16))
-        num_bytes = int(columns.image_offsets[-1])
-        plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-        # Space is set aside at once and not filled with zeros first, so the byte column is written exactly once.
-        plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-        plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-        plist.set_obj_track_times(False)
-        h5py.h5d.create(group.id, b"images", h5py.h5t.NATIVE_UINT8, h5py.h5s.create_simple((num_bytes,)), plist)
-        return group["images"]
-
-    def write_images(self, images: h5py.Dataset, position: int, encoded: list[bytes]) -> int:
-        """Puts up to 1,024 images at byte ``position`` of an ``images`` dataset of this store, past HDF5.
-
-        Returns the position after them. Raises DataError where they do not fit.
-        """
-        end = position + sum(map(len, encoded))
-        if end > images.shape[0]:
-            raise DataError(f"{self.path}: image bytes up to {end} do not fit into {images.shape[0]}")
-        with self.path.open("r+b", buffering=0) as file:
-            file.seek((images.id.get_offset() or 0) + position)
-            write_all(file.fileno(), encoded)
-        return end
-
-    def metadata(self, metadata: StoreMetadata) -> None:
-        self.file.attrs["format"] = FORMAT
-        self.file.attrs["schema_version"] = SCHEMA_VERSION
-        # A dataset, not an attribute: the relation of 1,639 lines passes HDF5's 64 KB limit on attributes.
-        self.file.create_dataset("metadata", data=np.frombuffer(json.dumps(asdict(metadata)).encode(), dtype=np.uint8))
-
-
-def check_space(output: Path, needed: int) -> None:
-    """Raises DataError where the disk of ``output`` has not ``needed`` bytes left."""
-    free = shutil.disk_usage(output.parent).free
-    if free < needed:
-        raise DataError(f"{output}: needs {needed / 1e6:,.0f} MB, the disk has {free / 1e6:,.0f} MB; free some space")
-
-
-def write_all(descriptor: int, pieces: list[bytes]) -> None:
-    """Writes up to 1,024 pieces at the file's current place with one system call, or more where it stops short."""
-    if not pieces:
-        return
-    written = os.writev(descriptor, pieces)
-    if written < sum(map(len, pieces)):
-        rest = memoryview(b"".join(pieces))[written:]
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
-
-
-_INT_COLUMNS = ("user_offsets", "image_ids", "image_offsets", "label_offsets", "fine_label_offsets")
-_INDEX_COLUMNS = ("label_indices", "fine_label_indices")
-
-
-@contextmanager
-def create(path: Path) -> Iterator[StoreWriter]:
-    """A new store at ``path``: complete under that name when the block ends well, absent when it does not."""
-    # HDF5's own lock would run into the one that is already held on the temporary file.
-    with replacing(path) as temporary, h5py.File(temporary, "w", libver="latest", locking=False) as file:
-        yield StoreWriter(file, temporary)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """An empty temporary file beside ``path``, locked: it takes that name when the block ends well, else it is removed.
-
-    What a killed process left there is reused. Raises DataError where another process is writing to ``path`` (on a
-    file system without locks this goes unnoticed), or where the block's own writing fails, say on a full disk.
-    """
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = _locked(temporary)
-    except BlockingIOError as error:
-        raise DataError(f"{path}: another process is writing it; wait for it or choose another name") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
-    try:
-        yield temporary
-        os.fsync(lock)
-        temporary.replace(path)
-    except BaseException as error:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
-        number = _errno(error)
-        if number is not None:
-            full = number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            remedy = "the disk is full: free some space" if full else "check the folder's permissions and space"
-            raise DataError(f"{path}: cannot be written ({os.strerror(number)}); {remedy}") from error
-        raise
-    finally:
-        os.close(lock)
-
-
-def _locked(temporary: Path) -> int:
-    """A descriptor of the file, emptied and exclusively locked. Raises BlockingIOError where somebody else holds it."""
-    while True:
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise
-        except OSError:  # the file system has no locks
-            pass
-        # Between the opening and the lock the former holder may have renamed the file to its final name.
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), temporary.stat()):
-                os.ftruncate(descriptor, 0)
-                return descriptor
-        os.close(descriptor)
-
-
-def _errno(error: BaseException) -> int | None:
-    """The operating system's number of a failed write; HDF5 hands it on in the message, sometimes of a RuntimeError."""
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno
-    match = re.search(r"errno = ([0-9]+)", str(error)) if isinstance(error, (OSError, RuntimeError)) else None
-    return int(match[1]) if match else None
+INT_COLUMNS = ("user_offsets", "image_ids", "image_offsets", "label_offsets", "fine_label_offsets")
+INDEX_COLUMNS = ("label_indices", "fine_label_indices")
 
 
 def is_store(path: Path) -> bool:
@@ -328,15 +220,16 @@ def open_store(path: str | Path) -> Store:
             version = int(file.attrs["schema_version"])
             if version > SCHEMA_VERSION:
                 raise DataError(f"{path}: schema version {version} is newer than this fedflair reads; upgrade fedflair")
-            metadata = _read_metadata(file)
+            raw: Mapping[str, Any] = json.loads(file["metadata"][()].tobytes())
+            metadata = _metadata(raw)
             partitions = {name: _read_partition(path, file, name) for name in PARTITIONS if name in file}
+            digests = _digests(path, raw, metadata, partitions)
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise DataError(f"{path}: damaged or not a fedflair store ({_one_line(error)}); prepare it again") from error
-    return Store(path, metadata, partitions)
+    return Store(path, metadata, partitions, digests)
 
 
-def _read_metadata(file: h5py.File) -> StoreMetadata:
-    raw: Mapping[str, Any] = json.loads(file["metadata"][()].tobytes())
+def _metadata(raw: Mapping[str, Any]) -> StoreMetadata:
     return StoreMetadata(
         labels=tuple(raw["labels"]),
         fine_grained_labels=tuple(raw["fine_grained_labels"]),
@@ -345,11 +238,42 @@ def _read_metadata(file: h5py.File) -> StoreMetadata:
     )
 
 
+def _digests(
+    path: Path, raw: Mapping[str, Any], metadata: StoreMetadata, partitions: Mapping[str, Partition]
+) -> StoreDigests:
+    """Raises DataError where the columns are not those that were written."""
+    columns = digest_of_columns(metadata, {name: partition.columns for name, partition in partitions.items()})
+    if "digests" not in raw:
+        return StoreDigests(columns, None)
+    images = {str(name): str(digest) for name, digest in raw["digests"]["images"].items()}
+    if raw["digests"]["columns"] != columns or set(images) != set(partitions):
+        raise DataError(f"{path}: damaged: its index is not the one that was written; prepare it again")
+    return StoreDigests(columns, images)
+
+
+def digest_of_columns(metadata: StoreMetadata, partitions: Mapping[str, PartitionColumns]) -> str:
+    """Of all that a store holds but the images' bytes and where it came from."""
+    labels = {
+        "labels": list(metadata.labels),
+        "fine_grained_labels": list(metadata.fine_grained_labels),
+        "fine_to_coarse": metadata.fine_to_coarse,
+    }
+    columns: dict[str, dict[str, fingerprint.Column]] = {
+        name: {
+            "user_ids": of.user_ids,
+            **{field: np.asarray(getattr(of, field), dtype=np.int64) for field in INT_COLUMNS},
+            **{field: np.asarray(getattr(of, field), dtype=np.uint16) for field in INDEX_COLUMNS},
+        }
+        for name, of in partitions.items()
+    }
+    return fingerprint.columns_digest(labels, columns)
+
+
 def _read_partition(path: Path, file: h5py.File, name: str) -> Partition:
     group = file[name]
     columns = PartitionColumns(
         user_ids=[user_id.decode() for user_id in group["user_ids"][()].tolist()],
-        **{field: group[field][()] for field in _INT_COLUMNS + _INDEX_COLUMNS},
+        **{field: group[field][()] for field in INT_COLUMNS + INDEX_COLUMNS},
     )
     _check_columns(path, name, columns)
     num_bytes = int(columns.image_offsets[-1])
