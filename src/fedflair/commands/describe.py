@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json as json_format
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -12,6 +10,7 @@ from fedflair.data.describe.comparison import PUBLISHED, as_plain
 from fedflair.data.describe.tables import tables
 from fedflair.data.store.packed import open_store
 from fedflair.errors import ConfigError
+from fedflair.runs.json_text import dumps
 
 
 def describe(store: Path, *, json: bool = False, output: Path | None = None) -> None:
@@ -32,7 +31,7 @@ def describe(store: Path, *, json: bool = False, output: Path | None = None) -> 
     plain = as_plain(by_partition)
     console = Console(markup=False, highlight=False)
     if json:
-        print(json_format.dumps(_finite({"store": str(store), "partitions": plain, "published": PUBLISHED}), indent=2))
+        print(dumps({"store": str(store), "partitions": plain, "published": PUBLISHED}, indent=2))
     else:
         for table in tables(plain):
             console.print(table)
@@ -43,10 +42,3 @@ def describe(store: Path, *, json: bool = False, output: Path | None = None) -> 
         page = write_page(opened, by_partition, output)
         if not json:
             console.print(f"Plots and gallery: {page}", soft_wrap=True)
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no nan: what has no value becomes null."""
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    return None if isinstance(value, float) and value != value else value

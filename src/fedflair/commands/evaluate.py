@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +14,7 @@ from fedflair.evaluation.personalise import FEWEST_IMAGES
 from fedflair.evaluation.run import score_run, score_users_of_run
 from fedflair.metrics.user_summary import SHOWN_BY_SIZE
 from fedflair.privacy.ledger import coverage
-from fedflair.runs.json_text import strict
+from fedflair.runs.json_text import dumps
 
 MOST_LABELS_SHOWN = 50
 NAMES = {"micro_ap": "AP", "micro_precision": "precision", "micro_recall": "recall", "micro_f1": "F1"}
@@ -60,14 +59,14 @@ def evaluate(
             learning_rate=personalise_learning_rate,
         )
         if json:
-            print(json_format.dumps(strict(summary), allow_nan=False))
+            print(dumps(summary))
         else:
             _print_user_tables(_title(summary), summary)
         return
     scores = score_run(run, partition, checkpoint, data_path)
     if json:
         facts = {**scores.facts, **scores.metrics, "label_ap": scores.label_ap}
-        print(json_format.dumps(strict(facts), allow_nan=False))
+        print(dumps(facts))
     else:
         _print_tables(_title(scores.facts), scores.metrics, scores.label_ap)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from rich.table import Table
 
 from fedflair.config.options import parse_given, train_parser
 from fedflair.errors import FedflairError
+from fedflair.runs.json_text import dumps
 from fedflair.sweep.plan import plan_sweep, sweep_spec
 from fedflair.sweep.results import notes_of, summarise, table_of, title_of
 from fedflair.sweep.trials import run_trials
@@ -34,7 +34,7 @@ def sweep(arguments: Sequence[str]) -> None:
     outcomes = run_trials(trials, output, _say)
     results = summarise(trials, outcomes)
     if as_json:
-        print(json.dumps(results, indent=2))
+        print(dumps(results, indent=2))
     else:
         show(results, output)
     failed = [trial for trial, outcome in zip(trials, outcomes) if outcome.status != "done"]
