@@ -27,13 +27,19 @@ def write_broken_store(path: Path, broken_image: int = BROKEN_IMAGE) -> Path:
     return write_tiny_store(path, encode=lambda number: jpeg(number)[: 30 if number == broken_image else None])
 
 
+def damage_an_image(store: Path) -> bytes:
+    """Overwrites a part of one image in the tiny store, as a bad disk would; returns what the file held."""
+    sound = store.read_bytes()
+    image = sound.index(jpeg(BROKEN_IMAGE))
+    store.write_bytes(sound[: image + 30] + bytes(500) + sound[image + 530 :])
+    return sound
+
+
 def test_a_client_that_fails_is_named_and_its_run_continues_once_it_is_mended(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = write_tiny_store(tmp_path / "store.hdf5")
-    sound = store.read_bytes()
-    image = sound.index(jpeg(BROKEN_IMAGE))
-    store.write_bytes(sound[: image + 30] + bytes(500) + sound[image + 530 :])
+    sound = damage_an_image(store)
     config = small_config(store, run=tmp_path / "run", cohort_size=1, central_num_iterations=12)
     assert main(command(config)[3:]) == 1
     lines = capsys.readouterr().err.splitlines()
