@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fedflair.errors import DataError
 from fedflair.federated.client_states import STORAGES, ClientStates, open_states
 
 CLIENTS = ["a", "b", "c", "d"]
@@ -53,8 +54,60 @@ def test_a_checkpoint_brings_back_its_round(tmp_path: Path, kind: str) -> None:
     put(again, 2, b=6.0, c=7.0)
     checkpoint(again, 3)
     assert seen(opened(tmp_path, kind, 3), 3) == {"a": 5.0, "b": 6.0, "c": 7.0}
+    # The checkpoint before, of round 1, still has its own, until there is another one.
     num_files = len(list(tmp_path.rglob("*.safetensors")))
-    assert num_files == {"disk": 3, "memory": 1}[kind]
+    assert num_files == {"disk": 5, "memory": 2}[kind]
+    put(again, 3, c=8.0)
+    checkpoint(again, 4)
+    num_files = len(list(tmp_path.rglob("*.safetensors")))
+    assert num_files == {"disk": 4, "memory": 2}[kind]
+
+
+@pytest.mark.parametrize("kind", STORAGES)
+def test_the_checkpoint_before_the_last_keeps_its_states(tmp_path: Path, kind: str) -> None:
+    states = opened(tmp_path, kind, max_clients=2)
+    put(states, 0, a=1.0, b=2.0)
+    checkpoint(states, 1)
+    put(states, 1, a=3.0)
+    put(states, 2, c=4.0)
+    checkpoint(states, 3)
+    digest = states.digest(3)
+    put(states, 3, a=5.0, c=6.0)
+    checkpoint(states, 4)
+    assert seen(states, 4) == {"a": 5.0, "c": 6.0}
+    put(states, 4, a=7.0)
+    # Killed here, and continued from the checkpoint before the last.
+    back = opened(tmp_path, kind, 3, max_clients=2)
+    assert seen(back, 3) == {"a": 3.0, "c": 4.0}
+    assert back.digest(3) == digest
+    put(back, 3, a=5.0, c=6.0)
+    checkpoint(back, 4)
+    assert seen(opened(tmp_path, kind, 4, max_clients=2), 4) == {"a": 5.0, "c": 6.0}
+
+
+@pytest.mark.parametrize("kind", STORAGES)
+def test_the_digest_tells_whose_states_of_which_rounds_there_are(tmp_path: Path, kind: str) -> None:
+    digests = []
+    for folder, rounds in (("one", (0, 1)), ("two", (1, 0)), ("three", (0, 1))):
+        states = opened(tmp_path / folder, kind)
+        for name, round_ in sorted(zip("ab", rounds), key=lambda pair: pair[1]):
+            put(states, round_, **{name: 1.0})
+        checkpoint(states, 2)
+        digests.append(opened(tmp_path / folder, kind, 2).digest(2))
+    assert digests[0] == digests[2] != digests[1]
+
+
+@pytest.mark.parametrize("kind", STORAGES)
+def test_a_damaged_state_is_refused(tmp_path: Path, kind: str) -> None:
+    states = opened(tmp_path, kind)
+    put(states, 0, a=1.5)
+    checkpoint(states, 1)
+    (path,) = tmp_path.rglob("*.safetensors")
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="damaged"):
+        opened(tmp_path, kind, 1).get(1, "a")
 
 
 @pytest.mark.parametrize("kind", STORAGES)

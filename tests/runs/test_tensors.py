@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
 import torch
+from safetensors.torch import save_file
 
 from fedflair.engine.vector import copied
-from fedflair.runs.tensors import _separate, load_tensors, save_tensors
+from fedflair.errors import DataError
+from fedflair.runs.tensors import _separate, load_facts, load_tensors, save_tensors
 from fedflair.system.files import sweep
 
 
@@ -27,6 +34,76 @@ def test_views_and_shared_memory_are_saved_as_they_are(tmp_path: Path) -> None:
     assert facts == {"round": 4}
     assert found.keys() == given.keys()
     assert all(torch.equal(found[name], given[name]) for name in given)
+
+
+def test_a_file_with_any_bit_flipped_is_refused_or_reads_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+    given = {
+        "parameters": torch.arange(40.0),
+        "half": torch.arange(7).to(torch.bfloat16),
+        "step": torch.tensor(3),
+        "none": torch.empty(0, 2),
+    }
+    facts = {"round": 6, "noise_seed": "12345", "best": None}
+    save_tensors(path, given, facts)
+    whole, num_refused = path.read_bytes(), 0
+    for position in range(len(whole)):
+        for bit in (0, 6):
+            damaged = bytearray(whole)
+            damaged[position] ^= 1 << bit
+            path.write_bytes(damaged)
+            try:
+                found, there = load_tensors(path, remedy="do that")
+            except DataError as error:
+                assert re.search(r"c\.safetensors: damaged \(.*\); do that$", str(error))
+                num_refused += 1
+            else:
+                assert there == facts
+                assert found.keys() == given.keys()
+                assert all(torch.equal(found[name], given[name]) for name in given)
+    # Spaces that fill the header up may become another white space.
+    assert num_refused > 2 * len(whole) - 16
+
+
+def test_facts_that_were_edited_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+    save_tensors(path, {"parameters": torch.arange(4.0)}, {"round": 6})
+    path.write_bytes(path.read_bytes().replace(b'"round\\": 6', b'"round\\": 2'))
+    assert load_facts(path) == {"round": 2}
+    with pytest.raises(DataError, match="damaged"):
+        load_tensors(path)
+
+
+def test_a_file_of_an_earlier_version_has_no_checksum_and_is_read(tmp_path: Path) -> None:
+    save_file({"parameters": torch.arange(4.0)}, tmp_path / "c.safetensors", metadata={"facts": '{"round": 6}'})
+    tensors, facts = load_tensors(tmp_path / "c.safetensors")
+    assert (tensors["parameters"].tolist(), facts) == ([0.0, 1.0, 2.0, 3.0], {"round": 6})
+
+
+def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("whole")
+    (tmp_path / f".c.safetensors.{os.getpid()}.partial").symlink_to(victim)
+    save_tensors(tmp_path / "c.safetensors", {"parameters": torch.arange(4.0)}, {})
+    assert victim.read_text() == "whole"
+    assert load_tensors(tmp_path / "c.safetensors")[0]["parameters"].numel() == 4
+
+
+def test_a_disk_that_refuses_is_one_line_and_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+    save_tensors(path, {"parameters": torch.arange(4.0)}, {})
+    script = (
+        "import resource, signal, sys, torch\n"
+        "from pathlib import Path\n"
+        "from fedflair.runs.tensors import save_tensors\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "save_tensors(Path(sys.argv[1]), {'parameters': torch.zeros(1000)}, {})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False)
+    assert f"fedflair.errors.DataError: {path}: " in done.stderr.splitlines()[-1]
+    assert load_tensors(path)[0]["parameters"].numel() == 4
+    assert [file.name for file in tmp_path.iterdir()] == ["c.safetensors"]
 
 
 def test_a_vector_of_its_own_is_not_copied() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fedflair.runs.folder import create_run, read_rows
+from fedflair.runs.folder import new_run, read_rows, write_config
 from fedflair.runs.tracker import tracker
 from tests.small_runs import command, small_config
 
@@ -61,7 +61,9 @@ def test_weights_and_biases_gets_every_row_and_a_resumed_run_its_id(
     tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
-    folder = create_run(small_config(tiny_store, run=tmp_path / "run", wandb_project_id="flair"))
+    config = small_config(tiny_store, run=tmp_path / "run", wandb_project_id="flair")
+    folder = new_run(config)
+    write_config(folder, config)
     options = {"num_rounds": 4, "wandb_project_id": "flair"}
     with tracker(folder, start_round=0, **options) as log:
         for round_ in (1, 2, 3):

@@ -21,10 +21,10 @@ def test_flairs_size_is_the_published_one() -> None:
     assert size.bytes / 1e12 == pytest.approx(1.84, abs=0.005)
     half = state_size(TrainConfig.of(algorithm_name="scaffold", scaffold_dtype="bfloat16"), 41_131, 11_185_233)
     assert half.bytes_each * 2 == size.bytes_each
-    # On disk, states that the last checkpoint still needs: 20 rounds of 200.
-    assert half.num_superseded == 4000
+    # On disk, states that the last two checkpoints still need: 20 rounds of 200 each.
+    assert half.num_superseded == 8000
     few = state_size(TrainConfig.of(algorithm_name="scaffold", scaffold_max_clients=1000), 41_131, 11_185_233)
-    assert (few.num_clients, few.num_superseded) == (1000, 1000)
+    assert (few.num_clients, few.num_superseded) == (1000, 2000)
 
 
 def test_a_short_run_meets_few_clients() -> None:
@@ -36,7 +36,7 @@ def test_a_short_run_meets_few_clients() -> None:
 def test_what_does_not_fit_is_refused_before_anything_is_written(tiny_store: Path, tmp_path: Path) -> None:
     options = {"algorithm_name": "scaffold", "model": "small_cnn"}
     setup = make_setup(small_config(tiny_store, **options), noise_seed=0)
-    assert describe_states(setup) == ("client states: about 6 of 6 clients, 1.56 MB each in float32, 18.8 MB on disk")
+    assert describe_states(setup) == ("client states: about 6 of 6 clients, 1.56 MB each in float32, 28.1 MB on disk")
     check_room(setup, tmp_path / "run")
     object.__setattr__(setup.worker, "clients", _a_million_million(setup.worker.clients.client_ids))
     object.__setattr__(setup.config.algorithm, "central_num_iterations", 10**9)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json as json_format
 from pathlib import Path
-from typing import Any
 
 from fedflair.data.describe.comparison import PUBLISHED, as_plain
 from fedflair.data.describe.tables import tables
 from fedflair.data.store.packed import open_store
 from fedflair.data.store.verify import verify as check
 from fedflair.errors import ConfigError
+from fedflair.runs.json_text import dumps
 from fedflair.system.console import Console
 from fedflair.system.terminal import say
 
@@ -37,7 +36,7 @@ def describe(store: Path, *, json: bool = False, verify: bool = False, output: P
     console = Console()
     found = {"store": str(store), "fingerprint": opened.fingerprint, "verified": verify}
     if json:
-        say(json_format.dumps(_finite(found | {"partitions": plain, "published": PUBLISHED}), indent=2))
+        say(dumps(found | {"partitions": plain, "published": PUBLISHED}, indent=2))
     else:
         for table in tables(plain):
             console.print(table)
@@ -49,10 +48,3 @@ def describe(store: Path, *, json: bool = False, verify: bool = False, output: P
         page = write_page(opened, by_partition, output)
         if not json:
             console.say(f"Plots and gallery: {page}")
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no nan: what has no value becomes null."""
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    return None if isinstance(value, float) and value != value else value

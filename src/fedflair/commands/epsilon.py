@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +10,7 @@ from fedflair.privacy.accounting.accountants import Accountant, Neighbouring
 from fedflair.privacy.accounting.plot import draw
 from fedflair.privacy.accounting.question import NamedMechanism, answer_to, make_question, over_rounds
 from fedflair.privacy.accounting.shown import show
+from fedflair.runs.json_text import dumps
 from fedflair.system.terminal import say
 
 
@@ -81,7 +81,7 @@ def epsilon(
         facts["table"] = over_rounds(question, answer.noise_multiplier)
     if plot is not None:
         draw(question, answer.noise_multiplier, cohort_size, plot)
-    say(json.dumps(facts, indent=2) if json_ else _text(facts))
+    say(dumps(facts, indent=2) if json_ else _text(facts))
 
 
 def _text(answer: dict[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +11,7 @@ from fedflair.evaluation.personalise import FEWEST_IMAGES
 from fedflair.evaluation.run import score_run, score_users_of_run
 from fedflair.metrics.user_summary import SHOWN_BY_SIZE
 from fedflair.privacy.ledger import coverage
-from fedflair.runs.json_text import strict
+from fedflair.runs.json_text import dumps
 from fedflair.system.console import Console, table
 from fedflair.system.terminal import say
 
@@ -59,14 +58,14 @@ def evaluate(
             learning_rate=personalise_learning_rate,
         )
         if json:
-            say(json_format.dumps(strict(summary), allow_nan=False))
+            say(dumps(summary))
         else:
             _print_user_tables(_title(summary), summary)
         return
     scores = score_run(run, partition, checkpoint, data_path)
     if json:
         facts = {**scores.facts, **scores.metrics, "label_ap": scores.label_ap}
-        say(json_format.dumps(strict(facts), allow_nan=False))
+        say(dumps(facts))
     else:
         _print_tables(_title(scores.facts), scores.metrics, scores.label_ap)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from fedflair.errors import ConfigError
 from fedflair.report.data import read_groups, summaries
 from fedflair.report.page import page
 from fedflair.report.table import HEADINGS, cells, notes
-from fedflair.runs.json_text import strict
+from fedflair.runs.json_text import dumps
 from fedflair.system.console import Console, table
 from fedflair.system.files import write_atomically
 from fedflair.system.terminal import say
@@ -33,7 +32,7 @@ def report(*runs: Path, output: Path = Path("report.html"), json: bool = False) 
     output.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(output, page(groups, HEADINGS, rows, sentences))
     if json:
-        say(json_format.dumps(strict(summaries(groups)), allow_nan=False))
+        say(dumps(summaries(groups)))
     else:
         _show(rows, sentences, output)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from fedflair.config.options import parse_given, train_parser
 from fedflair.errors import FedflairError
+from fedflair.runs.json_text import dumps
 from fedflair.sweep.plan import plan_sweep, sweep_spec
 from fedflair.sweep.results import notes_of, summarise, table_of, title_of
 from fedflair.sweep.trials import run_trials
@@ -34,7 +34,7 @@ def sweep(arguments: Sequence[str]) -> None:
     outcomes = run_trials(trials, output, partial(say, stderr=True))
     results = summarise(trials, outcomes)
     if as_json:
-        say(json.dumps(results, indent=2))
+        say(dumps(results, indent=2))
     else:
         show(results, output)
     failed = [trial for trial, outcome in zip(trials, outcomes) if outcome.status != "done"]

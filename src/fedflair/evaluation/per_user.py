@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -19,7 +18,7 @@ from fedflair.federated.algorithms.base import local_training
 from fedflair.federated.setup import EvaluationSetup
 from fedflair.metrics.user_summary import summarise_users
 from fedflair.runs.folder import RunFolder
-from fedflair.runs.json_text import strict
+from fedflair.runs.json_text import dumps
 from fedflair.system.files import write_atomically
 
 
@@ -63,10 +62,9 @@ def evaluate_per_user(
 
 def write_user_rows(folder: RunFolder, partition: str, facts: Mapping[str, Any], rows: list[dict[str, Any]]) -> None:
     """``per_user_PARTITION.jsonl``, a line a user, and ``per_user_PARTITION.json`` with the summary and the facts."""
-    lines = "".join(json.dumps(strict(row), allow_nan=False) + "\n" for row in rows)
+    lines = "".join(dumps(row) + "\n" for row in rows)
     write_atomically(folder.path / f"per_user_{partition}.jsonl", lines)
-    text = json.dumps(strict(facts), indent=2, allow_nan=False) + "\n"
-    write_atomically(folder.path / f"per_user_{partition}.json", text)
+    write_atomically(folder.path / f"per_user_{partition}.json", dumps(facts, indent=2) + "\n")
 
 
 def summary_of(

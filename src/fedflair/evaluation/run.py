@@ -11,16 +11,24 @@ import torch
 
 from fedflair.backends.threads import thread_backend
 from fedflair.config.train_config import TrainConfig
+from fedflair.errors import DataError
 from fedflair.evaluation.partition import score_partition
 from fedflair.evaluation.per_user import evaluate_per_user, personalisation_of, summary_of, write_user_rows
 from fedflair.federated.setup import EvaluationSetup, make_evaluation_setup
 from fedflair.privacy.ledger import coverage
-from fedflair.runs.configuration import config_of_run
-from fedflair.runs.folder import RunFolder
+from fedflair.runs.configuration import config_of_run, require_store
+from fedflair.runs.folder import RunFolder, writing
+from fedflair.runs.provenance import read_provenance
 from fedflair.runs.tensors import load_tensors
 
 PartitionName = Literal["train", "val", "test"]
 CheckpointName = Literal["best", "last"]
+
+# What to do where the file of that checkpoint is damaged.
+_OTHERS: dict[CheckpointName, str] = {
+    "best": "restore it, or score the last model with --checkpoint last",
+    "last": "restore it, or score the best model with --checkpoint best",
+}
 
 
 @dataclass(frozen=True)
@@ -50,9 +58,11 @@ class _Model:
 def score_run(
     run: Path, partition: PartitionName, checkpoint: CheckpointName, data_path: Path | None = None
 ) -> RunScores:
-    """Scores a run's model on every image of a partition. data_path: another store with the same labels.
+    """Scores a run's model on every image of a partition.
 
-    Raises ConfigError and DataError where the folder holds no such run, or the store has other labels.
+    data_path: a store in place of the run's own, with the same labels in any order.
+    Raises ConfigError and DataError where the folder holds no such run, its store was exchanged, or another store has
+    other labels.
     """
     model = _open(run, partition, checkpoint, data_path)
     with thread_backend(model.setup) as backend:
@@ -79,9 +89,10 @@ def score_users_of_run(
     """
     model = _open(run, partition, checkpoint, data_path)
     tuning = personalisation_of(model.config, num_steps, fraction, learning_rate)
-    rows = evaluate_per_user(model.parameters, partition, setup=model.setup, personalisation=tuning)
-    summary = summary_of(rows, tuning, model.facts)
-    write_user_rows(model.folder, partition, summary, rows)
+    with writing(model.folder):
+        rows = evaluate_per_user(model.parameters, partition, setup=model.setup, personalisation=tuning)
+        summary = summary_of(rows, tuning, model.facts)
+        write_user_rows(model.folder, partition, summary, rows)
     return summary
 
 
@@ -90,12 +101,21 @@ def _open(run: Path, partition: PartitionName, checkpoint: CheckpointName, data_
     config = config_of_run(folder)
     if data_path is not None:
         config = config.changed(data_path=data_path)
-    parameters = load_tensors(folder.best if checkpoint == "best" else folder.last)[0]["parameters"]
-    setup = make_evaluation_setup(config, partition, load_tensors(folder.fixed)[0])
+    else:
+        require_store(config)
+    tensors, saved = load_tensors(folder.best if checkpoint == "best" else folder.last, remedy=_OTHERS[checkpoint])
+    provenance = read_provenance(folder)
+    if saved.get("provenance") not in (None, provenance and provenance.digest()):
+        raise DataError(f"{folder.provenance}: not what the model was saved with; restore it, or start the run again")
+    labels = None if provenance is None else provenance.labels
+    setup = make_evaluation_setup(config, partition, load_tensors(folder.fixed)[0], labels)
+    if provenance is not None and data_path is None:
+        remedy = "name the run's own, or this one if it is meant, with --data_path"
+        provenance.check_store(setup.store.fingerprint, setup.store.path, remedy)
     facts = {"run": str(run), "partition": partition, "checkpoint": checkpoint}
     if _promises_epsilon(config):
         facts[coverage.FIELD] = "every number here"
-    return _Model(folder, config, parameters, setup, facts)
+    return _Model(folder, config, tensors["parameters"], setup, facts)
 
 
 def _promises_epsilon(config: TrainConfig) -> bool:

@@ -2,23 +2,22 @@
 
 A state is written under the round that made it, and what a checkpoint may still need is never touched: a checkpoint of
 round R sees the newest state of each client from the rounds before R, and what newer states replaced is deleted only
-after the next checkpoint is in place. So a run that is killed at any instant resumes bit for bit.
+once two later checkpoints are in place. So a run that is killed at any instant resumes bit for bit, from the last
+checkpoint or from the one before it.
 """
 
 from __future__ import annotations
 
-import os
+import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from safetensors.torch import load_file, save_file
-
 from fedflair.federated.server import Tensors
-from fedflair.runs.tensors import load_tensors, save_tensors
-from fedflair.system.files import disk_errors, removed_after
+from fedflair.runs.tensors import load_tensors, save_tensors, sync_file, write_tensors
+from fedflair.system.files import disk_errors, sync_folder
 
 CLIENTS_A_FOLDER = 1000
 
@@ -29,12 +28,14 @@ class ClientStates:
 
     put: (round, states by client id).
     save: (round), before a checkpoint of that round is written. prune: (round), after it was.
+    digest: (round) -> what tells whose states, and of which rounds, a checkpoint of that round sees.
     """
 
     get: Callable[[int, str], Tensors]
     put: Callable[[int, Mapping[str, Tensors]], None]
     save: Callable[[int], None]
     prune: Callable[[int], None]
+    digest: Callable[[int], str]
 
 
 NO_STATES = ClientStates(
@@ -42,6 +43,7 @@ NO_STATES = ClientStates(
     put=lambda round_, states: None,
     save=lambda round_: None,
     prune=lambda round_: None,
+    digest=lambda round_: "",
 )
 
 
@@ -56,13 +58,13 @@ class Storage(Protocol):
     def write(self, position: int, round_: int, state: Tensors) -> None: ...
 
     def supersede(self, position: int, round_: int) -> None:
-        """Checkpoints of the rounds to come do not need this version; the last one may."""
+        """Checkpoints of the rounds to come do not need this version; the last one and the one before it may."""
 
     def save(self, round_: int, current: Mapping[int, int]) -> None:
         """Makes the versions ``current`` (position -> round) last, for a checkpoint of ``round_``."""
 
     def prune(self, round_: int) -> None:
-        """Drops what only checkpoints before ``round_`` needed."""
+        """Drops what neither the checkpoint of ``round_`` needs nor the one before it."""
 
 
 def open_states(storage: Storage, client_ids: list[str], round_: int, max_clients: int | None) -> ClientStates:
@@ -110,12 +112,16 @@ def open_states(storage: Storage, client_ids: list[str], round_: int, max_client
         settle(round_)
         storage.prune(round_)
 
+    def digest(round_: int) -> str:
+        settle(round_)
+        return hashlib.sha256(repr(sorted(current.items())).encode()).hexdigest()
+
     for position, written in sorted(storage.versions(round_), key=lambda version: version[1]):
         if position in current:
             storage.supersede(position, current[position])
         current[position] = written
     settle(round_)
-    return ClientStates(get, put, save, prune)
+    return ClientStates(get, put, save, prune, digest)
 
 
 class DiskStorage:
@@ -124,7 +130,9 @@ class DiskStorage:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._unsynced: list[Path] = []
+        # Since the last checkpoint, and between the two before it.
         self._superseded: list[Path] = []
+        self._unneeded: list[Path] = []
 
     def versions(self, round_: int) -> Iterator[tuple[int, int]]:
         for path in list(self._folder.glob("*/*")):
@@ -135,29 +143,30 @@ class DiskStorage:
                 yield int(name[1]), int(name[2])
 
     def read(self, position: int, round_: int) -> Tensors:
-        return load_file(self._path(position, round_))
+        return load_tensors(self._path(position, round_))[0]
 
     def write(self, position: int, round_: int, state: Tensors) -> None:
         path = self._path(position, round_)
-        temporary = path.with_suffix(".partial")
-        with disk_errors(path), removed_after(temporary):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(dict(state), temporary)
-            temporary.replace(path)
+        write_tensors(path, state, {}, synced=False)
         self._unsynced.append(path)
 
     def supersede(self, position: int, round_: int) -> None:
         self._superseded.append(self._path(position, round_))
 
     def save(self, round_: int, current: Mapping[int, int]) -> None:
-        for path in self._unsynced:
-            with disk_errors(path), path.open("rb") as file:
-                os.fsync(file.fileno())
+        with disk_errors(self._folder):
+            for path in self._unsynced:
+                sync_file(path)
+            for folder in {path.parent for path in self._unsynced}:
+                sync_folder(folder)
+            if self._unsynced:
+                sync_folder(self._folder)
         self._unsynced.clear()
 
     def prune(self, round_: int) -> None:
-        while self._superseded:
-            self._superseded.pop().unlink(missing_ok=True)
+        for path in self._unneeded:
+            path.unlink(missing_ok=True)
+        self._unneeded, self._superseded = self._superseded, []
 
     def _path(self, position: int, round_: int) -> Path:
         return self._folder / f"{position // CLIENTS_A_FOLDER:03d}" / f"{position}.{round_:06d}.safetensors"
@@ -195,8 +204,10 @@ class MemoryStorage:
         save_tensors(self._path(round_), tensors, {})
 
     def prune(self, round_: int) -> None:
+        before = [path for path in self._folder.glob("*.safetensors") if path.stem < self._path(round_).stem]
+        needed = {self._path(round_), *sorted(before)[-1:]}
         for path in self._folder.glob("*.safetensors"):
-            if path != self._path(round_):
+            if path not in needed:
                 path.unlink()
 
     def _path(self, round_: int) -> Path:

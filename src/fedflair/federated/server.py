@@ -9,6 +9,7 @@ import torch
 
 from fedflair.config.groups.server import ServerOptions
 from fedflair.engine.vector import blank
+from fedflair.errors import ConfigError
 from fedflair.privacy.mechanisms import MechanismState
 
 Tensors = Mapping[str, torch.Tensor]
@@ -67,7 +68,14 @@ def optimizer_step(
     for start in range(0, total, size):
         piece = slice(start, start + size)
         here = {name: values[piece] if values.ndim else values for name, values in state.items()}
-        moved[piece], changed = optimizer.apply(parameters[piece], mean_delta[piece].neg(), here, learning_rate)
+        try:
+            moved[piece], changed = optimizer.apply(parameters[piece], mean_delta[piece].neg(), here, learning_rate)
+        except RuntimeError as error:
+            if "without overflow" not in str(error):
+                raise
+            raise ConfigError(
+                f"learning_rate: {learning_rate:g} makes steps that no 32-bit number holds; lower it and start anew"
+            ) from error
         for name, values in changed.items():
             if values.ndim == 0:
                 after[name] = values

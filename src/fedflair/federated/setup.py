@@ -5,7 +5,7 @@ Each has what it needs and no more: an evaluation knows no clients, a worker nei
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from torch import nn
 from fedflair.config.train_config import TrainConfig
 from fedflair.data.clients.central import central_batches
 from fedflair.data.clients.federated import Clients, FederatedDataset, iid_users, natural_users
-from fedflair.data.store.labels import LabelSpace, label_space
+from fedflair.data.store.labels import LabelSpace, label_space, named_labels
 from fedflair.data.store.packed import Store, open_store
 from fedflair.engine.flat_model import parameter_vector
 from fedflair.errors import ConfigError, DataError
@@ -75,9 +75,11 @@ class TrainingSetup:
         return self.worker.config
 
 
-def make_setup(config: TrainConfig, noise_seed: int) -> TrainingSetup:
+def make_setup(config: TrainConfig, noise_seed: int, fixed: Mapping[str, torch.Tensor] | None = None) -> TrainingSetup:
     """Opens the data and builds the model, the sampler, the algorithm and the mechanisms.
 
+    fixed: what the model of a run that goes on needs beside its trained parameters; None is a run that starts, whose
+        initial weights are loaded.
     Raises DataError for a store that cannot be trained on, ConfigError and PrivacyError for options that do not fit it.
     """
     store = open_store(config.data.data_path)
@@ -109,7 +111,7 @@ def make_setup(config: TrainConfig, noise_seed: int) -> TrainingSetup:
         config.algorithm.central_num_iterations,
         local_noise_seed(noise_seed),
     )
-    module = build_model(config, labels.num_labels)
+    module = build_model(config, labels.num_labels) if fixed is None else _without_weights(config, labels, fixed)
     check_image_size(config, module)
     clients, sampler = dataset, path.sampler
     if not algorithm.federated:
@@ -129,14 +131,19 @@ def make_setup(config: TrainConfig, noise_seed: int) -> TrainingSetup:
 
 
 def make_worker_setup(
-    config: TrainConfig, clip_order: float, local_seed: int, fixed: Mapping[str, torch.Tensor]
+    config: TrainConfig, clip_order: float, local_seed: int, fixed: Mapping[str, torch.Tensor], fingerprint: str
 ) -> WorkerSetup:
     """As ``make_setup``, for a process that trains clients and scores images for another one; nothing is calibrated.
 
     clip_order: of the norm that the central mechanism clips. local_seed: of the clients' own noise.
     fixed: what the model needs beside its trained parameters, so that no weights are fetched.
+    fingerprint: of the run's store. Raises DataError where another one is in its place.
     """
     store = open_store(config.data.data_path)
+    if store.fingerprint != fingerprint:
+        raise DataError(
+            f"{store.path}: not the store that the run began with (its content differs here); put that one back"
+        )
     labels = labels_of(config, store)
     dataset = training_clients(config, store, labels)
     num_clients = len(dataset.client_ids)
@@ -157,18 +164,25 @@ def make_worker_setup(
     )
 
 
-def make_evaluation_setup(config: TrainConfig, partition: str, fixed: Mapping[str, torch.Tensor]) -> EvaluationSetup:
+def make_evaluation_setup(
+    config: TrainConfig, partition: str, fixed: Mapping[str, torch.Tensor], labels: Sequence[str] | None = None
+) -> EvaluationSetup:
     """What scoring one partition takes.
 
     fixed: what the model needs beside its trained parameters, as the run folder has it; no weights are fetched.
+    labels: the model's, in the order of its outputs, which the store may have in another order; None is the store's
+        own. Raises DataError where the store has others.
     """
     store = open_store(config.data.data_path)
     if partition not in store.partitions or store.partitions[partition].num_images == 0:
         raise DataError(f"{store.path}: partition {partition!r} is empty; choose another with --partition")
-    labels = labels_of(config, store)
-    return EvaluationSetup(
-        config, store, labels, _without_weights(config, labels, fixed), config.hardware.torch_device()
+    everything = config.data.label_subset is None and config.data.binary_label is None
+    space = (
+        labels_of(config, store)
+        if labels is None
+        else named_labels(store, labels, fine=config.data.use_fine_grained_labels, all_of_them=everything)
     )
+    return EvaluationSetup(config, store, space, _without_weights(config, space, fixed), config.hardware.torch_device())
 
 
 def _without_weights(config: TrainConfig, labels: LabelSpace, fixed: Mapping[str, torch.Tensor]) -> nn.Module:

@@ -8,28 +8,21 @@ from typing import Any
 
 from fedflair.config.options import build_config
 from fedflair.config.train_config import NAMES, TrainConfig
-from fedflair.errors import ConfigError
+from fedflair.errors import ConfigError, DataError
 from fedflair.runs.folder import RunFolder, read_config
-
-# Where and how fast a run computes may change under way; its numbers may not.
-FREE_ON_RESUME = (
-    "run",
-    "resume",
-    "num_threads",
-    "cuda_graphs",
-    "device",
-    "workers",
-    "ray_address",
-    "cpus_per_worker",
-    "gpus_per_worker",
-    "worker_timeout",
-    "wandb_project_id",
-)
+from fedflair.runs.provenance import FREE, PLACES, read_provenance
 
 
 def config_of_run(folder: RunFolder) -> TrainConfig:
-    """The configuration of the run in ``folder``, to be scored on whatever device this machine has."""
-    return build_config({**_options(folder), "device": "auto", "wandb_project_id": None}, str(folder.config))
+    """The configuration of the run in ``folder``, to be scored on whatever device this machine has.
+
+    Raises DataError where it was changed since the run started.
+    """
+    config = build_config({**_options(folder), "device": "auto", "wandb_project_id": None}, str(folder.config))
+    provenance = read_provenance(folder)
+    if provenance is not None:
+        provenance.check_options(config, folder)
+    return config
 
 
 def config_to_resume(given: Mapping[str, Any]) -> TrainConfig:
@@ -47,13 +40,23 @@ def config_to_resume(given: Mapping[str, Any]) -> TrainConfig:
 
 def check_same_run(config: TrainConfig, folder: RunFolder) -> None:
     """Raises ConfigError, naming the option, where the run in ``folder`` cannot be continued as ``config``."""
-    before = build_config(_options(folder), str(folder.config))
+    before = config_of_run(folder)
+    # An earlier version's run has no fingerprint of its store to guard a change of place by.
+    free = FREE + PLACES if folder.provenance.is_file() else (*FREE, "run")
     for name in NAMES:
-        if name not in FREE_ON_RESUME and config.option(name) != before.option(name):
+        if name not in free and config.option(name) != before.option(name):
             raise ConfigError(
                 f"{name}: {config.option(name)} differs from {before.option(name)} of the run in {folder.path}; "
                 "drop the option, or start a new run"
             )
+
+
+def require_store(config: TrainConfig) -> None:
+    """Raises DataError where the store of a run that is returned to is not where it was."""
+    if not config.data.data_path.is_file():
+        raise DataError(
+            f"{config.data.data_path}: the run's store is not there; if it was moved, name its place with --data_path"
+        )
 
 
 def _options(folder: RunFolder) -> dict[str, Any]:

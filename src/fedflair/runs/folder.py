@@ -2,18 +2,22 @@
 
 runs/NAME/
     config.yaml            every option, resolved
+    provenance.json        what the run belongs to: options, the store's fingerprint, the labels in the model's order
     metrics.jsonl, .csv    one row a round; in private runs it names the numbers that epsilon does not cover
     tensorboard/           the same numbers as events
-    checkpoints/           last, best and fixed tensors, as safetensors
+    checkpoints/           last, previous, best and fixed tensors, as safetensors
     privacy_ledger.jsonl   what was released, round by round (private runs)
     wandb/                 the same rows for Weights & Biases (--wandb_project_id)
     summary.json           written once, at the end; label_ap.json: AP on test of each label
+    .lock                  held by the process that writes the folder
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +28,10 @@ from fedflair.config.train_config import TrainConfig
 from fedflair.config.yaml_text import read_yaml
 from fedflair.errors import ConfigError, DataError
 from fedflair.runs import shapes
+from fedflair.runs.tensors import sync_file
 from fedflair.system.files import disk_errors, write_atomically
 from fedflair.system.json_text import parse_json, read_json, read_text
+from fedflair.system.locks import Held, locked
 
 DAMAGED = "the run folder is damaged: put the file back from a copy, or train again in another folder"
 
@@ -39,6 +45,10 @@ class RunFolder:
     @property
     def config(self) -> Path:
         return self.path / "config.yaml"
+
+    @property
+    def provenance(self) -> Path:
+        return self.path / "provenance.json"
 
     @property
     def metrics(self) -> Path:
@@ -65,6 +75,10 @@ class RunFolder:
         return self.path / "checkpoints" / "last.safetensors"
 
     @property
+    def previous(self) -> Path:
+        return self.path / "checkpoints" / "previous.safetensors"
+
+    @property
     def best(self) -> Path:
         return self.path / "checkpoints" / "best.safetensors"
 
@@ -73,17 +87,43 @@ class RunFolder:
         return self.path / "checkpoints" / "fixed.safetensors"
 
 
-def create_run(config: TrainConfig) -> RunFolder:
-    """A new run folder with its ``config.yaml``; refuses one that already holds a run."""
+def new_run(config: TrainConfig) -> RunFolder:
+    """Where the run of ``config`` will be; nothing is written. Refuses (ConfigError) a place that holds a run."""
     name = f"{config.setting.replace(' + ', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = RunFolder(config.run.run or Path("runs") / name)
+    _refuse_used(folder)
+    return folder
+
+
+@contextmanager
+def writing(folder: RunFolder) -> Iterator[None]:
+    """Holds the run folder, which is made where it is missing, for this process alone.
+
+    Raises DataError, naming the process, where another one writes it.
+    """
+    with ExitStack() as stack:
+        with disk_errors(folder.path):
+            folder.path.mkdir(parents=True, exist_ok=True)
+            try:
+                stack.enter_context(locked(folder.path / ".lock"))
+            except Held as error:
+                who = "another process" if error.pid is None else f"process {error.pid}"
+                raise DataError(
+                    f"{folder.path}: {who} is writing this run folder; wait until it has ended, or name another folder"
+                ) from error
+        yield
+
+
+def write_config(folder: RunFolder, config: TrainConfig) -> None:
+    """Makes the folder that of a run, by its ``config.yaml``. Raises ConfigError where it holds a run already."""
+    _refuse_used(folder)
+    options = {k: v for k, v in config.as_dict().items() if k not in ("run", "resume", "resume_from")}
+    write_atomically(folder.config, yaml.safe_dump(options, sort_keys=False))
+
+
+def _refuse_used(folder: RunFolder) -> None:
     if folder.config.exists():
         raise ConfigError(f"run: {folder.path} already holds a run; continue it with --resume or name another folder")
-    with disk_errors(folder.path):
-        folder.path.mkdir(parents=True, exist_ok=True)
-    options = {k: v for k, v in config.as_dict().items() if k not in ("run", "resume")}
-    write_atomically(folder.config, yaml.safe_dump(options, sort_keys=False))
-    return folder
 
 
 def read_config(folder: RunFolder) -> dict[str, Any]:
@@ -101,6 +141,27 @@ def read_config(folder: RunFolder) -> dict[str, Any]:
 def read_rows(folder: RunFolder) -> list[dict[str, Any]]:
     """The rows of ``metrics.jsonl``; a last line that a kill cut short is left out."""
     return read_lines(folder.metrics, shapes.row_problem) if folder.metrics.is_file() else []
+
+
+def seal_rows(folder: RunFolder, num_rounds: int) -> str:
+    """Puts the rows written so far on the disk; returns the digest of the first ``num_rounds`` of them."""
+    if not folder.metrics.is_file():
+        return _digest([])
+    with disk_errors(folder.metrics):
+        sync_file(folder.metrics)
+        return _digest(folder.metrics.read_bytes().splitlines(keepends=True)[:num_rounds])
+
+
+def cut_rows(folder: RunFolder, num_rounds: int) -> None:
+    """Drops the rows of rounds after ``num_rounds``; what is kept stays as it was written, byte for byte."""
+    kept = len([row for row in read_rows(folder) if row["round"] <= num_rounds])
+    with disk_errors(folder.metrics):
+        lines = folder.metrics.read_bytes().splitlines(keepends=True) if kept else []
+    write_atomically(folder.metrics, b"".join(lines[:kept]))
+
+
+def _digest(lines: list[bytes]) -> str:
+    return hashlib.sha256(b"".join(lines)).hexdigest()
 
 
 def read_summary(folder: RunFolder) -> dict[str, Any]:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
+
+
+def dumps(value: Any, *, indent: int | None = None) -> str:
+    """``value`` as JSON, with null for every number that is not finite."""
+    return json.dumps(strict(value), indent=indent, allow_nan=False)
 
 
 def strict(value: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -14,7 +13,8 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from fedflair.privacy.ledger import coverage
-from fedflair.runs.folder import RunFolder, read_config, read_rows
+from fedflair.runs.folder import RunFolder, cut_rows, read_config, read_rows
+from fedflair.runs.json_text import dumps, strict
 from fedflair.runs.weights_and_biases import wandb_run
 from fedflair.system.console import Console
 from fedflair.system.files import disk_errors, write_atomically
@@ -37,9 +37,13 @@ class Tracker:
     latest: dict[str, str] = field(default_factory=dict)
 
     def log(self, row: Row) -> None:
-        """Records one round: a line of JSON, TensorBoard scalars, Weights & Biases, and the progress bar."""
+        """Records one round: a line of JSON, TensorBoard scalars, Weights & Biases, and the progress bar.
+
+        What is no number is null in JSON, and absent elsewhere.
+        """
+        row = strict(row)
         with disk_errors(self.folder.metrics), self.folder.metrics.open("a") as file:
-            file.write(json.dumps(coverage.marked(row) if self.private else row) + "\n")
+            file.write(dumps(coverage.marked(row) if self.private else row) + "\n")
         step = int(row["round"] or 0)
         with disk_errors(self.folder.events):
             for name, value in row.items():
@@ -67,8 +71,7 @@ def tracker(
     """
     from torch.utils.tensorboard import SummaryWriter
 
-    rows = [row for row in read_rows(folder) if row["round"] <= start_round]
-    write_atomically(folder.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+    cut_rows(folder, start_round)
     console = Console(stderr=True)
     columns = (
         TextColumn("[bold]round"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any, Literal
 
 from fedflair.privacy.ledger import coverage
 from fedflair.runs.folder import RunFolder, read_summary
+from fedflair.runs.json_text import dumps
 from fedflair.sweep.plan import Trial
 from fedflair.system.files import write_atomically
 from fedflair.system.terminal import cell, encodable
@@ -60,7 +60,7 @@ def outcome_of(run: RunFolder, log: Path) -> Outcome:
 def write_results(output: Path, trials: Sequence[Trial], outcomes: Sequence[Outcome]) -> None:
     """Writes ``sweep.json``, ``sweep.csv`` (a line a run) and ``sweep.md`` (a line a point)."""
     results = summarise(trials, outcomes)
-    write_atomically(output / RESULTS, json.dumps(results, indent=2) + "\n")
+    write_atomically(output / RESULTS, dumps(results, indent=2) + "\n")
     write_atomically(output / "sweep.csv", _csv(trials, outcomes))
     headings, rows = table_of(results, also=ALSO)
     lines = [" | ".join(map(_markdown, row)) for row in (headings, ["---"] * len(headings), *rows)]

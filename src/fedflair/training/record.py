@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from fedflair import __version__
 from fedflair.backends.contract import Backend
+from fedflair.errors import DataError
 from fedflair.evaluation.partition import score_partition
 from fedflair.evaluation.users import federated_evaluation
 from fedflair.federated.aggregate import UpdateSum
-from fedflair.federated.client_states import ClientStates
 from fedflair.federated.server import ServerState
 from fedflair.federated.setup import TrainingSetup
 from fedflair.metrics.per_user import UserAverages
 from fedflair.privacy.ledger import coverage
 from fedflair.runs.folder import RunFolder
+from fedflair.runs.json_text import dumps
 from fedflair.runs.tensors import load_tensors, save_tensors
 from fedflair.system.files import write_atomically
-from fedflair.training.checkpoint import save_state
 
 
 def round_row(setup: TrainingSetup, state: ServerState, cohort_sum: UpdateSum, seconds: float) -> dict[str, Any]:
@@ -57,11 +57,11 @@ def evaluated(setup: TrainingSetup, state: ServerState, backend: Backend) -> dic
     return columns
 
 
-def save_checkpoint(folder: RunFolder, state: ServerState, facts: Mapping[str, Any], states: ClientStates) -> None:
-    """Saves the whole state, clients' included, so that a resumed run goes on from here."""
-    states.save(state.round)
-    save_state(folder.last, state, facts)
-    states.prune(state.round)
+def is_better(score: float | None, facts: Mapping[str, Any]) -> bool:
+    """Whether a model of this score (None: no evaluation; NaN: no label to score) is to be kept as the best so far."""
+    if score is None:
+        return False
+    return facts["best_round"] == 0 or (math.isfinite(score) and (facts["best"] is None or score > facts["best"]))
 
 
 def save_best(folder: RunFolder, state: ServerState, facts: Mapping[str, Any]) -> None:
@@ -74,9 +74,15 @@ def summarise(
     setup: TrainingSetup, folder: RunFolder, num_rounds: int, facts: dict[str, Any], backend: Backend
 ) -> dict[str, Any]:
     """Scores the best model on val and test, and writes the summary and each label's AP; returns the summary."""
-    best = load_tensors(folder.best)[0]["parameters"].to(setup.worker.device)
+    tensors, saved = load_tensors(folder.best, remedy="restore it, or start the run again")
+    if saved["best_round"] != facts["best_round"]:
+        raise DataError(
+            f"{folder.best}: the model of round {saved['best_round']}, where the best was in round "
+            f"{facts['best_round']}; restore it, or start the run again"
+        )
+    best = tensors["parameters"].to(setup.worker.device)
     test = score_partition(best, "test", setup=setup.worker, backend=backend).measured()
-    write_atomically(folder.label_ap, json.dumps(test.label_ap_by_name(setup.worker.labels.names)) + "\n")
+    write_atomically(folder.label_ap, dumps(test.label_ap_by_name(setup.worker.labels.names)) + "\n")
     privacy, local_privacy = dict(setup.mechanism.description), dict(setup.worker.local_mechanism.description)
     summary = {
         "setting": setup.config.setting,
@@ -91,7 +97,7 @@ def summarise(
         "device": str(setup.worker.device),
         "version": __version__,
     }
-    write_atomically(folder.summary, json.dumps(summary, indent=2) + "\n")
+    write_atomically(folder.summary, dumps(summary, indent=2) + "\n")
     return summary
 
 

@@ -18,7 +18,7 @@ from fedflair.federated.setup import TrainingSetup
 class StateSize:
     """num_clients: clients that will have a state at the end, in expectation. bytes_each: of one of them.
 
-    num_superseded: states that newer ones replaced and the last checkpoint still needs, at most.
+    num_superseded: states that newer ones replaced and the last two checkpoints still need, at most.
     """
 
     num_clients: int
@@ -36,7 +36,7 @@ def state_size(config: TrainConfig, num_clients: int, num_parameters: int) -> St
     met = num_clients * (1 - (1 - min(cohort_size / num_clients, 1.0)) ** algorithm.central_num_iterations)
     kept = min(round(met), algorithm.scaffold_max_clients or num_clients)
     superseded = cohort_size * config.evaluation.evaluation_frequency if algorithm.scaffold_states == "disk" else 0
-    return StateSize(kept, num_parameters * STORAGE[algorithm.scaffold_dtype].itemsize, min(superseded, kept))
+    return StateSize(kept, num_parameters * STORAGE[algorithm.scaffold_dtype].itemsize, 2 * min(superseded, kept))
 
 
 def describe_states(setup: TrainingSetup) -> str:

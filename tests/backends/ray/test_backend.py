@@ -27,7 +27,7 @@ from fedflair.backends.ray.cluster import connected, gpu_share  # noqa: E402
 from fedflair.backends.ray.worker import RayWorker, Started, placed  # noqa: E402
 from fedflair.cli import main  # noqa: E402
 from fedflair.config.train_config import TrainConfig  # noqa: E402
-from fedflair.errors import ConfigError, Interrupted, WorkerError  # noqa: E402
+from fedflair.errors import ConfigError, DataError, Interrupted, WorkerError  # noqa: E402
 from fedflair.federated.aggregate import UpdateSum  # noqa: E402
 from fedflair.federated.server import Broadcast  # noqa: E402
 from fedflair.federated.setup import make_setup, make_worker_setup  # noqa: E402
@@ -35,6 +35,7 @@ from fedflair.runs.folder import RunFolder, read_rows  # noqa: E402
 from fedflair.training.checkpoint import load_state  # noqa: E402
 from fedflair.training.client_group import ClientWork  # noqa: E402
 from fedflair.training.train import train  # noqa: E402
+from tests.conftest import jpeg, write_tiny_store  # noqa: E402
 from tests.processes import descendants, executable, forget_ended_processes, listening_addresses, titled  # noqa: E402
 from tests.small_runs import command, small_config, timeless_rows  # noqa: E402
 from tests.training.test_client_group import BROKEN_CLIENT, BROKEN_IMAGE, write_broken_store  # noqa: E402
@@ -192,6 +193,22 @@ def test_a_broken_image_is_named_with_the_log_of_its_worker(
     assert not any("Traceback" in line for line in lines)
 
 
+def test_a_replaced_worker_that_finds_another_store_refuses(
+    cluster: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    store, marker = write_tiny_store(tmp_path / "store.hdf5"), tmp_path / "marker"
+    with ray_backend(make_setup(config_of(store, workers=1), noise_seed=0)) as backend:
+        assert list(backend.map_unordered(square, 0, [2])) == [(0, 4)]
+        write_tiny_store(store, encode=lambda number: jpeg(number + 1))
+        # The worker has the store that was there; what takes its place does not.
+        assert list(backend.map_unordered(square, 0, [3])) == [(0, 9)]
+        with pytest.raises(
+            DataError, match=r"store.hdf5: not the store that the run began with .*; put that one back$"
+        ):
+            list(backend.map_unordered(die_once, marker, [3]))
+    capfd.readouterr()
+
+
 def test_a_lost_raylet_ends_the_run_in_one_line(tiny_store: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"central_num_iterations": 500, "evaluation_frequency": 500, "workers": 1}
     run, said = RunFolder(tmp_path / "run"), tmp_path / "stderr"
@@ -323,7 +340,7 @@ def test_a_worker_clips_as_the_driver_does(tiny_store: Path, mechanism: str) -> 
     order = 3.0 if mechanism == "norm_clipping_only" else None
     setup = make_setup(config_of(tiny_store, central_privacy_mechanism=mechanism, central_order=order), noise_seed=1)
     plan = worker_plan(setup, gpus=0.0)
-    worker = make_worker_setup(plan.config, plan.clip_order, plan.local_noise_seed, plan.fixed)
+    worker = make_worker_setup(plan.config, plan.clip_order, plan.local_noise_seed, plan.fixed, plan.fingerprint)
     assert worker.clipping.mechanism == setup.mechanism.name
     update = torch.linspace(-1, 2, 1001)
     ours, theirs = update.clone(), update.clone()

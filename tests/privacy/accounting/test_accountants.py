@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,15 @@ import pytest
 from scipy.stats import norm
 
 from fedflair.errors import PrivacyError
-from fedflair.privacy.accounting.accountants import PrivacyEvent, accounted_round, calibrate, epsilon, single_release
+from fedflair.privacy.accounting import accountants, cache
+from fedflair.privacy.accounting.accountants import (
+    PrivacyEvent,
+    accounted_round,
+    calibrate,
+    epsilon,
+    resolve_accountant,
+    single_release,
+)
 
 
 def test_published_noise_multipliers() -> None:
@@ -86,8 +95,9 @@ def test_fixed_cohorts_are_accounted_as_replacement_with_twice_the_distance() ->
 def test_laplace_alone_composes_to_at_most_the_sum() -> None:
     assert epsilon(PrivacyEvent("laplace", 1 / 0.7, 1), 1e-9) == pytest.approx(0.7, rel=2e-4)
     assert epsilon(PrivacyEvent("laplace", 1 / 0.7, 10), 1e-9) <= 7.0 + 1e-6
+    assert 6.0 < epsilon(PrivacyEvent("laplace", 1 / 0.7, 10), 1e-18) <= 7.1
     amplified = math.log1p(0.01 * math.expm1(0.7))
-    assert epsilon(PrivacyEvent("laplace", 1 / 0.7, 10, "poisson", 0.01), 1e-12) <= 10 * amplified + 1e-3
+    assert epsilon(PrivacyEvent("laplace", 1 / 0.7, 10, "poisson", 0.01), 1e-10) <= 10 * amplified + 1e-3
 
 
 def test_huge_epsilons_fit_in_memory_and_stay_below_the_renyi_bound() -> None:
@@ -131,10 +141,11 @@ def test_cache_serves_the_same_inputs_and_survives_damage(own_cache: Path) -> No
     first = epsilon(event, 1e-5)
     (entry,) = own_cache.rglob("*.json")
     whole = entry.read_text()
-    entry.write_text(whole.replace(f'"value": {first}', '"value": 123.0'))
+    entry.write_text(rewritten(whole, 123.0))
     assert epsilon(event, 1e-5) == 123.0
     assert epsilon(event, 1e-5, use_cache=False) == first
     for damaged in (
+        whole.replace(f'"value": {first}', '"value": 123.0'),
         "",
         whole[:-5],
         "[]",
@@ -145,6 +156,89 @@ def test_cache_serves_the_same_inputs_and_survives_damage(own_cache: Path) -> No
         assert epsilon(event, 1e-5) == first
         assert entry.read_text() == whole
     assert [path.name for path in own_cache.rglob("*") if path.is_file()] == [entry.name]
+
+
+def rewritten(entry: str, value: float) -> str:
+    """An entry of the cache with another value, as if it had been computed."""
+    content = json.loads(entry)
+    checksum = cache._checksum(json.dumps(content["question"], sort_keys=True), value)
+    return json.dumps({**content, "value": value, "checksum": checksum})
+
+
+@pytest.mark.parametrize("factor", [1e-3, 0.9, 1.2, 0.0, -1.0])
+def test_a_calibration_from_the_cache_is_never_taken_on_trust(own_cache: Path, factor: float) -> None:
+    event = PrivacyEvent("gaussian", 0.0, 10, "poisson", 0.01)
+    multiplier = calibrate(event, 2.0, 1e-5)
+    entries = {json.loads(path.read_text())["question"]["kind"]: path for path in own_cache.rglob("*.json")}
+    text = entries["calibrate"].read_text()
+    entries["calibrate"].write_text(rewritten(text, multiplier * factor))
+    # What the cache says of its cost is of no avail either.
+    event_used = replace(event, noise_multiplier=multiplier * factor)
+    if factor > 0:
+        epsilon(event_used, 1e-5)
+        for path in own_cache.rglob("*.json"):
+            if json.loads(path.read_text())["question"]["kind"] == "epsilon":
+                path.write_text(rewritten(path.read_text(), 2.0))
+    assert calibrate(event, 2.0, 1e-5) == multiplier
+    assert entries["calibrate"].read_text() == text
+    assert epsilon(replace(event, noise_multiplier=multiplier), 1e-5) == pytest.approx(2.0, rel=1e-4)
+
+
+def test_a_calibration_that_misses_what_was_asked_for_is_refused(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = PrivacyEvent("gaussian", 0.0, 10, "poisson", 0.01)
+    for multiplier in (0.3, 30.0, math.nan):
+        monkeypatch.setattr(accountants, "_calibrate", lambda *inputs, found=multiplier: found)
+        with pytest.raises(PrivacyError, match="ask for another epsilon or delta"):
+            calibrate(event, 2.0, 1e-5)
+
+
+@pytest.mark.parametrize("delta", [9e-11, 1e-13, 1e-18, 1e-100])
+def test_below_what_pld_can_do_the_bound_is_that_of_rdp(delta: float) -> None:
+    event = PrivacyEvent("gaussian", 0.0, 100, "poisson", 0.01)
+    multiplier = calibrate(event, 2.0, delta)
+    found = epsilon(replace(event, noise_multiplier=multiplier), delta)
+    assert resolve_accountant(event, "pld", delta) == "rdp"
+    assert 2.0 * (1 - 1e-2) < found <= 2.0
+    assert found == epsilon(replace(event, noise_multiplier=multiplier), delta, "rdp")
+    # Less delta never takes less noise.
+    assert multiplier > calibrate(event, 2.0, 1e-10)
+
+
+def test_pld_is_exact_down_to_its_smallest_delta() -> None:
+    for sigma, count in ((2.0, 3), (20.0, 100), (100.0, 5000)):
+        almost = PrivacyEvent("gaussian", sigma, count, "poisson", 1 - 1e-9)
+        assert resolve_accountant(almost, "pld", 1e-10) == "pld"
+        exact = epsilon(replace(almost, sampling="none", sampling_rate=1.0), 1e-10)
+        assert epsilon(almost, 1e-10) == pytest.approx(exact, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [PrivacyEvent("laplace", 1.0, 8, "poisson", 0.1), PrivacyEvent("gaussian", 1.0, 8, "poisson", 0.1, "replace_one")],
+)
+def test_a_tiny_delta_is_refused_where_rdp_has_no_bound(event: PrivacyEvent) -> None:
+    with pytest.raises(PrivacyError, match="raise delta"):
+        epsilon(event, 1e-12)
+
+
+def test_the_exact_answer_for_gaussians_needs_no_other_accountant() -> None:
+    event = PrivacyEvent("gaussian", 10.0, 100)
+    assert resolve_accountant(event, "pld", 1e-18) == "pld"
+    found = epsilon(event, 1e-18)
+    delta = norm.cdf(0.5 - found) - math.exp(found + norm.logcdf(-0.5 - found))
+    assert delta == pytest.approx(1e-18, rel=1e-3)
+
+
+@pytest.mark.parametrize("sampling_rate", [0.125, 1.0])
+def test_an_epsilon_that_no_float_holds_is_infinite(sampling_rate: float) -> None:
+    event = PrivacyEvent("laplace", 1.2e-3, 3, "poisson", sampling_rate)
+    assert math.isfinite(epsilon(replace(event, noise_multiplier=1e-2), 5e-8))
+    for multiplier in (1.2e-3, 1e-6):
+        assert epsilon(replace(event, noise_multiplier=multiplier), 5e-8) == math.inf
+        # From the cache too, where infinity is written as null.
+        assert epsilon(replace(event, noise_multiplier=multiplier), 5e-8) == math.inf
 
 
 def test_an_unwritable_cache_is_no_cache(own_cache: Path) -> None:

@@ -268,6 +268,7 @@ def worker_plan(setup: TrainingSetup, gpus: float) -> WorkerPlan:
         clip_order=float(setup.mechanism.description.get("order", 2.0)),
         local_noise_seed=local_noise_seed(setup.noise_seed) if private else 0,
         fixed=fixed,
+        fingerprint=setup.worker.store.fingerprint,
         gpu_share=gpus or 1.0,
     )
 

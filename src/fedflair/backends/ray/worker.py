@@ -34,6 +34,7 @@ from fedflair.federated.setup import make_worker_setup
 class WorkerPlan:
     """What a worker builds its set-up from; see ``setup.make_worker_setup``. Holds no secret of a central mechanism.
 
+    fingerprint: of the run's store; a worker that finds another one at its place refuses.
     gpu_share: share of one GPU's memory that the worker may take; 1 and more is all of it.
     """
 
@@ -41,6 +42,7 @@ class WorkerPlan:
     clip_order: float
     local_noise_seed: int
     fixed: Mapping[str, torch.Tensor]
+    fingerprint: str
     gpu_share: float
 
 
@@ -73,7 +75,7 @@ class RayWorker:
     def start(self, plan: WorkerPlan) -> Started | Failed:
         """Builds the set-up. Must be called once, before any task."""
         try:
-            setup = make_worker_setup(plan.config, plan.clip_order, plan.local_noise_seed, plan.fixed)
+            setup = make_worker_setup(plan.config, plan.clip_order, plan.local_noise_seed, plan.fixed, plan.fingerprint)
             if setup.device.type == "cpu":
                 torch.set_num_threads(1)
             else:

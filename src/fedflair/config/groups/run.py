@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from fedflair.config.checks import at_least_zero
+from fedflair.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -15,6 +17,7 @@ class RunOptions:
     Args:
         run: Folder of the run; a name is made from the setting and the time if not given.
         resume: Continue the run in that folder from its last checkpoint.
+        resume_from: The checkpoint to continue from: the last, or the one before it where the last is damaged.
         seed: Seed of every random choice but private noise.
         noise_from_seed: Draw the privacy noise from seed as well: repeatable, for tests only, never private.
         wandb_project_id: Send the metrics to this Weights & Biases project too.
@@ -22,9 +25,12 @@ class RunOptions:
 
     run: Path | None = None
     resume: bool = False
+    resume_from: Literal["last", "previous"] = "last"
     seed: int = 0
     noise_from_seed: bool = False
     wandb_project_id: str | None = None
 
     def __post_init__(self) -> None:
         at_least_zero(self, "seed")
+        if self.resume_from != "last" and not self.resume:
+            raise ConfigError(f"resume_from: {self.resume_from} says where to continue; give --resume with it")

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedflair.data.store.packed import ByteArray, Partition, Store
-from fedflair.errors import ConfigError
+from fedflair.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -75,3 +75,33 @@ def label_space(
             raise ConfigError(f"{option}: {store.path} has no {kind} label {name!r}; {hint}")
         columns.append(index[name])
     return LabelSpace(tuple(names[k] for k in columns), fine, np.array(columns, dtype=np.int64), len(names))
+
+
+def named_labels(store: Store, names: Sequence[str], *, fine: bool, all_of_them: bool) -> LabelSpace:
+    """The labels ``names`` of a model, found in the store by name, in whatever order the store has them.
+
+    all_of_them: the model knows every label that its own store had, so this store may have no further ones.
+    Raises DataError, naming the first ones, where the store lacks labels of the model's or has further ones.
+    """
+    found = store.label_names(fine=fine)
+    if tuple(names) == found:
+        return LabelSpace(found, fine, None, len(found))
+    index = {name: column for column, name in enumerate(found)}
+    kind = "fine" if fine else "coarse"
+    missing = [name for name in names if name not in index]
+    if missing:
+        raise DataError(
+            f"{store.path}: lacks {len(missing)} of the {len(names)} {kind} labels that the model learned "
+            f"({_first(missing)}); name a store that has them"
+        )
+    further = sorted(index.keys() - set(names))
+    if further and all_of_them:
+        raise DataError(
+            f"{store.path}: has {len(further)} {kind} labels that the model never learned ({_first(further)}); name a "
+            "store with the labels of the run's own"
+        )
+    return LabelSpace(tuple(names), fine, np.array([index[name] for name in names], dtype=np.int64), len(found))
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(repr(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")

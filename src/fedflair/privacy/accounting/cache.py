@@ -1,9 +1,14 @@
-"""Numbers that took seconds to compute, kept on disk under the hash of their inputs."""
+"""Numbers that took seconds to compute, kept on disk under the hash of their inputs.
+
+An entry carries a checksum, so that a damaged one is dropped and computed anew. What a promise rests on is not taken
+from here unchecked all the same: see ``accountants.calibrate``.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache
@@ -13,29 +18,35 @@ from fedflair.errors import DiskError
 from fedflair.system.files import cache_folder, write_atomically
 
 # Raised whenever the arithmetic behind cached numbers changes, so that no old number is ever served.
-_GENERATION = 2
+_GENERATION = 3
 
 
-def remembered(kind: str, inputs: Mapping[str, Any], compute: Callable[[], float]) -> float:
+def remembered(kind: str, inputs: Mapping[str, Any], compute: Callable[[], float], *, anew: bool = False) -> float:
     """``compute()``, or what it gave for the same kind and inputs before.
 
-    They are kept in the folder ``privacy`` of the user's cache. A cache that is damaged, unreadable or on a full disk
-    is the same as none, and so is that of a user without a home.
+    They are kept in the folder ``privacy`` of the user's cache. anew: computes whatever there is, and replaces it. A
+    cache that is damaged, unreadable or on a full disk is the same as none, and so is that of a user without a home.
     """
     question = {"kind": kind, "inputs": dict(inputs), "generation": _GENERATION, "dp_accounting": _library_version()}
-    text = json.dumps(question, sort_keys=True)
+    text = json.dumps(question, sort_keys=True, allow_nan=False)
     folder = cache_folder()
     if folder is None:
         return compute()
     path = folder / "privacy" / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
     with suppress(OSError, ValueError, KeyError, TypeError):
-        entry = json.loads(path.read_text())
-        if entry["question"] == question and entry["value"] >= 0:
-            return float(entry["value"])
+        entry = json.loads("{}" if anew else path.read_text())
+        if entry["question"] == question and entry["checksum"] == _checksum(text, entry["value"]):
+            return math.inf if entry["value"] is None else float(entry["value"])
     value = compute()
+    written = value if math.isfinite(value) else None
+    entry = {"question": question, "value": written, "checksum": _checksum(text, written)}
     with suppress(DiskError):
-        write_atomically(path, json.dumps({"question": question, "value": value}))
+        write_atomically(path, json.dumps(entry, allow_nan=False))
     return value
+
+
+def _checksum(question: str, value: Any) -> str:
+    return hashlib.sha256(f"{question}\x1f{value!r}".encode()).hexdigest()[:16]
 
 
 @lru_cache(maxsize=1)

@@ -9,6 +9,7 @@ from typing import Literal
 
 from fedflair.errors import ConfigError, PrivacyError
 from fedflair.privacy.accounting.accountants import (
+    SMALLEST_PLD_DELTA,
     Accountant,
     Neighbouring,
     PrivacyEvent,
@@ -120,9 +121,9 @@ def answer_to(question: Question, population: int | None = None) -> Answer:
         epsilon=finite(found),
         epsilon_per_round=question.epsilon if question.mechanism in ("gaussian", "laplace") else None,
         noise_multiplier=multiplier,
-        accountant=resolve_accountant(question.event(multiplier), question.accountant),
+        accountant=resolve_accountant(question.event(multiplier), question.accountant, question.delta),
         neighbours={name: _under(question, name) for name in NEIGHBOURS},
-        warnings=_warnings(question.delta, population),
+        warnings=_warnings(question, multiplier, population),
     )
 
 
@@ -184,10 +185,14 @@ def _under(question: Question, neighbouring: Neighbouring) -> dict[str, float | 
     return {"epsilon": finite(found), "noise_multiplier": multiplier}
 
 
-def _warnings(delta: float, population: int | None) -> list[str]:
+def _warnings(question: Question, noise_multiplier: float, population: int | None) -> list[str]:
+    found, delta = [], question.delta
     if population is not None and delta >= 1 / population:
-        return [f"delta {delta:g} is not below 1/population = {1 / population:.3g}: a weak promise"]
-    return []
+        found.append(f"delta {delta:g} is not below 1/population = {1 / population:.3g}: a weak promise")
+    used = resolve_accountant(question.event(noise_multiplier), question.accountant, delta)
+    if used != question.accountant and delta < SMALLEST_PLD_DELTA:
+        found.append(f"below delta {SMALLEST_PLD_DELTA:g} {question.accountant} is not exact: accounted by {used}")
+    return found
 
 
 def _require(holds: bool, name: str, value: object, expected: str) -> None:

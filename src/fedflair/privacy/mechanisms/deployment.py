@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fedflair.errors import ConfigError, PrivacyError
-from fedflair.privacy.accounting.accountants import Neighbouring, Noise, PrivacyEvent, epsilon, resolve_accountant
+from fedflair.privacy.accounting.accountants import (
+    SMALLEST_PLD_DELTA,
+    Neighbouring,
+    Noise,
+    PrivacyEvent,
+    epsilon,
+    resolve_accountant,
+)
 from fedflair.privacy.accounting.shown import finite, show
 from fedflair.privacy.contract import PrivacyOptions
 from fedflair.sampling import SamplerDescription
@@ -116,7 +123,7 @@ def describe(
         "noise_std": std * math.sqrt(2) if noise == "laplace" else std,
         "clipping_bound": options.clipping_bound,
         "order": order,
-        "accountant": resolve_accountant(event, options.accountant),
+        "accountant": resolve_accountant(event, options.accountant, options.delta),
         "neighbouring": deployment.neighbouring,
         "sampling": sampler.kind,
         "sampling_rate": event.sampling_rate,
@@ -155,6 +162,8 @@ def _sentences(deployment: Deployment, facts: dict[str, Any]) -> list[str]:
         lines.append(f"No user is in two cohorts within {facts['min_separation']} rounds.")
     if facts["epsilon_per_round"] is not None:
         lines.append(f"The noise is that of one release with epsilon {options.epsilon:g}, used in every round.")
+    if facts["accountant"] != options.accountant and options.delta < SMALLEST_PLD_DELTA:
+        lines.append(f"Below delta {SMALLEST_PLD_DELTA:g} {options.accountant} is not exact: accounted by rdp.")
     if options.noise_from_seed:
         lines.append("The noise is drawn from the run's seed: this is a simulation and protects nobody.")
     if options.delta >= 1 / deployment.population:

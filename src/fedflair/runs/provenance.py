@@ -1,0 +1,93 @@
+"""``provenance.json``: what a run belongs to, written once at its start and compared whenever somebody returns to it.
+
+Its options, the fingerprint of its store, and its labels in the order of the model's outputs. Where things are and how
+fast they go may change (``FREE``), and is not in it; a checkpoint carries its digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fedflair.config.train_config import NAMES, TrainConfig
+from fedflair.errors import DataError
+from fedflair.runs.folder import RunFolder
+from fedflair.runs.json_text import dumps
+from fedflair.system.files import write_atomically
+
+# Guarded by fingerprints and checksums instead.
+PLACES = ("run", "data_path", "pretrained_weights")
+# Where and how fast a run computes may change under way; its numbers may not.
+FREE = (
+    "resume",
+    "resume_from",
+    "num_threads",
+    "cuda_graphs",
+    "device",
+    "workers",
+    "ray_address",
+    "cpus_per_worker",
+    "gpus_per_worker",
+    "worker_timeout",
+    "wandb_project_id",
+)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """options: by published name, plain values. store: its fingerprint. labels: one for each output of the model."""
+
+    options: Mapping[str, Any]
+    store: str
+    labels: tuple[str, ...]
+
+    def digest(self) -> str:
+        """Hexadecimal SHA-256 of all of it."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+    def check_store(self, fingerprint: str, place: Path, remedy: str) -> None:
+        """Raises DataError, with the ``remedy``, where the store at ``place`` is not the run's."""
+        if fingerprint != self.store:
+            raise DataError(f"{place}: not the store that the run was trained on (its content differs); {remedy}")
+
+    def check_options(self, config: TrainConfig, folder: RunFolder) -> None:
+        """Raises DataError, naming the option, where ``config.yaml`` says something else than at the run's start."""
+        # An option of a later version is not in it, and has its default.
+        for name, value in self.options.items():
+            found = plain_options(config).get(name, value)
+            if found != value:
+                raise DataError(
+                    f"{folder.config}: {name} is {found}, but the run was started with {value} "
+                    f"({folder.provenance.name}); put it back"
+                )
+
+
+def plain_options(config: TrainConfig) -> dict[str, Any]:
+    """The options that a run's numbers follow from, by published name, as JSON has them."""
+    values = config.as_dict()
+    return {name: values[name] for name in NAMES if name not in FREE + PLACES}
+
+
+def write_provenance(folder: RunFolder, provenance: Provenance) -> None:
+    """Writes ``provenance.json``, whole or not at all."""
+    write_atomically(folder.provenance, dumps(asdict(provenance), indent=2) + "\n")
+
+
+def read_provenance(folder: RunFolder) -> Provenance | None:
+    """What the run belongs to; None of a run that an earlier version started. Raises DataError where it is damaged."""
+    try:
+        raw = json.loads(folder.provenance.read_text())
+        labels = tuple(raw["labels"])
+        if not isinstance(raw["store"], str) or not all(isinstance(name, str) for name in labels):
+            raise TypeError("not text")
+        return Provenance(dict(raw["options"]), raw["store"], labels)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{folder.provenance}: damaged ({type(error).__name__}); restore it, or start the run again"
+        ) from error

@@ -1,0 +1,111 @@
+"""How a run begins: anew, or from a checkpoint, in a folder that no other process writes."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedflair.config.train_config import TrainConfig
+from fedflair.engine.flat_model import frozen_tensors
+from fedflair.errors import ConfigError, DataError
+from fedflair.federated.client_states import ClientStates
+from fedflair.federated.server import ServerState
+from fedflair.federated.setup import TrainingSetup, initial_state, make_setup
+from fedflair.privacy.ledger import record as ledger
+from fedflair.runs.configuration import check_same_run, require_store
+from fedflair.runs.folder import RunFolder, new_run, write_config, writing
+from fedflair.runs.provenance import Provenance, plain_options, read_provenance, write_provenance
+from fedflair.runs.tensors import load_tensors, save_tensors
+from fedflair.system.files import sweep
+from fedflair.training.checkpoint import check_provenance, check_states, go_back, last_checkpoint, save_checkpoint
+from fedflair.training.round import is_private
+from fedflair.training.run_states import check_room, open_run_states
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What the first round takes. book: the private run's ledger. facts: what travels with checkpoints.
+
+    notes: what the user has to know of the folder, a line each.
+    """
+
+    setup: TrainingSetup
+    folder: RunFolder
+    state: ServerState
+    facts: dict[str, Any]
+    states: ClientStates
+    book: ledger.Ledger | None
+    notes: tuple[str, ...] = ()
+
+
+@contextmanager
+def begun(config: TrainConfig) -> Iterator[Beginning]:
+    """The run at its beginning; its folder is this process's alone within the block.
+
+    Raises ConfigError, DataError and PrivacyError for what cannot be trained, or cannot be continued.
+    """
+    if config.run.resume:
+        if config.run.run is None:
+            raise ConfigError("resume: name the run's folder with --run")
+        folder = RunFolder(config.run.run)
+        if not folder.path.is_dir():
+            raise DataError(f"{folder.path}: no such folder; name the run's own with --run")
+        with writing(folder):
+            yield _resumed(config, folder)
+        return
+    setup = make_setup(config, noise_seed=config.run.seed if config.run.noise_from_seed else secrets.randbits(128))
+    check_room(setup, config.run.run or Path("runs"))
+    folder = new_run(config)
+    with writing(folder):
+        yield _new(setup, folder)
+
+
+def _new(setup: TrainingSetup, folder: RunFolder) -> Beginning:
+    state = initial_state(setup)
+    write_config(folder, setup.config)
+    provenance = _provenance(setup)
+    write_provenance(folder, provenance)
+    save_tensors(folder.fixed, frozen_tensors(setup.worker.module), {})
+    book = ledger.create(folder.path, setup.mechanism, setup.noise_seed) if is_private(setup) else None
+    facts = {"best": None, "best_round": 0, "seconds": 0.0, "noise_seed": str(setup.noise_seed)}
+    facts["provenance"] = provenance.digest()
+    states = open_run_states(setup, folder.path, 0)
+    save_checkpoint(folder, state, facts, states)
+    return Beginning(setup, folder, state, facts, states, book)
+
+
+def _resumed(config: TrainConfig, folder: RunFolder) -> Beginning:
+    check_same_run(config, folder)
+    for place in (folder.path, folder.last.parent):
+        sweep(place)
+    if config.run.resume_from == "previous":
+        go_back(folder)
+    if not folder.last.is_file():
+        raise DataError(f"{folder.last}: no checkpoint to resume from; remove {folder.path} and start the run again")
+    state, facts = last_checkpoint(folder, config.hardware.torch_device())
+    provenance = read_provenance(folder)
+    check_provenance(folder, provenance, facts)
+    require_store(config)
+    # All that is trained comes from the checkpoint, and the rest of the model from beside it: no weights are fetched.
+    setup = make_setup(config, noise_seed=int(facts["noise_seed"]), fixed=load_tensors(folder.fixed)[0])
+    notes = []
+    if provenance is None:
+        provenance = _provenance(setup)
+        write_provenance(folder, provenance)
+        facts["provenance"] = provenance.digest()
+        notes.append("begun by an earlier fedflair, without checksums: what was damaged or exchanged since is not seen")
+    provenance.check_store(
+        setup.worker.store.fingerprint, setup.worker.store.path, "name the run's own with --data_path"
+    )
+    book = ledger.resume(folder.path, state.round, setup.mechanism, setup.noise_seed) if is_private(setup) else None
+    states = open_run_states(setup, folder.path, state.round)
+    check_states(folder, states, state.round)
+    return Beginning(setup, folder, state, facts, states, book, tuple(notes))
+
+
+def _provenance(setup: TrainingSetup) -> Provenance:
+    return Provenance(plain_options(setup.config), setup.worker.store.fingerprint, setup.worker.labels.names)
