@@ -9,8 +9,8 @@ from typing import Any
 from docstring_parser import parse
 from jsonargparse import ArgumentError, ArgumentParser
 
-from fedflair.config.options import at_home
 from fedflair.errors import UsageError
+from fedflair.system.files import at_home
 
 
 def call(function: Callable[..., object], name: str, arguments: list[str]) -> None:

@@ -15,6 +15,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from fedflair.config.train_config import GROUPS, NAMES, TrainConfig
 from fedflair.config.yaml_text import read_yaml
 from fedflair.errors import ConfigError
+from fedflair.system.files import at_home
 
 # Options of commands that are files or folders, beside those of a training, which are typed as paths.
 _FILES = ("args_config", "sweep_config", "output")
@@ -29,17 +30,6 @@ def parse_given(parser: ArgumentParser, arguments: Sequence[str]) -> dict[str, A
     except ArgumentError as error:
         raise ConfigError(_with_suggestion(str(error))) from error
     return {name: str(at_home(Path(value))) if name in _FILES else at_home(value) for name, value in given.items()}
-
-
-def at_home(value: Any) -> Any:
-    """A path, or several, with a ``~`` at the beginning made the user's home folder; anything else as it is."""
-    if isinstance(value, Path):
-        try:
-            return value.expanduser()
-        except RuntimeError:
-            # There is no such home.
-            return value
-    return type(value)(map(at_home, value)) if isinstance(value, (list, tuple)) else value
 
 
 def read_options(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from fedflair.errors import DiskError
 
@@ -56,6 +56,17 @@ def _new(path: Path, mode: int) -> int:
         return os.open(path, flags, mode)
     path.unlink()
     return os.open(path, flags, mode)
+
+
+def at_home(value: Any) -> Any:
+    """A path, or several, with a ``~`` at the beginning made the user's home folder; anything else as it is."""
+    if isinstance(value, Path):
+        try:
+            return value.expanduser()
+        except RuntimeError:
+            # There is no such home.
+            return value
+    return type(value)(map(at_home, value)) if isinstance(value, (list, tuple)) else value
 
 
 def cache_folder() -> Path | None:
