@@ -30,9 +30,8 @@ def test_help_names_every_command_and_imports_nothing_heavy() -> None:
 def test_what_does_not_train_imports_no_torch(command: str) -> None:
     probe = "import sys; from fedflair.cli import main\ntry: main(sys.argv[1:])\nexcept SystemExit: pass\n"
     probe += "print('torch' in sys.modules)"
-    result = subprocess.run(
-        [sys.executable, "-c", probe, command, "--help"], capture_output=True, text=True, check=True
-    )
+    words = [sys.executable, "-c", probe, command, "--help"]
+    result = subprocess.run(words, capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-1] == "False"
 
 

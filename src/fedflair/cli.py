@@ -98,7 +98,7 @@ def _told(error: Exception) -> tuple[str, int]:
         return memory.words_of(short), 1
     if isinstance(error, FedflairError):
         return str(error), 2 if isinstance(error, UsageError) else 1
-    if isinstance(error, OSError) or errno_of(error) is not None:
+    if errno_of(error) is not None:
         file = getattr(error, "filename", None)
         if file is None:
             # It may be what is still to be written there.

@@ -80,6 +80,7 @@ def caused(error: Exception, cause: Exception) -> Exception:
         MemoryError(),
         OSError(12, "Cannot allocate memory"),
         RuntimeError("can't start new thread"),
+        OSError("codec configuration error when writing image file"),
         ImportError("libx.so: failed to map segment from shared object"),
         caused(DataError("x.parquet: damaged, download it again"), MemoryError()),
         caused(ConfigError("x"), RuntimeError("std::bad_alloc")),

@@ -6,7 +6,7 @@ import errno
 
 REMEDY = "raise the limit (ulimit -v and -u, the container's), close other programs, or use a machine with more"
 
-# Of libraries that raise errors of their own kinds: the loader, torch, Arrow, HDF5, OpenBLAS.
+# Of libraries that raise errors of their own kinds: the loader, torch, Arrow, HDF5, Pillow.
 _WORDS = (
     "allocate memory",
     "unable to allocate",
@@ -16,6 +16,8 @@ _WORDS = (
     "bad_alloc",
     "bad allocation",
     "memory allocation failed",
+    "can't malloc",
+    "codec configuration error",
 )
 
 
