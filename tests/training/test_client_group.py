@@ -42,6 +42,20 @@ def test_a_broken_image_is_named_with_what_to_do(tmp_path: Path, capsys: pytest.
     assert not any("Traceback" in line for line in lines)
 
 
+def test_a_run_that_fails_when_it_is_scored_says_how_to_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first_of_test = sum(USER_SIZES["train"]) + sum(USER_SIZES["val"])
+    store = write_broken_store(tmp_path / "store.hdf5", first_of_test)
+    assert main(command(small_config(store, run=tmp_path / "run", model="small_cnn"))[3:]) == 1
+    folder = RunFolder(tmp_path / "run")
+    assert len(read_rows(folder)) == 4
+    assert not folder.summary.exists()
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("fedflair: scoring images 0 to 8 of test failed with OSError: Truncated File Read")
+    assert last.endswith(f"; stopped after round 4; continue with: fedflair train --resume --run {folder.path}")
+
+
 def test_an_image_that_cannot_be_scored_is_named(tmp_path: Path) -> None:
     first_of_val = sum(USER_SIZES["train"])
     setup = make_setup(small_config(write_broken_store(tmp_path / "store.hdf5", first_of_val), val_cohort_size=2), 0)

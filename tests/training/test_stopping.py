@@ -16,7 +16,7 @@ from fedflair.errors import DiskError, FedflairError, Interrupted
 from fedflair.runs.folder import RunFolder, read_rows
 from fedflair.runs.tensors import load_tensors
 from fedflair.system.processes import REPEAT_SECONDS, signals_as_errors
-from fedflair.training.stopping import stop_on_signals
+from fedflair.training.stopping import out_of_patience, stop_on_signals
 from tests.small_runs import command, small_config
 
 
@@ -108,3 +108,24 @@ def test_a_file_that_cannot_be_written_later_ends_the_run_in_one_line(
     assert f"{run / name}: " in errors.splitlines()[-1]
     assert f"continue with: fedflair train --resume --run {run}" in errors.splitlines()[-1]
     assert not [path for path in run.rglob("*") if "partial" in path.name]
+
+
+@pytest.mark.parametrize(
+    ("patience", "frequency", "best_round", "round_", "ends"),
+    [
+        # Two evaluations without a better score, at rounds 6 and 9.
+        (2, 3, 3, 6, False),
+        (2, 3, 3, 8, False),
+        (2, 3, 3, 9, True),
+        (2, 3, 6, 9, False),
+        (1, 1, 4, 4, False),
+        (1, 1, 4, 5, True),
+        # 0: a run never stops for its score.
+        (0, 3, 1, 1000, False),
+    ],
+)
+def test_patience_is_counted_in_evaluations(
+    tiny_store: Path, patience: int, frequency: int, best_round: int, round_: int, ends: bool
+) -> None:
+    config = small_config(tiny_store, early_stopping_patience=patience, evaluation_frequency=frequency)
+    assert out_of_patience(config, {"best": 0.0, "best_round": best_round}, round_) is ends

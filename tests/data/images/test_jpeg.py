@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 import time
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -104,6 +107,34 @@ def test_the_whole_picture_is_kept_whatever_its_shape():
     result = pixels(reencode(encoded(wide, "PNG"), "png"))
     assert result.shape == (256, 256, 3)
     assert (result[:, :120] == (255, 0, 0)).all() and (result[:, 136:] == (0, 0, 255)).all()
+
+
+HUGE = """
+import io
+import re
+import sys
+from pathlib import Path
+from PIL import Image
+from fedflair.data.images.jpeg import reencode
+
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text()).group(1)) // 1024
+
+reencode(Path(sys.argv[1]).read_bytes(), "jpeg")
+before = peak()
+reencode(Path(sys.argv[2]).read_bytes(), "jpeg")
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_a_huge_jpeg_is_decoded_small(tmp_path: Path):
+    """Whole, its pixels would take 147 MB."""
+    (tmp_path / "small.jpeg").write_bytes(encoded(rgb((512, 512)), "JPEG"))
+    (tmp_path / "huge.jpeg").write_bytes(encoded(rgb((7000, 7000)), "JPEG"))
+    command = [sys.executable, "-c", HUGE, tmp_path / "small.jpeg", tmp_path / "huge.jpeg"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 70
 
 
 def test_rotation_is_applied():
