@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fedflair.commands.train import parse_train_config
-from fedflair.config.options import read_options
+from fedflair.config.options import build_config, read_options
 from fedflair.config.train_config import TrainConfig
 from fedflair.errors import ConfigError
 
@@ -111,3 +111,16 @@ def test_a_base_has_no_base_and_exists(tmp_path: Path) -> None:
     (tmp_path / "three.yaml").write_text("base: no_such\n")
     with pytest.raises(ConfigError, match="no_such: no such file, nor a shipped configuration"):
         read_options(tmp_path / "three.yaml")
+
+
+def test_values_alike_to_a_cache_keep_their_types() -> None:
+    assert build_config({"mu": 1}, "here").algorithm.mu == 1.0
+    assert build_config({"cohort_size": 1}, "here").cohort.cohort_size == 1
+    with pytest.raises(ConfigError, match=r"here: .*cohort_size"):
+        build_config({"cohort_size": True}, "here")
+    assert build_config({"pretrained": True}, "here").model.pretrained is True
+    with pytest.raises(ConfigError, match=r"here: .*pretrained"):
+        build_config({"pretrained": 1}, "here")
+    for value in ([1], {"a": 1}):
+        with pytest.raises(ConfigError, match=r"here: .*cohort_size"):
+            build_config({"cohort_size": value}, "here")
