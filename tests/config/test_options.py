@@ -8,7 +8,7 @@ import pytest
 from jsonargparse import ArgumentParser
 
 from fedflair.commands.train import parse_train_config
-from fedflair.config.options import parse_given, read_options, train_parser
+from fedflair.config.options import build_config, parse_given, read_options, train_parser
 from fedflair.config.train_config import TrainConfig
 from fedflair.errors import ConfigError
 
@@ -138,3 +138,16 @@ def sweep_parser() -> ArgumentParser:
     parser.add_argument("--output", type=str)
     parser.add_argument("--sweep_config", type=str)
     return parser
+
+
+def test_values_alike_to_a_cache_keep_their_types() -> None:
+    assert build_config({"mu": 1}, "here").algorithm.mu == 1.0
+    assert build_config({"cohort_size": 1}, "here").cohort.cohort_size == 1
+    with pytest.raises(ConfigError, match=r"here: .*cohort_size"):
+        build_config({"cohort_size": True}, "here")
+    assert build_config({"pretrained": True}, "here").model.pretrained is True
+    with pytest.raises(ConfigError, match=r"here: .*pretrained"):
+        build_config({"pretrained": 1}, "here")
+    for value in ([1], {"a": 1}):
+        with pytest.raises(ConfigError, match=r"here: .*cohort_size"):
+            build_config({"cohort_size": value}, "here")

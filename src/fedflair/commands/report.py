@@ -29,7 +29,6 @@ def report(*runs: Path, output: Path = Path("report.html"), json: bool = False) 
         raise ConfigError("report: name at least one run folder")
     groups = read_groups(runs)
     rows, sentences = [cells(group) for group in groups], notes(groups)
-    output.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(output, page(groups, HEADINGS, rows, sentences))
     if json:
         say(dumps(summaries(groups)))

@@ -32,7 +32,7 @@ from fedflair.runs.configuration import check_same_run
 from fedflair.runs.folder import RunFolder
 from fedflair.sweep.plan import Trial
 from fedflair.sweep.results import Outcome, outcome_of, plus_minus, spread, words_of, write_results
-from fedflair.system.files import write_atomically
+from fedflair.system.files import disk_errors, write_atomically
 from fedflair.system.locks import Held, locked, name_owner
 from fedflair.system.processes import stopping_signals
 
@@ -79,8 +79,9 @@ def run_trials(trials: Sequence[Trial], output: Path, say: Callable[[str], None]
     """
     folder = SweepFolder(output)
     check_trials(trials, folder)
-    for name in ("configs", "logs", "runs"):
-        (output / name).mkdir(parents=True, exist_ok=True)
+    with disk_errors(output):
+        for name in ("configs", "logs", "runs"):
+            (output / name).mkdir(parents=True, exist_ok=True)
     with _only_sweep(output, say) as lock, _signals_to_child() as stop:
         # Read once: nothing but this sweep changes them from here on.
         outcomes = [outcome_of(folder.run(trial), folder.log(trial)) for trial in trials]

@@ -36,6 +36,8 @@ def replacing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
     mode: its permissions, less the process's umask. Raises DiskError, naming ``path`` and what to do, where the disk
     refuses; the folder is made where it is missing.
     """
+    if not path.name:
+        raise DataError(f"{path}: a folder, and no name of a file; name a file in it")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
