@@ -1,15 +1,17 @@
-"""Which users a subset takes."""
+"""Which users a subset takes, and what a folder remembers of its download."""
 
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedflair.data.download.plan import choose_users
-from fedflair.errors import ConfigError
+from fedflair.data.download.plan import MANIFEST, Manifest, choose_users
+from fedflair.errors import ConfigError, DataError
 
 
 def users(train: int, val: int, test: int) -> dict[str, str]:
@@ -45,3 +47,47 @@ def test_always_as_many_as_asked_for(train: int, val: int, test: int, data: st.D
 def test_more_than_there_are() -> None:
     with pytest.raises(ConfigError, match="num_users: 4 is not between 1 and the 3 users there are"):
         choose_users(users(1, 1, 1), 4, seed=0)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"files": []}', '{"files": null}'])
+def test_a_damaged_memory_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    (tmp_path / MANIFEST).write_text(text)
+    with pytest.raises(DataError, match=rf"{MANIFEST}: damaged; remove it to have the files beside it checked anew"):
+        Manifest(tmp_path)
+
+
+SELECTION: dict[str, Any] = {"source": "apple", "raw": False, "num_users": 3, "seed": 1}
+WHERE = {"address": "https://one.example", "revision": "abc"}
+
+
+def remembered(folder: Path) -> Manifest:
+    manifest = Manifest(folder)
+    manifest.settle(SELECTION, WHERE)
+    manifest.add("a.tar", {"size": 10})
+    return Manifest(folder)
+
+
+def test_the_same_download_goes_on_with_what_is_complete(tmp_path: Path) -> None:
+    manifest = remembered(tmp_path)
+    assert manifest.revision == "abc"
+    manifest.settle(dict(SELECTION), dict(WHERE))
+    assert manifest.entry("a.tar") == {"size": 10}
+    assert manifest.entry("b.tar") is None
+
+
+@pytest.mark.parametrize("change", [{"address": "https://two.example"}, {"revision": "def"}])
+def test_of_another_place_or_revision_nothing_is_complete(tmp_path: Path, change: dict[str, str]) -> None:
+    manifest = remembered(tmp_path)
+    manifest.settle(SELECTION, {**WHERE, **change})
+    assert manifest.entry("a.tar") is None
+    again = Manifest(tmp_path)
+    assert again.entry("a.tar") is None
+    assert again.revision == {**WHERE, **change}["revision"]
+
+
+def test_a_folder_holds_one_selection(tmp_path: Path) -> None:
+    manifest = remembered(tmp_path)
+    words = r"holds a download of 3 users \(seed 1\), small images, from apple, not of all users, small images"
+    with pytest.raises(ConfigError, match=words):
+        manifest.settle({**SELECTION, "num_users": None}, WHERE)
+    assert Manifest(tmp_path).entry("a.tar") == {"size": 10}
