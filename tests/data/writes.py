@@ -32,15 +32,19 @@ def recorded_writes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         sizes[path.name] = path.stat().st_size if path.is_file() else 0
         order.append(f"fsync {path.name}")
 
-    def moved(source: Any, target: Any, name: str) -> None:
+    def moved(source: Any, target: Any, name: str = "replace") -> Path:
         path = Path(source)
         if path.is_file() and sizes.get(path.name) not in (None, path.stat().st_size):
             order.append(f"unsynced {path.name}")
         real[name](source, target)
         order.append(f"rename {path.name} {Path(target).name}")
+        return Path(target)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fsync)
         patch.setattr(os, "replace", lambda source, target: moved(source, target, "replace"))
+        # Of which pathlib keeps the functions themselves, in Python 3.10.
+        patch.setattr(Path, "replace", moved)
+        patch.setattr(Path, "rename", moved)
         patch.setattr(os, "rename", lambda source, target: moved(source, target, "rename"))
         yield order

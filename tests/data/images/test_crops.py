@@ -85,6 +85,7 @@ def test_how_often_and_where_crops_are_drawn() -> None:
         assert abs((start[small] / (256 - length[small])).mean() - 0.5) < 0.025
     # Areas are uniform, ratios are in their logarithm, and neither axis is preferred; few whole ones are missed.
     areas, ratios = height * width / 65_536, np.log(width / height)
+    assert 0.079 < areas.min() < 0.085 and 0.97 < areas.max() <= 1
     assert abs(np.median(areas[areas < 0.6]) - 0.34) < 0.02
     assert abs(ratios.mean()) < 0.015
     assert 0.14 < ratios.std() < 0.18

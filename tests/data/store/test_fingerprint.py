@@ -105,3 +105,14 @@ def test_opening_reads_no_image(tmp_path: Path) -> None:
         verify(open_store(path))
     with pytest.raises(DataError, match=r"recorded no digest of its images.*--layout packed"):
         verify(open_store(without_digests(path)))
+
+
+def test_one_bit_of_one_image_makes_another_fingerprint(tmp_path: Path, tiny_store: Path) -> None:
+    def flipped(image: int) -> bytes:
+        content = bytearray(jpeg(image))
+        content[len(content) // 2] ^= image == 7
+        return bytes(content)
+
+    one, other = open_store(tiny_store), open_store(write_tiny_store(tmp_path / "s.hdf5", encode=flipped))
+    assert one.digests.columns == other.digests.columns
+    assert one.fingerprint != other.fingerprint
