@@ -59,11 +59,13 @@ def main() -> None:
         update = torch.randn(num_parameters, device=device)
         total = torch.zeros(num_parameters, device=device)
         book = ledger.create(Path(folder), mechanism, 1)
-        ledger.append(book, 0, CohortStats(200, 0, 0), {})  # computes the first epsilon, which the cache then has
+        ledger.append(
+            book, 0, CohortStats(200, 0, 0), {}, mechanism.init(0)
+        )  # computes the first epsilon, which the cache then has
 
         def write_line() -> None:
             Path(folder, ledger.FILE_NAME).unlink()
-            ledger.append(ledger.create(Path(folder), mechanism, 1), 0, CohortStats(200, 0, 0), {})
+            ledger.append(ledger.create(Path(folder), mechanism, 1), 0, CohortStats(200, 0, 0), {}, mechanism.init(0))
 
         def repeat(action: Callable[[], object]) -> float:
             action()

@@ -47,29 +47,34 @@ def write_tiny_store(
     path: Path,
     user_sizes: Mapping[str, Sequence[int]] = USER_SIZES,
     encode: Callable[[int], bytes] = jpeg,
+    labels: Sequence[str] = LABELS,
+    user_id: str = "{}-{}@N0{}",
 ) -> Path:
-    """6, 2 and 2 users; every label occurs in every partition. encode: an image's number -> its bytes."""
+    """6, 2 and 2 users; every label occurs in every partition.
+
+    encode: an image's number -> its bytes. user_id: of the partition, and of the user's number, twice.
+    """
     with writing.create(path) as writer:
         first_id = 0
         for partition, sizes in user_sizes.items():
             num_images = sum(sizes)
             images = [encode(first_id + i) for i in range(num_images)]
-            labels = [sorted({i % 4, (i * i + 1) % 4}) for i in range(num_images)]
+            coarse = [sorted({i % 4, (i * i + 1) % 4}) for i in range(num_images)]
             fine = [sorted({i % 5, (i + 2) % 5}) for i in range(num_images)]
             columns = PartitionColumns(
-                user_ids=[f"{partition}-{k}@N0{k}" for k in range(len(sizes))],
+                user_ids=[user_id.format(partition, k, k) for k in range(len(sizes))],
                 user_offsets=np.cumsum([0, *sizes]),
                 image_ids=np.arange(first_id, first_id + num_images),
                 image_offsets=np.cumsum([0, *map(len, images)]),
-                label_offsets=np.cumsum([0, *map(len, labels)]),
-                label_indices=np.concatenate(labels).astype(np.uint16),
+                label_offsets=np.cumsum([0, *map(len, coarse)]),
+                label_indices=np.concatenate(coarse).astype(np.uint16),
                 fine_label_offsets=np.cumsum([0, *map(len, fine)]),
                 fine_label_indices=np.concatenate(fine).astype(np.uint16),
             )
             writer.partition(partition, columns)[:] = np.frombuffer(b"".join(images), dtype=np.uint8)
             first_id += num_images
-        relation = dict(zip(FINE_LABELS, ("animal", "animal", "food", "outdoor", "plant")))
-        writer.metadata(StoreMetadata(LABELS, FINE_LABELS, relation, {"source": "test"}))
+        relation = dict(zip(FINE_LABELS, (labels[k] for k in (0, 0, 1, 2, 3))))
+        writer.metadata(StoreMetadata(tuple(labels), FINE_LABELS, relation, {"source": "test"}))
     return path
 
 

@@ -34,6 +34,13 @@ def executable(pid: int) -> str:
     return ""
 
 
+def is_running(pid: int) -> bool:
+    """Whether the process is there, and has not ended without being waited for."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    return False
+
+
 def listening_addresses(pids: list[int]) -> list[str]:
     """The addresses at which these processes listen for TCP connections, in the kernel's hexadecimal."""
     sockets = set()

@@ -26,6 +26,15 @@ def test_help_names_every_command_and_imports_nothing_heavy() -> None:
     assert result.stdout.splitlines()[-1] == "set()"
 
 
+@pytest.mark.parametrize("command", ["prepare", "convert", "download", "epsilon"])
+def test_what_does_not_train_imports_no_torch(command: str) -> None:
+    probe = "import sys; from fedflair.cli import main\ntry: main(sys.argv[1:])\nexcept SystemExit: pass\n"
+    probe += "print('torch' in sys.modules)"
+    words = [sys.executable, "-c", probe, command, "--help"]
+    result = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "False"
+
+
 def test_training_a_residual_network_imports_no_library_that_it_does_not_need(tiny_store: Path, tmp_path: Path) -> None:
     # torchvision takes 150 MB, with what it imports; SciPy, which only matrix-factorisation noise needs, 65 MB.
     options = ["--data_path", str(tiny_store), "--run", str(tmp_path / "run"), "--pretrained", "false"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
 import shutil
@@ -50,7 +51,7 @@ def test_every_name_that_vulture_may_pass_over_would_be_reported() -> None:
         [PROGRAMS / "vulture", "--ignore-names", "none"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     reported = set(re.findall(r"unused \w+ '(\w+)'", done.stdout))
-    assert sorted(set(allowed) - reported) == []
+    assert [name for name in allowed if not fnmatch.filter(reported, name)] == []
 
 
 @pytest.fixture

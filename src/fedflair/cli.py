@@ -7,9 +7,15 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from fedflair import __version__
-from fedflair.errors import FedflairError, Interrupted, UsageError
+from fedflair.errors import ConfigError, DataError, FedflairError, Interrupted, UsageError
+from fedflair.system import memory
+from fedflair.system.files import errno_of, why
+from fedflair.system.processes import signal_of, signals_as_errors
+from fedflair.system.terminal import one_line, say
+from fedflair.system.threads import are_stuck, deaths_as_errors
 
 COMMANDS = {
     "download": "fetch the real dataset, resumable and verified",
@@ -28,16 +34,21 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit status: 0 well, 1 an error of the package, 2 wrong usage, 130 stopped."""
+    """Runs one command and returns its exit status.
+
+    0 well, 1 an error, 2 wrong usage; 128 and the number of the signal where one ended it: 130 Ctrl-C, 143 SIGTERM,
+    129 SIGHUP.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_usage())
+        say(_usage())
         return 0 if arguments else 2
     if arguments[0] == "--version":
-        print(f"fedflair {__version__}")
+        say(f"fedflair {__version__}")
         return 0
     if arguments[0] not in COMMANDS:
-        return _fail(f"unknown command {arguments[0]!r}; one of: {', '.join(COMMANDS)}", 2)
+        error = UsageError(f"unknown command {arguments[0]!r}; one of: {', '.join(COMMANDS)}")
+        return _fail(error, str(error), 2)
     return guarded(lambda: run(arguments))
 
 
@@ -58,21 +69,49 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def guarded(action: Callable[[], object]) -> int:
-    """The exit status of ``action``: an error of the package becomes one line on stderr, never a traceback."""
+    """The exit status of ``action``: whatever ends it becomes one line on stderr; ``FEDFLAIR_DEBUG=1`` shows more."""
     try:
-        action()
-    except UsageError as error:
-        return _fail(str(error), 2)
-    except Interrupted as error:
-        return _fail(str(error), 130)
-    except FedflairError as error:
-        return _fail(str(error), 1)
-    except KeyboardInterrupt:
-        return _fail("stopped", 130)
+        with signals_as_errors(), deaths_as_errors():
+            action()
+            # Here, where a full disk behind it can still be told.
+            sys.stdout.flush()
     except BrokenPipeError:
-        # The reader of our output has gone; hand the interpreter a sink so that it can close quietly.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of our output has gone.
+        _close_output()
+    except Interrupted as error:
+        return _fail(error, str(error), 128 + signal_of(error))
+    except KeyboardInterrupt as error:
+        return _fail(error, str(error) or "stopped", 128 + signal_of(error))
+    except Exception as error:  # noqa: BLE001 - the last one who can say it in a line
+        status = _fail(error, *_told(error))
+        if memory.shortage(error) is not None and are_stuck():
+            os._exit(status)
+        return status
     return 0
+
+
+def _told(error: Exception) -> tuple[str, int]:
+    """(what to say of an error, exit status)."""
+    short = memory.shortage(error)
+    # A file that could not be read for want of memory is not damaged.
+    if short is not None and (isinstance(error, (ConfigError, DataError)) or not isinstance(error, FedflairError)):
+        return memory.words_of(short), 1
+    if isinstance(error, FedflairError):
+        return str(error), 2 if isinstance(error, UsageError) else 1
+    if errno_of(error) is not None:
+        file = getattr(error, "filename", None)
+        if file is None:
+            # It may be what is still to be written there.
+            _close_output()
+        return f"{file or 'output'}: {why(error)}", 1
+    what = f"{type(error).__name__}: {error}"
+    return f"internal error: {what}; set FEDFLAIR_DEBUG=1 to see where, and report it", 1
+
+
+def _close_output() -> None:
+    """Hands the interpreter a sink for what is still to be written to stdout, so that it can end quietly."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _usage() -> str:
@@ -90,8 +129,13 @@ def _usage() -> str:
     )
 
 
-def _fail(message: str, status: int) -> int:
-    print(f"fedflair: {' '.join(message.split())}", file=sys.stderr)
+def _fail(error: BaseException, message: str, status: int) -> int:
+    if os.environ.get("FEDFLAIR_DEBUG", "0") not in ("", "0"):
+        import traceback
+
+        traceback.print_exception(error)
+    with suppress(OSError):
+        say(f"fedflair: {one_line(message)}", stderr=True)
     return status
 
 

@@ -4,6 +4,7 @@ FedflairError
 ├── UsageError       the words of a command are off
 ├── ConfigError      an option is unknown, impossible, or contradicts another one
 ├── DataError        a file or a record is not what it should be
+│   └── DiskError    a file cannot be written or read: the disk, its permissions, a limit
 ├── PrivacyError     what was asked for cannot be promised
 ├── WorkerError      a client's training failed, or its workers were lost again and again
 └── Interrupted      the user stopped a run; a checkpoint was written
@@ -24,6 +25,10 @@ class ConfigError(FedflairError):
 
 class DataError(FedflairError):
     """A file or a record is not what it should be; the message names the file and the row."""
+
+
+class DiskError(DataError):
+    """A file cannot be written or read, whatever is in it; the message names the file, why, and what to do."""
 
 
 class PrivacyError(FedflairError):

@@ -60,7 +60,8 @@ def _replayed_noise(path: Path) -> Path:
     def add_noise(
         total: torch.Tensor, cohort: CohortStats, round_: int, state: MechanismState
     ) -> tuple[torch.Tensor, MechanismState]:
-        return path.mechanism.add_noise(total, cohort, round_ % 5, state)
+        noise, state = path.mechanism.add_noise(torch.zeros_like(total), cohort, round_ % 5, state)
+        return total + noise, state
 
     return replace(path, mechanism=replace(path.mechanism, add_noise=add_noise))
 

@@ -58,6 +58,24 @@ def test_epsilon_of_normals_of_different_width_against_their_integral() -> None:
     assert gaussian_epsilon((0.0, 1.0), (0.0, 1.0), 1e-3) == 0.0
 
 
+def test_estimate_is_the_worse_of_the_two_directions() -> None:
+    """Canaries that are in have a wider or a narrower normal: what tells them from the others differs by direction."""
+    random = np.random.default_rng(9)
+    coins = np.arange(20_000) % 2 == 0
+    wide, narrow = random.standard_normal(10_000) * 1.5 + 0.2, random.standard_normal(10_000)
+    found = []
+    for inside, outside in ((wide, narrow), (narrow, wide)):
+        scores = np.empty(20_000)
+        scores[coins], scores[~coins] = inside, outside
+        found.append(estimate(scores, coins, 1e-3))
+    one, other = (
+        gaussian_epsilon((a.mean(), a.std(ddof=1)), (b.mean(), b.std(ddof=1)), 1e-3)
+        for a, b in ((wide, narrow), (narrow, wide))
+    )
+    assert one > 2 * other
+    assert found == [pytest.approx(one), pytest.approx(one)]
+
+
 def test_estimate_of_a_known_distance() -> None:
     random = np.random.default_rng(8)
     coins = random.random(100_000) < 0.5

@@ -69,3 +69,14 @@ def test_the_docstring_is_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert "usage: fedflair bake" in shown
     assert all(text in shown for text in ("Bake a loaf.", "Where the dough is.", "--from", "Whose recipe."))
+
+
+def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    calls.clear()
+    call(bake, "bake", ["~/dough", "--minutes", "40", "--from", "aunt~"])
+    call(pile, "pile", ["~/a", "b~"])
+    assert calls == [
+        (Path("/home/ada/dough"), "round", 40, "aunt~", False),
+        ((Path("/home/ada/a"), Path("b~")), False),
+    ]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import h5py
 import pytest
 
 from fedflair.commands.describe import describe
 from fedflair.data import published as flair
 from fedflair.data.describe import comparison
+from fedflair.data.store.packed import open_store
 from fedflair.errors import ConfigError, DataError
 from tests.data.describe.test_statistics import SMALL, write_store
 
@@ -67,3 +69,18 @@ def test_output_that_is_a_file_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is a file; name a folder"):
         describe(store, output=tmp_path / "page")
     assert (tmp_path / "page").read_text() == "mine"
+
+
+def test_every_image_is_read_where_that_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_store(tmp_path / "s.hdf5", SMALL)
+    describe(path, verify=True)
+    assert f"{open_store(path).fingerprint}, every image as it was written" in capsys.readouterr().out
+    describe(path, json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert (found["fingerprint"], found["verified"]) == (open_store(path).fingerprint, False)
+    with h5py.File(path, "r+") as file:
+        file["train/images"][0] ^= 1
+    describe(path)
+    assert "as it was written" not in capsys.readouterr().out
+    with pytest.raises(DataError, match="the images of partition 'train' are not those that were written"):
+        describe(path, verify=True)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from fedflair.commands.epsilon import epsilon
-from fedflair.errors import ConfigError, FedflairError, PrivacyError
+from fedflair.errors import ConfigError, DiskError, FedflairError, PrivacyError
 from fedflair.privacy.accounting.accountants import PrivacyEvent
 from fedflair.privacy.accounting.accountants import epsilon as epsilon_of
 
@@ -89,8 +89,8 @@ def test_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Image.open(tmp_path / "epsilon.png") as image:
         assert image.format == "PNG"
         assert image.size == (1200, 480)
-    with pytest.raises(ConfigError, match=r"plot: .* cannot be written"):
-        ask(capsys, noise_multiplier=2.0, rounds=1, plot=tmp_path / "no" / "epsilon.png")
+    with pytest.raises(DiskError, match=r"more\.png: File exists: a file stands where a folder should be"):
+        ask(capsys, noise_multiplier=2.0, rounds=1, plot=tmp_path / "epsilon.png" / "more.png")
 
 
 @pytest.mark.parametrize(

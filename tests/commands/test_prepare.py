@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from fedflair.cli import main
 from fedflair.commands.prepare import prepare
 from tests.data.releases import encoded, records, write_apple_folder, write_hub
 
@@ -32,3 +33,22 @@ def test_the_summary_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_what_is_no_store_is_not_to_be_described(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prepare(source=write_hub(tmp_path / "hub", records()), output=tmp_path / "c.hdf5", not_group_data_by_user=True)
     assert "describe" not in capsys.readouterr().out
+
+
+def test_what_was_not_read_is_said_and_limits_are_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_apple_folder(tmp_path / "folder", records())
+    (folder / "small_images" / "._30.jpg").write_bytes(b"x")
+    (folder / "small_images" / "777.jpg").write_bytes(b"x")
+    words = ["--source", str(folder), "--output", str(tmp_path / "s.hdf5")]
+    assert main(["prepare", *words]) == 0
+    printed = capsys.readouterr().out
+    assert "ignored 1: hidden files" in printed
+    assert "ignored 1: images that the labels do not list" in printed
+    for option, message in (
+        ("--max_image_pixels", "256x256 pixels are more than an image may have; see --max_image_pixels"),
+        ("--max_image_bytes", "more than the 1000 that are read; see --max_image_bytes"),
+        ("--max_label_bytes", "more than the 1000 that are read; see --max_label_bytes"),
+    ):
+        for command in (["prepare", *words], ["convert", str(folder), str(tmp_path / "c.hdf5"), "--layout", "packed"]):
+            assert main([*command, option, "1000"]) == 1
+            assert message in capsys.readouterr().err.replace(",", "")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from jsonargparse import ArgumentParser
 
 from fedflair.commands.train import parse_train_config
-from fedflair.config.options import read_options
+from fedflair.config.options import build_config, parse_given, read_options, train_parser
 from fedflair.config.train_config import TrainConfig
 from fedflair.errors import ConfigError
 
@@ -111,3 +112,42 @@ def test_a_base_has_no_base_and_exists(tmp_path: Path) -> None:
     (tmp_path / "three.yaml").write_text("base: no_such\n")
     with pytest.raises(ConfigError, match="no_such: no such file, nor a shipped configuration"):
         read_options(tmp_path / "three.yaml")
+
+
+def test_a_tilde_is_the_home_folder_on_the_command_line_and_in_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "base.yaml").write_text("data_path: ~/store.hdf5\n")
+    (tmp_path / "mine.yaml").write_text("base: ~/base.yaml\nrun: ~/runs/one\npretrained: false\n")
+    config = parse_train_config(
+        ["--args_config", "~/mine.yaml", "--pretrained_weights=~/w.pth", "--pretrained", "true"]
+    )
+    assert config.data.data_path == tmp_path / "store.hdf5"
+    assert config.run.run == tmp_path / "runs" / "one"
+    assert config.model.pretrained_weights == tmp_path / "w.pth"
+    config = parse_train_config(["--data_path", "~/other.hdf5", "--run", "~nobody-of-that-name/run"])
+    assert config.data.data_path == tmp_path / "other.hdf5"
+    assert config.run.run == Path("~nobody-of-that-name/run")
+    given = parse_given(sweep_parser(), ["--output", "~/sweep", "--sweep_config=~/s.yaml"])
+    assert given == {"output": str(tmp_path / "sweep"), "sweep_config": str(tmp_path / "s.yaml")}
+
+
+def sweep_parser() -> ArgumentParser:
+    parser = train_parser("sweep")
+    parser.add_argument("--output", type=str)
+    parser.add_argument("--sweep_config", type=str)
+    return parser
+
+
+def test_values_alike_to_a_cache_keep_their_types() -> None:
+    assert build_config({"mu": 1}, "here").algorithm.mu == 1.0
+    assert build_config({"cohort_size": 1}, "here").cohort.cohort_size == 1
+    with pytest.raises(ConfigError, match=r"here: .*cohort_size"):
+        build_config({"cohort_size": True}, "here")
+    assert build_config({"pretrained": True}, "here").model.pretrained is True
+    with pytest.raises(ConfigError, match=r"here: .*pretrained"):
+        build_config({"pretrained": 1}, "here")
+    for value in ([1], {"a": 1}):
+        with pytest.raises(ConfigError, match=r"here: .*cohort_size"):
+            build_config({"cohort_size": value}, "here")

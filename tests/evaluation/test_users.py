@@ -49,6 +49,9 @@ def test_a_cohort_of_everybody_against_the_whole_partition(tiny_store: Path) -> 
         assert got[f"pooled_{name}"] == pytest.approx(whole[name], abs=1e-6)
     assert got["pooled_macro_ap"] == pytest.approx(whole["macro_ap"])
     assert (got["num_users"], got["num_images"]) == (2, 9)
+    by_user = {f"{kind}{name}" for kind in ("", "image_weighted_") for name in USER_METRICS}
+    pooled = {f"pooled_{name}" for name in scores.measured().values() if name != "num_examples"}
+    assert set(got) == {*by_user, *pooled, "num_users", "num_images"}
 
 
 def test_each_round_draws_its_own_cohort(tiny_store: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from fedflair.models import small_cnn
 from fedflair.models.dropout import SeededDropout, replace_dropout, seed_dropout
 from fedflair.models.multi_label_cnn import build, imagenet_weights
 from fedflair.models.normalization import FrozenBatchNorm2d, frozen_batch_norm, group_norm
+from tests.data.download.fault_server import Files, serving
 
 CPU = torch.device("cpu")
 
@@ -103,7 +105,30 @@ def test_without_network_the_error_says_which_file_to_put_where(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     # A proxy on a closed port of this machine: the download really fails, whatever network there is.
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
-    with pytest.raises(ConfigError, match=rf"put https://.*resnet18-.*\.pth at {tmp_path}.*--pretrained_weights"):
+    put = rf"put https://.*resnet18-.*\.pth at {tmp_path}.*--pretrained_weights"
+    with pytest.raises(ConfigError, match=put) as raised:
+        imagenet_weights("resnet18", None)
+    assert "(Connection refused)" in str(raised.value)
+    assert "--endpoint" not in str(raised.value)
+
+
+def test_published_weights_are_fetched_once_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    torch.save(models.resnet18(num_classes=1000).state_dict(), tmp_path / "weights.pth")
+    content = (tmp_path / "weights.pth").read_bytes()
+    name = f"/resnet18-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+    published = models.get_model_weights("resnet18").DEFAULT
+    with serving(Files({name: content, "/resnet18-00000000.pth": content})) as files:
+        monkeypatch.setattr(published.value, "url", files.url + "/resnet18-00000000.pth")
+        with pytest.raises(ConfigError, match=r"its hash is [0-9a-f]{64}, not 00000000"):
+            imagenet_weights("resnet18", None)
+        monkeypatch.setattr(published.value, "url", files.url + name)
+        for _ in range(2):
+            assert imagenet_weights("resnet18", None)["fc.weight"].shape == (1000, 512)
+        assert files.gets(name) == [""]
+    assert [path.name for path in (tmp_path / "hub" / "checkpoints").iterdir()] == [name[1:]]
+    (tmp_path / "hub" / "checkpoints" / name[1:]).write_bytes(b"junk")
+    with pytest.raises(DataError, match=r"\.pth: (refused|not a weights file)"):
         imagenet_weights("resnet18", None)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from fedflair.privacy.contract import BINDING, MechanismState, encoded
 from fedflair.privacy.ledger import record as ledger
 from fedflair.privacy.mechanisms import CohortStats, Mechanism, PrivacyOptions, make_mechanism
 from fedflair.runs.tensors import save_tensors
@@ -21,12 +22,17 @@ def small_mechanism() -> Mechanism:
     return make_mechanism(options, SamplerDescription("poisson", 20, 400), ROUNDS, SEED)
 
 
+def after(round_: int) -> MechanismState:
+    """A mechanism's state after a round, bound to nothing in particular."""
+    return {BINDING: encoded(f"{round_:032x}")}
+
+
 def finished_run(folder: Path, mechanism: Mechanism) -> Path:
     """Ledger, checkpoint and summary."""
     folder.mkdir()
     book = ledger.create(folder, mechanism, SEED)
     for round_ in range(ROUNDS):
-        book = ledger.append(book, round_, CohortStats(COHORTS[round_], 0, 0), {})
+        book = ledger.append(book, round_, CohortStats(COHORTS[round_], 0, 0), {}, after(round_))
     save_tensors(folder / "checkpoints" / "last.safetensors", {}, {"round": ROUNDS, "noise_seed": str(SEED)})
     (folder / "summary.json").write_text(json.dumps({"rounds": ROUNDS}))
     return folder

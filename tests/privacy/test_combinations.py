@@ -186,3 +186,20 @@ def tiny_config(tiny_store: Path) -> Any:
         return TrainConfig.of(**{**defaults, **options})
 
     return config
+
+
+@pytest.mark.parametrize("mechanism", ["gaussian_moments_accountant", "laplace", "banded_matrix_factorization"])
+def test_two_forks_of_a_run_never_share_their_noise(tiny_config: Any, mechanism: str) -> None:
+    """The same secret seed, round and cohort, and another local learning rate: A - B is not of clean sums alone."""
+    released = []
+    for rate in (0.01, 0.1):
+        setup = make_setup(tiny_config(central_privacy_mechanism=mechanism, local_learning_rate=rate), noise_seed=5)
+        state, cohort = initial_state(setup), setup.worker.clients.client_ids[:3]
+        keep = replace(setup.worker.algorithm, server_update=lambda state, mean, sums: replace(state, parameters=mean))
+        watched = replace(setup, worker=replace(setup.worker, algorithm=keep))
+        with thread_backend(watched.worker) as backend:
+            after = [run_round(state, cohort, setup=watched, backend=backend)[0].parameters for _ in range(2)]
+        assert torch.equal(after[0], after[1])
+        released.append(after[0].double() * setup.sampler.description.cohort_size)
+    noise = setup.mechanism.noise_std(state.mechanism_state)
+    assert float((released[0] - released[1]).std()) == pytest.approx(2**0.5 * noise, rel=0.05)

@@ -101,7 +101,7 @@ def test_a_disk_that_refuses_is_one_line_and_leaves_what_was_there(tmp_path: Pat
         "save_tensors(Path(sys.argv[1]), {'parameters': torch.zeros(1000)}, {})\n"
     )
     done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False)
-    assert f"fedflair.errors.DataError: {path}: " in done.stderr.splitlines()[-1]
+    assert f"fedflair.errors.DiskError: {path}: " in done.stderr.splitlines()[-1]
     assert load_tensors(path)[0]["parameters"].numel() == 4
     assert [file.name for file in tmp_path.iterdir()] == ["c.safetensors"]
 

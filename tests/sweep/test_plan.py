@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fedflair.errors import ConfigError
@@ -62,6 +64,37 @@ def test_random_samples_lie_in_their_ranges_and_stay_when_more_are_drawn() -> No
     assert [trial.config.server.learning_rate for trial in fewer_options] == rates[:3]
 
 
+def test_random_options_are_independent_of_each_other_and_of_the_sample_before() -> None:
+    names = ("learning_rate", "local_learning_rate", "central_lr_end", "mu")
+    ranges: dict[str, Any] = {name: {"uniform": [0.001, 1.0]} for name in names}
+    trials = plan_sweep(SweepSpec(random={"num_samples": 400, **ranges}))
+    values = np.array([[trial.varied[name] for name in names] for trial in trials])
+    # Independent ones have a correlation of 1 / sqrt(400) = 0.05 in the middle.
+    correlations = np.corrcoef(values.T) - np.eye(len(names))
+    assert np.abs(correlations).max() < 0.2
+    assert np.abs(np.corrcoef(values[1:, 0], values[:-1, 0])[0, 1]) < 0.2
+    for column in values.T:
+        counts, _ = np.histogram(column, bins=4, range=(0.001, 1.0))
+        # 100 each, with a standard deviation of 8.7.
+        assert all(65 <= count <= 135 for count in counts)
+
+
+def test_random_choices_come_as_often_as_each_other() -> None:
+    ranges: dict[str, Any] = {
+        "central_optimizer": {"choice": ["sgd", "adam"]},
+        "cohort_size": {"int_uniform": [2, 4]},
+        "learning_rate": {"log_uniform": [0.001, 1.0]},
+    }
+    trials = plan_sweep(SweepSpec(random={"num_samples": 400, **ranges}))
+    counts = Counter((trial.varied["central_optimizer"], trial.varied["cohort_size"]) for trial in trials)
+    # 66.7 of each pair, with a standard deviation of 7.5: the ends come as often as the middle, and pairs are free.
+    assert len(counts) == 6
+    assert all(40 <= count <= 95 for count in counts.values())
+    decades = np.histogram(np.log10([trial.varied["learning_rate"] for trial in trials]), bins=3, range=(-3, 0))[0]
+    # 133 each, with a standard deviation of 9.4.
+    assert all(100 <= count <= 167 for count in decades)
+
+
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
@@ -110,7 +143,12 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
         (0.1, 7, 5),
         (0.01, 7, 5),
     ]
-    for text, message in (("- 1", "has the parts"), ("grids: {}", "has the parts"), ("a: [", "not YAML")):
+    for text, message in (
+        ("- 1", "has the parts"),
+        ("grids: {}", "has the parts"),
+        ("a: [", "not YAML"),
+        ("[" * 50_000, "nested"),
+    ):
         path.write_text(text)
         with pytest.raises(ConfigError, match=message):
             read_sweep_file(path)

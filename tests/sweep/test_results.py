@@ -53,6 +53,26 @@ def test_the_files_say_the_same(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "sweep.json").read_text()) == summarise(TRIALS, OUTCOMES)
 
 
+def test_no_cell_is_a_formula_and_no_name_breaks_the_table(tmp_path: Path) -> None:
+    names = ["=HYPERLINK(1)", "+a", "-a", "@a", "\ta", "\ra", "a|b\nc\\|d", "<i>", "-1.5", "\ud800"]
+    trials = [
+        Trial(name, name, {"note": name, "rate": -1.5}, 0, f"run{k}", TrainConfig()) for k, name in enumerate(names)
+    ]
+    write_results(tmp_path, trials, [done(-0.5, 0.1)] * len(names))
+    with (tmp_path / "sweep.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    shown = ["'=HYPERLINK(1)", "'+a", "'-a", "'@a", "'\ta", "'\ra", "a|b\nc\\|d", "<i>", "-1.5", r"\ud800"]
+    assert [row["point"] for row in rows] == [row["setting"] for row in rows] == [row["note"] for row in rows] == shown
+    # Numbers stay numbers.
+    assert {(row["rate"], row["val/macro_ap"], row["seed"]) for row in rows} == {("-1.5", "-0.5", "0")}
+    table = [line for line in (tmp_path / "sweep.md").read_text().splitlines() if line.startswith("| ")]
+    assert len(table) == 2 + len(names)
+    assert r"| a\|b\\nc\\\|d | 1/1 |" in table[8]
+    assert "| &lt;i> | 1/1 |" in table[9]
+    points = json.loads((tmp_path / "sweep.json").read_text())["points"]
+    assert [point["point"] for point in points] == names
+
+
 def test_without_privacy_there_is_no_caveat(tmp_path: Path) -> None:
     write_results(tmp_path, TRIALS[:1], OUTCOMES[:1])
     assert CAVEAT not in (tmp_path / "sweep.md").read_text()

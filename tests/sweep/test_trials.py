@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,10 +22,13 @@ from fedflair.cli import run as run_command
 from fedflair.errors import ConfigError, DataError, Interrupted
 from fedflair.runs.configuration import config_of_run
 from fedflair.runs.folder import RunFolder, read_rows
+from fedflair.runs.tensors import load_tensors
+from fedflair.sweep import trials
 from fedflair.sweep.plan import SweepSpec, plan_sweep
 from fedflair.sweep.trials import run_trials
 from fedflair.training.checkpoint import load_state
 from fedflair.training.train import train
+from tests.processes import is_running
 from tests.small_runs import small_config, timeless_rows
 
 SIZE = {"central_num_iterations": 40, "evaluation_frequency": 5}
@@ -58,16 +63,19 @@ def test_a_sweep_outlives_crashes_and_kills(
     first, second = (output / "runs" / f"learning_rate={rate}-seed0" for rate in (0.05, 0.1))
     arguments = ["sweep", "--sweep_config", str(tmp_path / "sweep.yaml"), "--output", str(output)]
 
-    # The first run is killed: it is noted and the second starts. Then the sweep is killed, and its run with it.
+    # The first run is killed: it is noted and the second starts. Then the sweep is killed, and its run ends with it.
     process = subprocess.Popen([sys.executable, "-m", "fedflair.cli", *arguments], stderr=subprocess.DEVNULL)
     try:
         wait_for(lambda: num_rows(first) >= 3)
         os.kill(child(output), signal.SIGKILL)
         wait_for(lambda: num_rows(second) >= 3)
+        orphan = child(output)
     finally:
         process.kill()
         process.wait()
-    os.kill(child(output), signal.SIGKILL)
+    wait_for(lambda: not is_running(orphan))
+    assert load_tensors(RunFolder(second).last)[1]["round"] == num_rows(second)
+    assert "continue with: fedflair train --resume" in (output / "logs" / f"{second.name}.log").read_text()
     noted = json.loads((output / "sweep.json").read_text())["points"][0]["runs"][0]
     assert noted["error"] == "fedflair: the process was killed by SIGKILL"
 
@@ -120,6 +128,38 @@ def test_a_sweep_waits_for_another_and_stops_when_asked(tiny_store: Path, tmp_pa
     assert said[0] == f"waiting for process 123, which is training in {tmp_path}"
     assert RunFolder(run).last.is_file()
     assert "continue with: fedflair train --resume" in (tmp_path / "logs" / f"{run.name}.log").read_text()
+
+
+def test_finished_points_are_read_once_and_written_down_once(
+    tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {**spec(tiny_store).options, "central_num_iterations": 1, "model": "small_cnn"}
+    wanted = plan_sweep(SweepSpec(options=options, grid={"learning_rate": [round(0.01 * k, 2) for k in range(1, 31)]}))
+    first = train(wanted[0].config.changed(run=tmp_path / "runs" / wanted[0].name))
+    for trial in wanted[1:]:
+        folder = shutil.copytree(first, tmp_path / "runs" / trial.name)
+        rate = trial.config.server.learning_rate
+        text = (folder / "config.yaml").read_text().replace("\nlearning_rate: 0.01\n", f"\nlearning_rate: {rate}\n")
+        (folder / "config.yaml").write_text(text)
+    done: list[str] = []
+
+    def counted(name: str) -> Any:
+        function = getattr(trials, name)
+
+        def call(*arguments: Any) -> Any:
+            done.append(name)
+            return function(*arguments)
+
+        return call
+
+    for name in ("outcome_of", "write_results"):
+        monkeypatch.setattr(trials, name, counted(name))
+    said: list[str] = []
+    outcomes = run_trials(wanted, tmp_path, said.append)
+    assert [outcome.status for outcome in outcomes] == ["done"] * 30
+    assert [line.split(",")[0] for line in said][:2] == ["[1/30] learning_rate=0.01", "[2/30] learning_rate=0.02"]
+    assert (done.count("outcome_of"), done.count("write_results")) == (30, 1)
+    assert len(json.loads((tmp_path / "sweep.json").read_text())["points"]) == 30
 
 
 def test_nothing_runs_where_one_run_could_not(tiny_store: Path, tmp_path: Path) -> None:

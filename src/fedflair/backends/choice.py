@@ -7,7 +7,7 @@ import threading
 from contextlib import AbstractContextManager
 
 from fedflair.backends.contract import Backend
-from fedflair.backends.ray.cluster import require_listener, stay_on_loopback
+from fedflair.backends.ray.cluster import keep_private, require_listener
 from fedflair.backends.threads import thread_backend
 from fedflair.config.train_config import TrainConfig
 from fedflair.errors import ConfigError
@@ -34,8 +34,8 @@ def choose_backend(setup: TrainingSetup, stop: threading.Event | None = None) ->
     if not uses_ray(setup.config):
         return thread_backend(setup.worker, stop)
     if setup.config.hardware.ray_address is None:
-        stay_on_loopback()
-    # Ray is an extra, and takes a second to import; it reads the switch for loopback as it does.
+        keep_private()
+    # Ray is an extra, and takes a second to import; it reads what keeps it private as it does.
     from fedflair.backends.ray.backend import ray_backend
 
     return ray_backend(setup, stop)

@@ -10,6 +10,7 @@ from docstring_parser import parse
 from jsonargparse import ArgumentError, ArgumentParser
 
 from fedflair.errors import UsageError
+from fedflair.system.files import at_home
 
 
 def call(function: Callable[..., object], name: str, arguments: list[str]) -> None:
@@ -43,7 +44,7 @@ def call(function: Callable[..., object], name: str, arguments: list[str]) -> No
         raise UsageError(f"{name}: {error}") from error
     positional, keywords = [], {}
     for parameter in inspect.signature(function).parameters.values():
-        value = values[parameter.name.rstrip("_")]
+        value = at_home(values[parameter.name.rstrip("_")])
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
             positional += value
         elif parameter.kind is inspect.Parameter.KEYWORD_ONLY:

@@ -11,6 +11,7 @@ from fedflair.errors import PrivacyError
 from fedflair.privacy.accounting.shown import show
 from fedflair.privacy.contract import PrivacyOptions
 from fedflair.runs.json_text import dumps
+from fedflair.system.terminal import say
 
 
 def audit(
@@ -51,7 +52,7 @@ def audit(
         adaptive_clipping=adaptive_clipping,
     )
     found = audit_options(options, rounds, sampling_rate, num_canaries, secrets.randbits(128) if seed is None else seed)
-    print(dumps(asdict(found), indent=2) if json_ else _text(found))
+    say(dumps(asdict(found), indent=2) if json_ else _text(found))
     if found.findings:
         raise PrivacyError(f"audit: flagged: {found.findings[0]}; do not trust this path's epsilon")
 

@@ -6,22 +6,51 @@ from pathlib import Path
 
 from fedflair.commands.prepare import words_of
 from fedflair.commands.progress import track
+from fedflair.data.images.limits import DEFAULT, Limits
 from fedflair.data.preparation import convert as conversion
 from fedflair.data.preparation.layouts import Layout
+from fedflair.system.terminal import say
 
 
-def convert(source: Path, output: Path, *, layout: Layout) -> None:
+def convert(
+    source: Path,
+    output: Path,
+    *,
+    layout: Layout,
+    max_image_pixels: int = DEFAULT.image_pixels,
+    max_image_bytes: int = DEFAULT.image_bytes,
+    max_image_scans: int = DEFAULT.image_scans,
+    max_label_bytes: int = DEFAULT.label_bytes,
+    max_archive_growth: int = DEFAULT.archive_growth,
+) -> None:
     """Turn a dataset file into another tool's HDF5 layout, or into the packed store.
 
     Args:
         source: A packed store, an HDF5 file of pfl-research or ml-flair, or anything else that prepare reads.
         output: The file to write; appears under this name only once it is whole.
         layout: packed (this project's store), pfl (pfl-research), ml-flair, or ml-flair-central (not grouped by user).
+        max_image_pixels: Pixels that one photograph may have; more are refused before they are decoded.
+        max_image_bytes: Bytes that one encoded photograph may have.
+        max_image_scans: Scans that one progressive JPEG may have.
+        max_label_bytes: Bytes that a file of labels may have.
+        max_archive_growth: How many times an archive or a parquet column may grow when it is unpacked.
     """
-    summary = conversion.convert(source, output, layout=layout, track=track)
+    summary = conversion.convert(
+        source,
+        output,
+        layout=layout,
+        limits=Limits(
+            image_pixels=max_image_pixels,
+            image_bytes=max_image_bytes,
+            image_scans=max_image_scans,
+            label_bytes=max_label_bytes,
+            archive_growth=max_archive_growth,
+        ),
+        track=track,
+    )
     if summary is not None:
-        print(words_of(summary))
+        say(words_of(summary))
     if layout != "packed":
         size = f"{output.stat().st_size / 1e6:,.1f} MB"
-        print(f"{output}: {size} in the layout {layout}; pixels are kept, JPEG bytes are not")
-        print(f"Next: fedflair convert {output} STORE --layout packed   (leads back)")
+        say(f"{output}: {size} in the layout {layout}; pixels are kept, JPEG bytes are not")
+        say(f"Next: fedflair convert {output} STORE --layout packed   (leads back)")

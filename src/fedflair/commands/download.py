@@ -7,13 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
-
 from fedflair.commands.progress import transfer_bars
 from fedflair.data.download import run
 from fedflair.data.download.plan import Plan, Request, Watcher
 from fedflair.data.download.run import human
 from fedflair.errors import Interrupted
+from fedflair.system.console import Console
 
 LICENCE = """\
 FLAIR: a federated-learning dataset of labelled photographs (Song et al., NeurIPS 2022).
@@ -33,6 +32,9 @@ def download(
     base_url: str | None = None,
     revision: str | None = None,
     num_connections: int = Request.num_connections,
+    send_token: bool = False,
+    min_rate: float = Request.min_rate,
+    raise_limits: float = Request.raise_limits,
     yes: bool = False,
 ) -> None:
     """Fetch FLAIR; run the same command again to go on after a stop.
@@ -49,6 +51,9 @@ def download(
         base_url: Address of a mirror of Apple's release.
         revision: The hub's branch, tag or commit. By default the commit that a first run found on main and recorded.
         num_connections: Files that come at once.
+        send_token: Send the hub's token to the endpoint, too, which must be https; else only the hub itself gets it.
+        min_rate: Bytes a second below which, over a minute, a connection counts as dead; 0 bears with any.
+        raise_limits: So many times what FLAIR can be is taken from a server: sizes, numbers, what archives unpack to.
         yes: Do not ask whether to go on where a person sits at the terminal.
     """
     request = Request(
@@ -63,11 +68,14 @@ def download(
         base_url=base_url,
         revision=revision,
         num_connections=num_connections,
+        send_token=send_token,
+        min_rate=min_rate,
+        raise_limits=raise_limits,
     )
-    console = Console(markup=False, highlight=False, soft_wrap=True)
+    console = Console()
     with transfer_bars(console) as bars:
         watcher = Watcher(
-            tell=console.print,
+            tell=console.say,
             announce=partial(_announce, request=request, console=console),
             confirm=partial(_confirm, yes=yes, console=console),
             start=bars.start,
@@ -75,16 +83,16 @@ def download(
             done=partial(_done, console=console),
         )
         run.download(request, watcher)
-    console.print(f"Complete: {output}. Next: fedflair prepare --source {output} --output STORE")
+    console.say(f"Complete: {output}. Next: fedflair prepare --source {output} --output STORE")
 
 
 def _announce(plan: Plan, *, request: Request, console: Console) -> None:
-    console.print(LICENCE)
+    console.say(LICENCE)
     what = "labels only" if request.labels_only else f"{plan.images} images and labels"
     users = f" of {request.num_users:,} users" if request.num_users else ""
     place = ", ".join(f"{name} {value}" for name, value in plan.where.items())
     size = "unknown size" if plan.size is None else human(plan.size)
-    console.print(f"To fetch: {what}{users}, {size}, from {place}")
+    console.say(f"To fetch: {what}{users}, {size}, from {place}")
 
 
 def _confirm(*, yes: bool, console: Console) -> None:
@@ -102,4 +110,4 @@ def _confirm(*, yes: bool, console: Console) -> None:
 def _done(name: str, size: int, *, console: Console) -> None:
     """A line where there are no bars."""
     if not console.is_terminal:
-        console.print(f"{name}: {human(size)}, verified")
+        console.say(f"{name}: {human(size)}, verified")

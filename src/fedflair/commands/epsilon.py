@@ -11,6 +11,7 @@ from fedflair.privacy.accounting.plot import draw
 from fedflair.privacy.accounting.question import NamedMechanism, answer_to, make_question, over_rounds
 from fedflair.privacy.accounting.shown import show
 from fedflair.runs.json_text import dumps
+from fedflair.system.terminal import say
 
 
 def epsilon(
@@ -80,7 +81,7 @@ def epsilon(
         facts["table"] = over_rounds(question, answer.noise_multiplier)
     if plot is not None:
         draw(question, answer.noise_multiplier, cohort_size, plot)
-    print(dumps(facts, indent=2) if json_ else _text(facts))
+    say(dumps(facts, indent=2) if json_ else _text(facts))
 
 
 def _text(answer: dict[str, Any]) -> str:

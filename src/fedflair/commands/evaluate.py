@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
-from rich.table import Table
-
 from fedflair.errors import ConfigError
 from fedflair.evaluation.personalise import FEWEST_IMAGES
 from fedflair.evaluation.run import score_run, score_users_of_run
 from fedflair.metrics.user_summary import SHOWN_BY_SIZE
 from fedflair.privacy.ledger import coverage
 from fedflair.runs.json_text import dumps
+from fedflair.system.console import Console, table
+from fedflair.system.terminal import say
 
 MOST_LABELS_SHOWN = 50
 NAMES = {"micro_ap": "AP", "micro_precision": "precision", "micro_recall": "recall", "micro_f1": "F1"}
@@ -59,14 +58,14 @@ def evaluate(
             learning_rate=personalise_learning_rate,
         )
         if json:
-            print(dumps(summary))
+            say(dumps(summary))
         else:
             _print_user_tables(_title(summary), summary)
         return
     scores = score_run(run, partition, checkpoint, data_path)
     if json:
         facts = {**scores.facts, **scores.metrics, "label_ap": scores.label_ap}
-        print(dumps(facts))
+        say(dumps(facts))
     else:
         _print_tables(_title(scores.facts), scores.metrics, scores.label_ap)
 
@@ -80,44 +79,34 @@ def _title(facts: Mapping[str, Any]) -> str:
 
 def _print_tables(title: str, metrics: Mapping[str, float], labels: Mapping[str, float | None]) -> None:
     console = Console()
-    table = Table(title=title, title_justify="left")
-    table.add_column("metric")
-    table.add_column("value", justify="right")
-    for name, value in metrics.items():
-        table.add_row(name.replace("_", " "), f"{int(value):,}" if name.startswith("num_") else f"{value:.4f}")
-    console.print(table)
-    table = Table(title="AP by label", title_justify="left")
-    table.add_column("label")
-    table.add_column("AP", justify="right")
+    values = [
+        (name.replace("_", " "), f"{int(value):,}" if name.startswith("num_") else f"{value:.4f}")
+        for name, value in metrics.items()
+    ]
+    console.print(table(title, ("metric", "value"), values))
     ranked = sorted(labels.items(), key=lambda item: -1.0 if item[1] is None else item[1], reverse=True)
-    for name, ap in ranked[:MOST_LABELS_SHOWN]:
-        table.add_row(name, "no positives" if ap is None else f"{ap:.4f}")
-    console.print(table)
+    shown = [(name, "no positives" if ap is None else f"{ap:.4f}") for name, ap in ranked[:MOST_LABELS_SHOWN]]
+    console.print(table("AP by label", ("label", "AP"), shown))
     if len(ranked) > MOST_LABELS_SHOWN:
-        console.print(f"and {len(ranked) - MOST_LABELS_SHOWN:,} labels more: --json has all", highlight=False)
+        console.say(f"and {len(ranked) - MOST_LABELS_SHOWN:,} labels more: --json has all")
 
 
 def _print_user_tables(title: str, summary: Mapping[str, Any]) -> None:
     """Tables of the distribution over users, by user size, and of what personalisation gains."""
     console = Console()
-    table = _table(f"{title}, {summary['num_users']:,} users", "metric of a user")
-    for heading in ("mean", "std", "first quartile", "median", "third quartile", "worst tenth"):
-        table.add_column(heading, justify="right")
-    for name, values in summary["distribution"].items():
-        table.add_row(_name(name), *(f"{value:.4f}" for value in values.values()))
-    console.print(table)
+    headings = ["metric of a user", "mean", "std", "first quartile", "median", "third quartile", "worst tenth"]
+    rows = [[_name(name), *map(_number, values.values())] for name, values in summary["distribution"].items()]
+    console.print(table(f"{title}, {summary['num_users']:,} users", headings, rows))
     tuned = summary["personalisation"]
     columns, title = list(SHOWN_BY_SIZE), "Means by number of images of a user"
     if tuned is not None:
         title += "; of the global and the personalised model on the held-out images"
         columns += [f"{model}_micro_ap" for model in ("global", "personalised")]
-    table = _table(title, "images")
-    for heading in ("users", *map(_name, columns)):
-        table.add_column(heading, justify="right")
-    for row in summary["by_size"]:
-        cells = (f"{row[name]:.4f}" if name in row else "-" for name in columns)
-        table.add_row(row["images"], f"{row['num_users']:,}", *cells)
-    console.print(table)
+    rows = [
+        [row["images"], f"{row['num_users']:,}", *(_number(row[name]) if name in row else "-" for name in columns)]
+        for row in summary["by_size"]
+    ]
+    console.print(table(title, ["images", "users", *map(_name, columns)], rows))
     if tuned is not None:
         _print_personalisation(console, tuned)
 
@@ -127,23 +116,18 @@ def _print_personalisation(console: Console, tuned: Mapping[str, Any]) -> None:
         f"After {tuned['num_steps']} local steps at learning rate {tuned['learning_rate']:g} on "
         f"{tuned['fraction']:.0%} of a user's images: both models on the held-out rest, {tuned['num_users']:,} users"
     )
-    table = _table(title, "metric of a user")
-    for heading in ("global", "personalised", "gain", "standard error", "users up", "users down"):
-        table.add_column(heading, justify="right")
+    headings = ["metric of a user", "global", "personalised", "gain", "standard error", "users up", "users down"]
+    rows = []
     for name, gain in tuned["gain"].items():
-        means = (f"{tuned[model][name]['mean']:.4f}" for model in ("global", "personalised"))
+        means = (_number(tuned[model][name]["mean"]) for model in ("global", "personalised"))
         shares = (f"{gain['share_risen']:.0%}", f"{gain['share_fallen']:.0%}")
-        table.add_row(_name(name), *means, f"{gain['mean']:+.4f}", f"{gain['standard_error']:.4f}", *shares)
-    console.print(table)
-    console.print(
-        f"{tuned['num_users_left_out']:,} users with fewer than {FEWEST_IMAGES} images are left out.", highlight=False
-    )
+        rows.append([_name(name), *means, f"{gain['mean']:+.4f}", _number(gain["standard_error"]), *shares])
+    console.print(table(title, headings, rows))
+    console.say(f"{tuned['num_users_left_out']:,} users with fewer than {FEWEST_IMAGES} images are left out.")
 
 
-def _table(title: str, first: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column(first)
-    return table
+def _number(value: float) -> str:
+    return f"{value:.4f}"
 
 
 def _name(column: str) -> str:

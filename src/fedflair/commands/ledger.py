@@ -9,6 +9,7 @@ from fedflair.errors import PrivacyError
 from fedflair.privacy.accounting.shown import show
 from fedflair.privacy.ledger.record import FILE_NAME
 from fedflair.privacy.ledger.verification import verify
+from fedflair.system.terminal import say
 
 
 def ledger(action: Literal["verify"], run: Path) -> None:
@@ -24,9 +25,9 @@ def ledger(action: Literal["verify"], run: Path) -> None:
         more = f" (and {len(found.problems) - 1} more problems)" if len(found.problems) > 1 else ""
         raise PrivacyError(f"{path}: {found.problems[0]}{more}; do not trust this run's epsilon")
     whose = "simulated deployment" if found.simulated else "run"
-    print(f"{path}: sound, {found.num_rounds} rounds")
-    print(f"epsilon of the {whose}: {show(found.epsilon)} at delta {found.delta:g}")
+    say(f"{path}: sound, {found.num_rounds} rounds")
+    say(f"epsilon of the {whose}: {show(found.epsilon)} at delta {found.delta:g}")
     if found.simulated:
-        print(f"epsilon of the run itself: {show(found.run_epsilon)} at delta {found.delta:g}")
+        say(f"epsilon of the run itself: {show(found.run_epsilon)} at delta {found.delta:g}")
     for note in found.notes:
-        print(note)
+        say(note)

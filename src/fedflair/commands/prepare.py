@@ -6,9 +6,11 @@ from pathlib import Path
 
 from fedflair.commands.progress import track
 from fedflair.data.images.jpeg import ImageEncoding
+from fedflair.data.images.limits import DEFAULT, Limits
 from fedflair.data.preparation import prepare as preparation
 from fedflair.data.preparation.packing import PrepareSummary
 from fedflair.data.store.packed import is_store
+from fedflair.system.terminal import say
 
 
 def prepare(
@@ -20,6 +22,11 @@ def prepare(
     ignore_label_relation: bool = False,
     image_encoding: ImageEncoding = "png",
     not_group_data_by_user: bool = False,
+    max_image_pixels: int = DEFAULT.image_pixels,
+    max_image_bytes: int = DEFAULT.image_bytes,
+    max_image_scans: int = DEFAULT.image_scans,
+    max_label_bytes: int = DEFAULT.label_bytes,
+    max_archive_growth: int = DEFAULT.archive_growth,
 ) -> None:
     """Turn a dataset in any of its forms into one packed store.
 
@@ -35,6 +42,11 @@ def prepare(
         ignore_label_relation: Accept labels that contradict the source's label_relationship.txt.
         image_encoding: How the bare pixels of an HDF5 source are stored: png loses nothing, jpeg is far smaller.
         not_group_data_by_user: Write ml-flair's central layout (decoded pixels, one group an image), not a store.
+        max_image_pixels: Pixels that one photograph may have; more are refused before they are decoded.
+        max_image_bytes: Bytes that one encoded photograph may have.
+        max_image_scans: Scans that one progressive JPEG may have.
+        max_label_bytes: Bytes that a file of labels may have.
+        max_archive_growth: How many times an archive or a parquet column may grow when it is unpacked.
     """
     summary = preparation.prepare(
         source=source,
@@ -44,9 +56,16 @@ def prepare(
         ignore_label_relation=ignore_label_relation,
         image_encoding=image_encoding,
         not_group_data_by_user=not_group_data_by_user,
+        limits=Limits(
+            image_pixels=max_image_pixels,
+            image_bytes=max_image_bytes,
+            image_scans=max_image_scans,
+            label_bytes=max_label_bytes,
+            archive_growth=max_archive_growth,
+        ),
         track=track,
     )
-    print(words_of(summary))
+    say(words_of(summary))
 
 
 def words_of(summary: PrepareSummary) -> str:
@@ -57,6 +76,8 @@ def words_of(summary: PrepareSummary) -> str:
     lines.append(f"  {summary.labels} labels, {summary.fine_grained_labels} fine-grained labels")
     for reason, count in summary.reencoded.items():
         lines.append(f"  re-encoded {count:,}: {reason}")
+    for reason, count in summary.ignored.items():
+        lines.append(f"  ignored {count:,}: {reason}")
     for line in summary.skipped:
         lines.append(f"  skipped {line}")
     if is_store(summary.output):

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -19,6 +18,9 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+
+from fedflair.system.console import Console
+from fedflair.system.terminal import cell
 
 T = TypeVar("T")
 _ITEMS_PER_UPDATE = 256
@@ -52,7 +54,7 @@ class TransferBars:
 
     def add(self, name: str, size: int | None) -> Callable[[int], None]:
         """A file's bar, seen while the file is under way; returns what to call with the bytes that are there."""
-        task = self.progress.add_task(name, total=size, visible=False)
+        task = self.progress.add_task(cell(name), total=size, visible=False)
         last = 0
 
         def report(there: int) -> None:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from fedflair.errors import ConfigError
 from fedflair.report.data import read_groups, summaries
 from fedflair.report.page import page
 from fedflair.report.table import HEADINGS, cells, notes
 from fedflair.runs.json_text import dumps
+from fedflair.system.console import Console, table
 from fedflair.system.files import write_atomically
+from fedflair.system.terminal import say
 
 ON_TERMINAL = ("run", "rounds", "epsilon", "macro AP", "micro AP", "minutes")
 
@@ -30,23 +29,16 @@ def report(*runs: Path, output: Path = Path("report.html"), json: bool = False) 
         raise ConfigError("report: name at least one run folder")
     groups = read_groups(runs)
     rows, sentences = [cells(group) for group in groups], notes(groups)
-    output.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(output, page(groups, HEADINGS, rows, sentences))
     if json:
-        print(dumps(summaries(groups)))
+        say(dumps(summaries(groups)))
     else:
         _show(rows, sentences, output)
 
 
 def _show(rows: Sequence[Sequence[str]], sentences: Sequence[str], output: Path) -> None:
     console = Console()
-    table = Table(title="Test partition, best model on val", title_justify="left")
-    for heading in ON_TERMINAL:
-        first = heading == "run"
-        table.add_column(heading, justify="left" if first else "right", no_wrap=not first, overflow="fold")
-    for row in rows:
-        table.add_row(*(text for heading, text in zip(HEADINGS, row) if heading in ON_TERMINAL))
-    console.print(table)
-    for sentence in sentences:
-        console.print(sentence, highlight=False, soft_wrap=True, markup=False)
-    console.print(f"report: {output}", highlight=False, soft_wrap=True)
+    shown = [[text for heading, text in zip(HEADINGS, row) if heading in ON_TERMINAL] for row in rows]
+    console.print(table("Test partition, best model on val", ON_TERMINAL, shown))
+    for sentence in [*sentences, f"report: {output}"]:
+        console.say(sentence)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.table import Table
 
 from fedflair.config.options import parse_given, train_parser
 from fedflair.errors import FedflairError
@@ -15,6 +13,8 @@ from fedflair.runs.json_text import dumps
 from fedflair.sweep.plan import plan_sweep, sweep_spec
 from fedflair.sweep.results import notes_of, summarise, table_of, title_of
 from fedflair.sweep.trials import run_trials
+from fedflair.system.console import Console, table
+from fedflair.system.terminal import say
 
 
 def sweep(arguments: Sequence[str]) -> None:
@@ -31,10 +31,10 @@ def sweep(arguments: Sequence[str]) -> None:
     given = parse_given(parser, arguments)
     as_json, output = bool(given.pop("json", False)), Path(given.pop("output"))
     trials = plan_sweep(sweep_spec(given))
-    outcomes = run_trials(trials, output, _say)
+    outcomes = run_trials(trials, output, partial(say, stderr=True))
     results = summarise(trials, outcomes)
     if as_json:
-        print(dumps(results, indent=2))
+        say(dumps(results, indent=2))
     else:
         show(results, output)
     failed = [trial for trial, outcome in zip(trials, outcomes) if outcome.status != "done"]
@@ -48,16 +48,7 @@ def sweep(arguments: Sequence[str]) -> None:
 def show(results: Mapping[str, Any], output: Path) -> None:
     """Prints what came out of the sweep in ``output``."""
     headings, rows = table_of(results)
-    table = Table(title=title_of(results), title_justify="left")
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading == "point" else "right", no_wrap=heading != "point")
-    for row in rows:
-        table.add_row(*row)
     console = Console()
-    console.print(table)
+    console.print(table(title_of(results), headings, rows))
     for note in [*notes_of(results), f"sweep: {output}"]:
-        console.print(note, highlight=False, soft_wrap=True, markup=False)
-
-
-def _say(line: str) -> None:
-    Console(stderr=True).print(line, highlight=False, soft_wrap=True, markup=False)
+        console.say(note)

@@ -8,6 +8,7 @@ from fedflair.commands.prepare import words_of
 from fedflair.commands.progress import track
 from fedflair.data.synthetic import synthesize as synthesis
 from fedflair.data.synthetic.synthesize import Format, ScaleName
+from fedflair.system.terminal import say
 
 
 def synthesize(
@@ -34,8 +35,8 @@ def synthesize(
         output=output, scale=scale, num_users=num_users, seed=seed, format=format, processes=processes, track=track
     )
     if made.packed is not None:
-        print(words_of(made.packed))
+        say(words_of(made.packed))
         return
     release = output / "huggingface" if format == "all" else output
-    print(f"{output}: {made.num_images:,} images")
-    print(f"Next: fedflair prepare --source {release} --output {output.with_name('flair.hdf5')}")
+    say(f"{output}: {made.num_images:,} images")
+    say(f"Next: fedflair prepare --source {release} --output {output.with_name('flair.hdf5')}")

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Hashable, Mapping, Sequence
+from functools import cache, lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from fedflair.config.train_config import GROUPS, NAMES, TrainConfig
+from fedflair.config.yaml_text import read_yaml
 from fedflair.errors import ConfigError
+from fedflair.system.files import at_home
+
+# Options of commands that are files or folders, beside those of a training, which are typed as paths.
+_FILES = ("args_config", "sweep_config", "output")
 
 PRESETS = Path(str(resources.files(__package__) / "presets"))
 
@@ -25,7 +29,7 @@ def parse_given(parser: ArgumentParser, arguments: Sequence[str]) -> dict[str, A
         given: dict[str, Any] = parser.parse_args(_spell_switches(arguments), defaults=False).as_dict()
     except ArgumentError as error:
         raise ConfigError(_with_suggestion(str(error))) from error
-    return given
+    return {name: str(at_home(Path(value))) if name in _FILES else at_home(value) for name, value in given.items()}
 
 
 def read_options(path: Path) -> dict[str, Any]:
@@ -33,12 +37,13 @@ def read_options(path: Path) -> dict[str, Any]:
 
     ``base: NAME`` in the file takes the options of another one first: a shipped name, or a path from the file's folder.
     """
-    path, options = _read_mapping(path)
+    path, options = _read_mapping(at_home(path))
     base = options.pop("base", None)
     if base is None:
         return options
-    beside = path.parent / str(base)
-    below_path, below = _read_mapping(beside if beside.is_file() else Path(str(base)))
+    named = at_home(Path(str(base)))
+    beside = path.parent / named
+    below_path, below = _read_mapping(beside if beside.is_file() else named)
     if "base" in below:
         raise ConfigError(f"{path}: base: {below_path} has a base itself; name {below['base']} or write its values out")
     return {**below, **options}
@@ -53,9 +58,9 @@ def _read_mapping(path: Path) -> tuple[Path, dict[str, Any]]:
             raise ConfigError(f"args_config: {path}: no such file, nor a shipped configuration (there are: {names})")
         path = shipped
     try:
-        options = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"args_config: {path}: not YAML ({' '.join(str(error).split())})") from error
+        options = read_yaml(path)
+    except ValueError as error:
+        raise ConfigError(f"args_config: {path}: not YAML ({error})") from error
     if not isinstance(options, dict):
         raise ConfigError(f"args_config: {path}: must be a mapping of option names to values")
     for name in options:
@@ -84,14 +89,24 @@ def _cached_parser() -> ArgumentParser:
     return train_parser()
 
 
+@lru_cache(maxsize=10_000)
+def _typed(name: str, value: Any, written: str) -> Any:
+    """An option's value as its group has it. written: how it is written, as 1 and True are the same to a cache."""
+    return _cached_parser().parse_object({name: value}, defaults=False).as_dict()[name]
+
+
 def build_config(options: Mapping[str, Any], where: str) -> TrainConfig:
     """The configuration with these options, typed and checked. Raises ConfigError, which says ``where`` they stand."""
-    plain = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
-    try:
-        values = _cached_parser().parse_object(plain).as_dict()
-    except ArgumentError as error:
-        raise ConfigError(f"{where}: {' '.join(str(error).split())}") from error
-    return TrainConfig.of(**{name: values[name] for name in NAMES})
+    values = {}
+    for name, value in options.items():
+        plain = str(value) if isinstance(value, Path) else value
+        # Option by option, since a sweep's hundreds of configurations have most of their values in common.
+        try:
+            typed = (_typed if isinstance(plain, Hashable) else _typed.__wrapped__)(name, plain, repr(plain))
+        except ArgumentError as error:
+            raise ConfigError(f"{where}: {' '.join(str(error).split())}") from error
+        values[name] = at_home(typed)
+    return TrainConfig.of(**values)
 
 
 def _spell_switches(arguments: Sequence[str]) -> list[str]:

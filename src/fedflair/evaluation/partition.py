@@ -16,8 +16,6 @@ from fedflair.federated.setup import EvaluationSetup
 from fedflair.metrics.multi_label import MultiLabelMetrics, Targets, multi_label_metrics
 
 CPU_BATCH_SIZE = 16
-# Batches after which the pages of the images that were scored are dropped.
-_DROP_AFTER = 64
 
 
 @dataclass(frozen=True)
@@ -87,6 +85,4 @@ def score_partition(parameters: torch.Tensor, partition: str, *, setup: Evaluati
     batches = [range(start, min(start + size, images.num_images)) for start in starts]
     for position, outputs in backend.map_unordered(score_batch, Scoring(parameters, partition), batches):
         logits[batches[position].start : batches[position].stop] = outputs
-        if position % _DROP_AFTER == 0:
-            images.drop_pages()
     return Scores(logits, Targets(*labels.sparse_targets(images, range(images.num_images)), labels.num_labels))

@@ -83,10 +83,12 @@ def open_states(storage: Storage, client_ids: list[str], round_: int, max_client
         if before <= settled:
             return
         settled = before
-        for position in [p for p, written in fresh.items() if written < before]:
+        # Whatever is fresh was put before ``before``: putting settles its own round.
+        for position, written in fresh.items():
             if position in current:
                 storage.supersede(position, current[position])
-            current[position] = fresh.pop(position)
+            current[position] = written
+        fresh.clear()
         if max_clients is not None and len(current) > max_clients:
             oldest = sorted(current.items(), key=lambda item: (item[1], item[0]))
             for position, written in oldest[: len(current) - max_clients]:

@@ -160,7 +160,7 @@ def make_worker_setup(
         local_mechanism=make_local_mechanism(
             local_privacy_options(config), cohorts, config.algorithm.central_num_iterations, local_seed
         ),
-        clipping=clipping_in(config.central_privacy.central_privacy_mechanism, clip_order),
+        clipping=clipping_in(config.central_privacy.central_privacy_mechanism, clip_order, config.cohort.cohort_size),
     )
 
 

@@ -6,21 +6,28 @@ find published weights.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import re
+import threading
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.error import URLError
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from fedflair.data.download.patience import Patience
+from fedflair.data.download.transfer import RemoteFile, fetch
 from fedflair.errors import ConfigError, DataError
 from fedflair.models.dropout import replace_dropout, replace_stochastic_depth
 from fedflair.models.normalization import frozen_batch_norm, group_norm, replace_modules
 from fedflair.models.resnet import RESNETS, ResNet
 from fedflair.sampling import torch_stream
+
+# torchvision's largest have 2.5 GB.
+_LARGEST_WEIGHTS = 10 * 10**9
 
 
 def backbones() -> list[str]:
@@ -85,16 +92,34 @@ def imagenet_weights(model_type: str, path: Path | None) -> dict[str, torch.Tens
     from torchvision import models
 
     weights = models.get_model_weights(model_type).DEFAULT
+    # Where torch keeps them, so that whoever has them there already fetches nothing.
     cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+    if not cached.is_file():
+        _fetch(weights.url, cached, model_type)
+    return read_weights(cached)
+
+
+def _fetch(url: str, cached: Path, model_type: str) -> None:
+    digest = re.search(r"-([0-9a-f]{8,64})\.", cached.name)
+
+    def check(path: Path) -> None:
+        state = hashlib.sha256()
+        with path.open("rb") as file:
+            while piece := file.read(1 << 20):
+                state.update(piece)
+        found = state.hexdigest()
+        if digest is not None and not found.startswith(digest[1]):
+            raise DataError(f"its hash is {found}, not {digest[1]}...")
+
+    patience = Patience(attempts=3, ways_out="check the network and HTTPS_PROXY")
     try:
-        state: dict[str, torch.Tensor] = weights.get_state_dict(progress=False, check_hash=True)
-    except (URLError, OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
+        file = RemoteFile(url, cached, None, check, most=_LARGEST_WEIGHTS)
+        fetch(file, patience, threading.Event(), lambda there: None)
+    except DataError as error:
         raise ConfigError(
-            f"pretrained: the ImageNet weights of {model_type} cannot be downloaded ({reason}); "
-            f"put {weights.url} at {cached}, or name a file with --pretrained_weights PATH, or use --pretrained false"
+            f"pretrained: the ImageNet weights of {model_type} cannot be downloaded ({error}); "
+            f"put {url} at {cached}, or name a file with --pretrained_weights PATH, or use --pretrained false"
         ) from error
-    return state
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:

@@ -13,6 +13,19 @@ from fedflair.sampling import SamplerDescription
 
 MechanismState = Mapping[str, torch.Tensor]
 
+# Where a mechanism's state keeps what the last round's noise was bound to (``mechanisms/noise.py``).
+BINDING = "noise_binding"
+
+
+def encoded(hexadecimal: str) -> torch.Tensor:
+    """Hexadecimal digits as a state can hold them: uint8 [digits / 2]."""
+    return torch.tensor(list(bytes.fromhex(hexadecimal)), dtype=torch.uint8)
+
+
+def binding_of(state: MechanismState) -> str:
+    """The digits in a state under ``BINDING``."""
+    return bytes(state[BINDING].tolist()).hex()
+
 
 @dataclass(frozen=True)
 class ClipResult:

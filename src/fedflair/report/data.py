@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +13,10 @@ import numpy as np
 
 from fedflair.errors import DataError
 from fedflair.privacy.ledger import coverage
-from fedflair.runs.folder import RunFolder, read_config, read_rows, read_summary
+from fedflair.runs.folder import RunFolder, read_config, read_label_ap, read_rows, read_summary, read_users
+from fedflair.runs.shapes import sweep_problem
 from fedflair.sweep.results import RESULTS
+from fedflair.system.json_text import read_json
 
 MOST_POINTS = 200
 
@@ -83,14 +85,14 @@ def numbers(values: Any) -> list[float]:
 def read_groups(paths: Sequence[Path]) -> list[Group]:
     """The groups in run folders and sweep folders. Raises DataError where a folder is neither, or is damaged."""
     groups: list[Group] = []
+    times = Counter(path.name for path in set(paths))
     for path in paths:
         if not path.is_dir():
             raise DataError(f"{path}: no such run folder; name folders that 'fedflair train' or 'fedflair sweep' wrote")
         if (path / RESULTS).is_file():
             groups += _read_sweep(path, prefix=f"{path.name}: " if len(paths) > 1 else "")
         else:
-            twin = any(other != path and other.name == path.name for other in paths)
-            run = read_run(path, str(path) if twin else path.name)
+            run = read_run(path, str(path) if times[path.name] > 1 else path.name)
             groups.append(Group(run.name, [run]))
     return groups
 
@@ -100,23 +102,16 @@ def read_run(path: Path, name: str) -> Run:
     folder = RunFolder(path)
     options, rows = read_config(folder), read_rows(folder)
     summary = read_summary(folder) if folder.summary.is_file() else None
-    label_ap = json.loads(folder.label_ap.read_text()) if folder.label_ap.is_file() else {}
-    users = {
-        file.stem.removeprefix("per_user_"): [json.loads(line) for line in file.read_text().splitlines()]
-        for file in sorted(path.glob("per_user_*.jsonl"))
-    }
-    return Run(name, summary, rows, options, label_ap, users)
+    return Run(name, summary, rows, options, read_label_ap(folder), read_users(folder))
 
 
 def _read_sweep(path: Path, prefix: str) -> list[Group]:
-    try:
-        points = json.loads((path / RESULTS).read_text())["points"]
-    except (json.JSONDecodeError, KeyError) as error:
-        raise DataError(
-            f"{path / RESULTS}: not the results of a sweep; the same sweep command writes it again"
-        ) from error
+    remedy = "not the results of a sweep; the same sweep command writes it again"
+    results = read_json(path / RESULTS, remedy)
+    if wrong := sweep_problem(results):
+        raise DataError(f"{path / RESULTS}: {remedy} ({wrong})")
     groups = []
-    for point in points:
+    for point in results["points"]:
         found = [(path / run["run"], run["seed"]) for run in point["runs"] if (path / run["run"]).is_dir()]
         runs = [read_run(folder, f"{prefix}{point['point']}, seed {seed}") for folder, seed in found]
         if runs:

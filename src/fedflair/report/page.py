@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from fedflair.report.data import Group, Run, label_means
 from fedflair.report.plots import COLOURS, curve_plot, gain_plot, label_plot, user_plot
 from fedflair.sweep.results import plus_minus, spread
+from fedflair.system.terminal import printable
 
 CURVES = {"val/macro_ap": "macro AP on val", "val/micro_ap": "micro AP on val", "train/loss": "loss of local training"}
 MOST_DRAWN = len(COLOURS)
@@ -27,7 +28,7 @@ def page(groups: Sequence[Group], headings: Sequence[str], rows: Sequence[Sequen
     uncovered = "; not covered by epsilon" if any(run.is_private for group in groups for run in group.runs) else ""
     sections = [
         _table(headings, rows),
-        f"<ul>{''.join(f'<li>{html.escape(note)}</li>' for note in notes)}</ul>",
+        f"<ul>{''.join(f'<li>{_text(note)}</li>' for note in notes)}</ul>",
         _section("Learning curves", _legend(drawn, len(groups)), _curves(drawn, uncovered)),
         _section("Labels", _legend(drawn, len(groups)), _labels(drawn, uncovered)),
         _section("Users", _legend(drawn, len(groups)), _users(drawn, uncovered)),
@@ -37,14 +38,17 @@ def page(groups: Sequence[Group], headings: Sequence[str], rows: Sequence[Sequen
     return _PAGE.replace("$CONTENT", "\n".join(section for section in sections if section))
 
 
+def _text(text: str) -> str:
+    """Text of a run, as it is shown in an element: nothing in it is markup, invisible, or impossible in a file."""
+    return html.escape(printable(text))
+
+
 def _section(title: str, legend: str, figures: Sequence[tuple[str, str | None]]) -> str:
     shown = [(caption, figure) for caption, figure in figures if figure is not None]
     if not shown:
         return ""
-    drawn = "".join(
-        f"<figure>{figure}<figcaption>{html.escape(caption)}</figcaption></figure>" for caption, figure in shown
-    )
-    return f'<h2>{html.escape(title)}</h2>{legend}<div class="figures">{drawn}</div>'
+    drawn = "".join(f"<figure>{figure}<figcaption>{_text(caption)}</figcaption></figure>" for caption, figure in shown)
+    return f'<h2>{_text(title)}</h2>{legend}<div class="figures">{drawn}</div>'
 
 
 def _curves(groups: Sequence[Group], uncovered: str) -> list[tuple[str, str | None]]:
@@ -114,10 +118,10 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table whose rows are groups: numbers right, words left, the group's colour before its name."""
     words = {"run", "setting", "device"}
     classes = ["w" if heading in words else "n" for heading in headings]
-    header = "".join(f'<th class="{kind}">{html.escape(name)}</th>' for kind, name in zip(classes, headings))
+    header = "".join(f'<th class="{kind}">{_text(name)}</th>' for kind, name in zip(classes, headings))
     body = ""
     for position, row in enumerate(rows):
-        cells = [f'<td class="{kind}">{html.escape(text)}</td>' for kind, text in zip(classes, row)]
+        cells = [f'<td class="{kind}">{_text(text)}</td>' for kind, text in zip(classes, row)]
         body += f"<tr><td>{_swatch(position)}</td>{''.join(cells)}</tr>\n"
     return f'<div class="wide"><table><thead><tr><th></th>{header}</tr></thead>\n<tbody>{body}</tbody></table></div>'
 
@@ -129,7 +133,7 @@ def _swatch(position: int) -> str:
 
 
 def _legend(drawn: Sequence[Group], num_groups: int) -> str:
-    items = "".join(f"<li>{_swatch(k)} {html.escape(group.name)}</li>" for k, group in enumerate(drawn))
+    items = "".join(f"<li>{_swatch(k)} {_text(group.name)}</li>" for k, group in enumerate(drawn))
     more = f"<li>the first {len(drawn)} of {num_groups} are drawn</li>" if num_groups > len(drawn) else ""
     return f'<ul class="legend">{items}{more}</ul>'
 
@@ -139,7 +143,7 @@ def _options(group: Group) -> str:
     if len(group.runs) > 1:
         options["seed"] = ", ".join(str(run.options.get("seed")) for run in group.runs)
     text = "\n".join(f"{name}: {value}" for name, value in options.items())
-    return f"<details><summary>{html.escape(group.name)}</summary><pre>{html.escape(text)}</pre></details>"
+    return f"<details><summary>{_text(group.name)}</summary><pre>{_text(text)}</pre></details>"
 
 
 _PAGE = """<!doctype html>

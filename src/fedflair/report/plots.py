@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fedflair.report.data import Group, curve, label_means, numbers
+from fedflair.system.terminal import cell
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,7 +59,7 @@ def label_plot(groups: Sequence[Group], names: Sequence[str]) -> str:
     for position, (means, colour) in enumerate(found):
         offsets = rows - 0.4 + thickness * (position + 0.5)
         axes.barh(offsets, [means.get(name, 0.0) for name in names], thickness, color=colour)
-    axes.set_yticks(rows, names)
+    axes.set_yticks(rows, map(_short, names))
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlim(0, 1)
     axes.set_xlabel("AP on test")
@@ -112,12 +114,20 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+def _short(name: str, longest: int = 60) -> str:
+    """A label beside its bar, in one line that leaves room for the bar."""
+    shown = cell(name)
+    return shown if len(shown) <= longest else shown[: longest - 1] + "…"
+
+
 def _svg(figure: Figure) -> str:
     """The figure without background, its ink in the page's colour, the same each time it is drawn."""
     from matplotlib import rc_context
 
     buffer = io.StringIO()
-    with rc_context(STYLE):
+    with rc_context(STYLE), warnings.catch_warnings():
+        # The browser draws the text, with fonts of its own.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :].replace(INK, "currentColor")

@@ -15,9 +15,8 @@ runs/NAME/
 from __future__ import annotations
 
 import hashlib
-import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +25,15 @@ from typing import Any
 import yaml
 
 from fedflair.config.train_config import TrainConfig
+from fedflair.config.yaml_text import read_yaml
 from fedflair.errors import ConfigError, DataError
+from fedflair.runs import shapes
 from fedflair.runs.tensors import sync_file
 from fedflair.system.files import disk_errors, write_atomically
+from fedflair.system.json_text import parse_json, read_json, read_text
 from fedflair.system.locks import Held, locked
+
+DAMAGED = "the run folder is damaged: put the file back from a copy, or train again in another folder"
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,10 @@ class RunFolder:
     @property
     def csv(self) -> Path:
         return self.path / "metrics.csv"
+
+    @property
+    def events(self) -> Path:
+        return self.path / "tensorboard"
 
     @property
     def summary(self) -> Path:
@@ -119,28 +127,20 @@ def _refuse_used(folder: RunFolder) -> None:
 
 
 def read_config(folder: RunFolder) -> dict[str, Any]:
-    """The options in a run's ``config.yaml``."""
+    """The options in a run's ``config.yaml``, each one value or a list of values. Raises DataError for other things."""
     if not folder.config.is_file():
         raise DataError(f"{folder.config}: no such file; {folder.path} is not a run folder")
-    options = yaml.safe_load(folder.config.read_text())
-    if not isinstance(options, dict):
-        raise DataError(f"{folder.config}: not a mapping of options; the run folder is damaged")
+    try:
+        options: dict[str, Any] = read_yaml(folder.config)
+    except ValueError as error:
+        raise DataError(f"{folder.config}: not YAML ({error}); {DAMAGED}") from error
+    _check(options, shapes.config_problem, folder.config)
     return options
 
 
 def read_rows(folder: RunFolder) -> list[dict[str, Any]]:
     """The rows of ``metrics.jsonl``; a last line that a kill cut short is left out."""
-    if not folder.metrics.is_file():
-        return []
-    rows = []
-    lines = folder.metrics.read_text().splitlines()
-    for number, line in enumerate(lines, 1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number < len(lines):
-                raise DataError(f"{folder.metrics}: line {number} is not JSON; the run folder is damaged") from error
-    return rows
+    return read_lines(folder.metrics, shapes.row_problem) if folder.metrics.is_file() else []
 
 
 def seal_rows(folder: RunFolder, num_rounds: int) -> str:
@@ -166,10 +166,59 @@ def _digest(lines: list[bytes]) -> str:
 
 def read_summary(folder: RunFolder) -> dict[str, Any]:
     """The run's ``summary.json``."""
-    try:
-        summary: dict[str, Any] = json.loads(folder.summary.read_text())
-    except FileNotFoundError as error:
-        raise DataError(f"{folder.summary}: no such file; the run has not ended (continue it with --resume)") from error
-    except json.JSONDecodeError as error:
-        raise DataError(f"{folder.summary}: not JSON; the run folder is damaged") from error
+    if not folder.summary.exists():
+        raise DataError(f"{folder.summary}: no such file; the run has not ended (continue it with --resume)")
+    summary: dict[str, Any] = read_json(folder.summary, DAMAGED)
+    _check(summary, shapes.summary_problem, folder.summary)
     return summary
+
+
+def read_label_ap(folder: RunFolder) -> dict[str, float | None]:
+    """AP on test by the label's name; empty where the run has not ended."""
+    if not folder.label_ap.is_file():
+        return {}
+    found: dict[str, float | None] = read_json(folder.label_ap, DAMAGED)
+    _check(found, shapes.label_ap_problem, folder.label_ap)
+    return found
+
+
+def read_users(folder: RunFolder) -> dict[str, list[dict[str, Any]]]:
+    """By partition, a row of each user that ``evaluate --per_user`` scored."""
+    return {
+        file.stem.removeprefix("per_user_"): read_lines(file, shapes.user_problem)
+        for file in sorted(folder.path.glob("per_user_*.jsonl"))
+    }
+
+
+def read_lines(path: Path, problem: Callable[[Any], str]) -> list[dict[str, Any]]:
+    """The lines of a file of JSON lines; the last one is left out where it has no end, as a kill leaves it.
+
+    problem: says what is wrong with the value of a line. Raises DataError, naming the line, where something is.
+    """
+    try:
+        *lines, torn = read_text(path).split("\n")
+    except ValueError as error:
+        raise DataError(f"{path}: {error}; {DAMAGED}") from error
+    rows = []
+    for number, line in enumerate(lines if _is_cut(torn) else [*lines, torn], 1):
+        try:
+            row = parse_json(line)
+        except ValueError as error:
+            raise DataError(f"{path}: line {number} is {error}; {DAMAGED}") from error
+        _check(row, problem, f"{path}: line {number}")
+        rows.append(row)
+    return rows
+
+
+def _is_cut(line: str) -> bool:
+    """Whether a line without an end is the beginning of one; whole lines and what never was one are not."""
+    try:
+        parse_json(line)
+    except ValueError:
+        return not line or line.startswith("{")
+    return False
+
+
+def _check(value: Any, problem: Callable[[Any], str], where: Path | str) -> None:
+    if wrong := problem(value):
+        raise DataError(f"{where}: {wrong}; {DAMAGED}")

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import csv
+import io
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from fedflair.privacy.ledger import coverage
 from fedflair.runs.folder import RunFolder, cut_rows, read_config, read_rows
 from fedflair.runs.json_text import dumps, strict
 from fedflair.runs.weights_and_biases import wandb_run
+from fedflair.system.console import Console
+from fedflair.system.files import disk_errors, write_atomically
 
 Row = Mapping[str, float | int | None]
 
@@ -40,22 +42,23 @@ class Tracker:
         What is no number is null in JSON, and absent elsewhere.
         """
         row = strict(row)
-        with self.folder.metrics.open("a") as file:
+        with disk_errors(self.folder.metrics), self.folder.metrics.open("a") as file:
             file.write(dumps(coverage.marked(row) if self.private else row) + "\n")
         step = int(row["round"] or 0)
-        for name, value in row.items():
-            if name != "round" and value is not None:
-                self.events.add_scalar(name, value, step)
+        with disk_errors(self.folder.events):
+            for name, value in row.items():
+                if name != "round" and value is not None:
+                    self.events.add_scalar(name, value, step)
         self.send(row)
         self.latest |= {name: f"{value:.4g}" for name, value in row.items() if value is not None}
         loss, macro_ap = self.latest.get("train/loss", "-"), self.latest.get("val/macro_ap", "-")
         rate = self.latest.get("train/images_per_second", "-")
         self.progress.update(self.task, completed=step, loss=loss, macro_ap=macro_ap, rate=rate)
         if self.quiet_terminal and "val/macro_ap" in row:
-            self.console.print(f"round {step}: loss {loss}, val macro AP {macro_ap}", highlight=False)
+            self.console.say(f"round {step}: loss {loss}, val macro AP {macro_ap}")
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+        self.console.say(text)
 
 
 @contextmanager
@@ -77,7 +80,8 @@ def tracker(
         TextColumn("loss {task.fields[loss]}  macro AP {task.fields[macro_ap]}  {task.fields[rate]} images/s"),
         TimeRemainingColumn(),
     )
-    events = SummaryWriter(str(folder.path / "tensorboard"), purge_step=start_round + 1 if start_round else None)
+    with disk_errors(folder.events):
+        events = SummaryWriter(str(folder.events), purge_step=start_round + 1 if start_round else None)
     marks = {coverage.FIELD: coverage.WORDS} if private else {}
     for name, words in marks.items():
         events.add_text(name, words, start_round)
@@ -91,7 +95,8 @@ def tracker(
             task = progress.add_task("train", total=num_rounds, completed=start_round, loss="-", macro_ap="-", rate="-")
             yield Tracker(folder, progress, task, console, events, not sys.stderr.isatty(), send, private)
     finally:
-        events.close()
+        with disk_errors(folder.events):
+            events.close()
         _write_csv(folder)
 
 
@@ -102,7 +107,8 @@ def _drop(row: Row) -> None:
 def _write_csv(folder: RunFolder) -> None:
     rows = read_rows(folder)
     names = list(dict.fromkeys(name for row in rows for name in row))
-    with folder.csv.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=names)
-        writer.writeheader()
-        writer.writerows({name: " ".join(v) if isinstance(v, list) else v for name, v in row.items()} for row in rows)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=names)
+    writer.writeheader()
+    writer.writerows({name: " ".join(v) if isinstance(v, list) else v for name, v in row.items()} for row in rows)
+    write_atomically(folder.csv, text.getvalue())

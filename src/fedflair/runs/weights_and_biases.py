@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedflair.errors import ConfigError
+from fedflair.system.files import write_atomically
 
 
 def require_wandb() -> None:
@@ -34,11 +35,10 @@ def wandb_run(
     import wandb
 
     home = folder / "wandb"
-    home.mkdir(exist_ok=True)
     id_file = home / "id.txt"
     if not id_file.is_file():
         # From the system's entropy: the name of a run at the service must not depend on the seed.
-        id_file.write_text(os.urandom(6).hex())
+        write_atomically(id_file, os.urandom(6).hex())
     try:
         run = wandb.init(
             project=project,

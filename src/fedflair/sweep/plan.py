@@ -21,16 +21,17 @@ import hashlib
 import itertools
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from fedflair.config.options import build_config, read_options, unknown_option
 from fedflair.config.train_config import NAMES, TrainConfig
+from fedflair.config.yaml_text import parse_yaml, read_yaml
 from fedflair.errors import ConfigError
 from fedflair.sampling import stream
 
@@ -68,9 +69,9 @@ def read_sweep_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"{path}: no such sweep file")
     try:
-        parts = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+        parts = read_yaml(path)
+    except ValueError as error:
+        raise ConfigError(f"{path}: not YAML ({error})") from error
     if not isinstance(parts, dict) or not set(parts) <= set(PARTS):
         raise ConfigError(f"{path}: a sweep file has the parts {', '.join(PARTS)}, and no other")
     return parts
@@ -123,8 +124,8 @@ def _grid_values(text: str) -> tuple[str, list[Any]]:
 
 def _values(text: str, where: str) -> list[Any]:
     try:
-        values: list[Any] = yaml.safe_load(f"[{text}]")
-    except yaml.YAMLError as error:
+        values: list[Any] = parse_yaml(f"[{text}]")
+    except ValueError as error:
         raise ConfigError(f"{where}: {text}: must be values with commas between them") from error
     return values
 
@@ -172,9 +173,8 @@ def _check_comparable(trials: Sequence[Trial]) -> None:
             f"best_metric: a sweep is ranked by one metric on val, and its runs have {' and '.join(metrics)}; "
             "set one in options"
         )
-    names = [trial.name for trial in trials]
-    for name in names:
-        if names.count(name) > 1:
+    for name, count in Counter(trial.name for trial in trials).items():
+        if count > 1:
             raise ConfigError(f"sweep: two runs would both be called {name}; rename a setting, or drop one value")
 
 

@@ -16,10 +16,13 @@ from fedflair.runs.folder import RunFolder, read_summary
 from fedflair.runs.json_text import dumps
 from fedflair.sweep.plan import Trial
 from fedflair.system.files import write_atomically
+from fedflair.system.terminal import cell, encodable
 
 RESULTS = "sweep.json"
 CAVEAT = f"Each epsilon is that of one run. {coverage.TUNING}"
 ALSO = ("macro_ap", "micro_ap", "macro_f1", "loss")
+# What a cell of text must not begin with: spreadsheets compute it.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def write_results(output: Path, trials: Sequence[Trial], outcomes: Sequence[Outc
     write_atomically(output / RESULTS, dumps(results, indent=2) + "\n")
     write_atomically(output / "sweep.csv", _csv(trials, outcomes))
     headings, rows = table_of(results, also=ALSO)
-    lines = [" | ".join(row) for row in (headings, ["---"] * len(headings), *rows)]
+    lines = [" | ".join(map(_markdown, row)) for row in (headings, ["---"] * len(headings), *rows)]
     text = "\n".join([title_of(results), "", *(f"| {line} |" for line in lines), "", *notes_of(results)])
     write_atomically(output / "sweep.md", text.rstrip("\n") + "\n")
 
@@ -68,9 +71,11 @@ def write_results(output: Path, trials: Sequence[Trial], outcomes: Sequence[Outc
 def summarise(trials: Sequence[Trial], outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """The points, best mean on val first, each with mean and sample standard deviation over its finished seeds."""
     metric = trials[0].config.evaluation.best_metric
+    by_point: dict[str, list[tuple[Trial, Outcome]]] = {}
+    for pair in zip(trials, outcomes):
+        by_point.setdefault(pair[0].point, []).append(pair)
     points = []
-    for name in dict.fromkeys(trial.point for trial in trials):
-        runs = [(trial, outcome) for trial, outcome in zip(trials, outcomes) if trial.point == name]
+    for name, runs in by_point.items():
         done = [outcome for _, outcome in runs if outcome.status == "done"]
         epsilons = [outcome.epsilon for outcome in done if outcome.epsilon is not None]
         first = runs[0][0]
@@ -167,5 +172,26 @@ def _csv(trials: Sequence[Trial], outcomes: Sequence[Outcome]) -> str:
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=list(dict.fromkeys(name for row in rows for name in row)))
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: _csv_cell(value) for name, value in row.items()} for row in rows)
     return buffer.getvalue()
+
+
+def _csv_cell(value: Any) -> Any:
+    """Text that a spreadsheet would take for a formula gets an apostrophe before it; numbers stay numbers."""
+    if not isinstance(value, str):
+        return value
+    text = encodable(value, "utf-8")
+    return f"'{text}" if text[:1] in _FORMULA and not _is_number(text) else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _markdown(text: str) -> str:
+    """Text in one cell of a table: it ends neither the cell nor the row, and starts no element."""
+    return cell(text).replace("\\", r"\\").replace("|", r"\|").replace("<", "&lt;")

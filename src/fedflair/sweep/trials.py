@@ -12,7 +12,6 @@ crashes takes nothing else with it: it is noted, and the sweep goes on.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import signal
@@ -21,7 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,8 +31,19 @@ from fedflair.federated.setup import make_setup
 from fedflair.runs.configuration import check_same_run
 from fedflair.runs.folder import RunFolder
 from fedflair.sweep.plan import Trial
-from fedflair.sweep.results import Outcome, outcome_of, words_of, write_results
-from fedflair.system.files import write_atomically
+from fedflair.sweep.results import Outcome, outcome_of, plus_minus, spread, words_of, write_results
+from fedflair.system.files import disk_errors, write_atomically
+from fedflair.system.locks import Held, locked, name_owner
+from fedflair.system.processes import stopping_signals
+
+# A run of a sweep that is killed is told to end, and has a checkpoint to go on from.
+_CHILD = """
+import signal, sys
+from fedflair.system.processes import end_with_parent
+end_with_parent(int(sys.argv[1]), signal.SIGTERM)
+from fedflair.cli import main
+sys.exit(main(sys.argv[2:]))
+"""
 
 
 @dataclass(frozen=True)
@@ -68,24 +78,26 @@ def run_trials(trials: Sequence[Trial], output: Path, say: Callable[[str], None]
     where the sweep was stopped.
     """
     folder = SweepFolder(output)
-    outcomes: list[Outcome] = []
     check_trials(trials, folder)
-    for name in ("configs", "logs", "runs"):
-        (output / name).mkdir(parents=True, exist_ok=True)
+    with disk_errors(output):
+        for name in ("configs", "logs", "runs"):
+            (output / name).mkdir(parents=True, exist_ok=True)
     with _only_sweep(output, say) as lock, _signals_to_child() as stop:
-        for position, trial in enumerate(trials, 1):
+        # Read once: nothing but this sweep changes them from here on.
+        outcomes = [outcome_of(folder.run(trial), folder.log(trial)) for trial in trials]
+        for position, trial in enumerate(trials):
             if stop.asked:
                 break
-            before = f"[{position}/{len(trials)}] {trial.point}, seed {trial.seed}: "
-            if outcome_of(folder.run(trial), folder.log(trial)).status != "done":
+            before = f"[{position + 1}/{len(trials)}] {trial.point}, seed {trial.seed}: "
+            if outcomes[position].status != "done":
                 say(f"{before}{_start(folder.run(trial))}")
                 started = time.monotonic()
                 _run_trial(trial, folder, lock, stop)
                 before += f"{(time.monotonic() - started) / 60:.1f} min, "
-            outcome = outcome_of(folder.run(trial), folder.log(trial))
-            say(f"{before}{_words(trial, outcome)}")
-            outcomes = [outcome_of(folder.run(t), folder.log(t)) for t in trials]
-            write_results(output, trials, outcomes)
+                outcomes[position] = outcome_of(folder.run(trial), folder.log(trial))
+                write_results(output, trials, outcomes)
+            say(f"{before}{_words(trial, outcomes[position])}")
+        write_results(output, trials, outcomes)
     if stop.asked:
         raise Interrupted(f"the sweep in {output} is stopped; the same command continues it")
     return outcomes
@@ -113,7 +125,7 @@ def _start(run: RunFolder) -> str:
 def _run_trial(trial: Trial, folder: SweepFolder, lock: int, stop: Stop) -> None:
     """Trains in a process of its own, whose status the run folder and the log tell."""
     run = folder.run(trial)
-    command = [sys.executable, "-m", "fedflair.cli", "train", "--run", str(run.path)]
+    command = [sys.executable, "-c", _CHILD, str(os.getpid()), "train", "--run", str(run.path)]
     if run.last.is_file():
         command.append("--resume")
     else:
@@ -123,10 +135,10 @@ def _run_trial(trial: Trial, folder: SweepFolder, lock: int, stop: Stop) -> None
         write_atomically(folder.config(trial), yaml.safe_dump(options, sort_keys=False))
         command += ["--args_config", str(folder.config(trial))]
     with folder.log(trial).open("ab") as log:
-        # A session of its own: Ctrl-C reaches the sweep alone, which passes it on once. The lock goes along, so that a
-        # run which outlives its sweep keeps the next one waiting.
+        # A session of its own: Ctrl-C reaches the sweep alone, which passes it on once. The lock goes along, so that
+        # the next sweep waits while the run of a killed one writes its checkpoint.
         child = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, pass_fds=(lock,))
-        os.pwrite(lock, f"{child.pid:<20}\n".encode(), 0)
+        name_owner(lock, child.pid)
         stop.child = child
         if stop.asked:
             child.send_signal(signal.SIGINT)
@@ -140,28 +152,26 @@ def _words(trial: Trial, outcome: Outcome) -> str:
     if outcome.status != "done":
         return f"{outcome.status}: {outcome.error}"
     metric = trial.config.evaluation.best_metric
-    return f"done, {words_of(metric)} on val {outcome.val[metric]:.4f}"
+    return f"done, {words_of(metric)} on val {plus_minus(spread([outcome.val.get(metric)]), '.4f')}"
 
 
 @contextmanager
 def _only_sweep(output: Path, say: Callable[[str], None]) -> Iterator[int]:
     """Holds the folder's lock, waiting for a sweep (or for the run of a killed one) that is at work in it."""
-    lock = os.open(output / "sweep.lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
+    path = output / "sweep.lock"
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pid = os.pread(lock, 20, 0).decode().strip()
-            say(f"waiting for process {pid}, which is training in {output}")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock = stack.enter_context(locked(path))
+        except Held as error:
+            who = "another process" if error.pid is None else f"process {error.pid}"
+            say(f"waiting for {who}, which is training in {output}")
+            lock = stack.enter_context(locked(path, wait=True))
         yield lock
-    finally:
-        os.close(lock)
 
 
 @contextmanager
 def _signals_to_child() -> Iterator[Stop]:
-    """Passes SIGINT and SIGTERM on to the run at work as SIGINT, which makes it write a checkpoint and end."""
+    """Passes what stops a training on to the run at work, as SIGINT: it writes a checkpoint and ends."""
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -172,7 +182,7 @@ def _signals_to_child() -> Iterator[Stop]:
         if stop.child is not None:
             stop.child.send_signal(signal.SIGINT)
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handle) for number in stopping_signals()}
     try:
         yield stop
     finally:

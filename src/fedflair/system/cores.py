@@ -19,22 +19,35 @@ def num_cores(cgroups: Path = _CGROUPS) -> int:
 def _quota(cgroups: Path) -> float | None:
     """Processors' worth of time that the control group may use; None is no limit."""
     found = []
-    for folder in _own_folders(cgroups):
-        words = _read(folder / "cpu.max").split()
-        if len(words) == 2 and words[0].isdigit() and words[1].isdigit() and int(words[1]):
-            found.append(int(words[0]) / int(words[1]))
-    for folder in (cgroups / "cpu", cgroups / "cpu,cpuacct"):
-        quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
-        if quota.isdigit() and period.isdigit() and int(period):
-            found.append(int(quota) / int(period))
+    for controllers, group in _own_groups().items():
+        if not controllers:
+            words = [_read(folder / "cpu.max").split() for folder in _folders(cgroups, group)]
+        elif "cpu" in controllers.split(","):
+            words = [
+                [_read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")]
+                for name in dict.fromkeys(("cpu", controllers))
+                for folder in _folders(cgroups / name, group)
+            ]
+        else:
+            continue
+        found += [int(word[0]) / int(word[1]) for word in words if len(word) == 2 and all(map(_is_positive, word))]
     return min(found, default=None)
 
 
-def _own_folders(cgroups: Path) -> list[Path]:
-    """The folders of the process's own group of version 2 and of those above it, each of which may have a limit."""
-    own = next((line[3:] for line in _read(Path("/proc/self/cgroup")).splitlines() if line.startswith("0::")), "/")
-    folder = cgroups / own.lstrip("/")
-    return [place for place in (folder, *folder.parents) if place == cgroups or cgroups in place.parents]
+def _own_groups() -> dict[str, str]:
+    """Controllers -> the process's own group: of version 1 one of each set of controllers, of version 2 one of ""."""
+    lines = [line.split(":", 2) for line in _read(Path("/proc/self/cgroup")).splitlines()]
+    return {parts[1]: parts[2] for parts in lines if len(parts) == 3}
+
+
+def _folders(top: Path, group: str) -> list[Path]:
+    """The group's folder and those above it, each of which may have a limit; inside a container the top is its own."""
+    folder = top / group.lstrip("/")
+    return [place for place in (folder, *folder.parents) if place == top or top in place.parents]
+
+
+def _is_positive(word: str) -> bool:
+    return word.isascii() and word.isdigit() and int(word) > 0
 
 
 def _read(path: Path) -> str:

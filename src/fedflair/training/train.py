@@ -22,14 +22,14 @@ from fedflair.training.divergence import refuse_divergence
 from fedflair.training.record import evaluated, is_better, round_row, save_best, summarise
 from fedflair.training.round import run_round, who_answers
 from fedflair.training.stopping import out_of_patience, stop_on_signals
-from fedflair.training.words import describe_setup, lost_words, to_be_continued
+from fedflair.training.words import describe_setup, how_to_go_on, lost_words, to_be_continued
 
 
 def train(config: TrainConfig) -> Path:
     """Trains as configured and returns the run folder; see ``runs/folder.py`` for what it holds then.
 
-    Raises Interrupted after writing a checkpoint when the process gets SIGINT or SIGTERM, ConfigError where the model
-    diverges, and what ``begun`` raises.
+    Raises Interrupted after writing a checkpoint when the process gets SIGINT, SIGTERM, SIGHUP or SIGUSR1, ConfigError
+    where the model diverges, and what ``begun`` raises.
     """
     keep_freed_memory()
     require_backend(config)
@@ -46,7 +46,7 @@ def _rounds(beginning: Beginning) -> None:
     config, states, book = setup.config, beginning.states, beginning.book
     promised = coverage.is_promised(setup.mechanism.description, setup.worker.local_mechanism.description)
     with (
-        stop_on_signals() as stop,
+        stop_on_signals(how_to_go_on(folder)) as stop,
         last_words(lost_words(folder)) if uses_ray(config) else nullcontext(),
         choose_backend(setup, stop) as backend,
         tracker(
@@ -65,7 +65,9 @@ def _rounds(beginning: Beginning) -> None:
                 state, cohort_sum = run_round(state, answers.cohort, setup=setup, backend=backend, states=states)
                 if book is not None:
                     # Before any checkpoint: no round that was released can be missing from the ledger.
-                    book = ledger.append(book, before.round, cohort_sum.cohort, before.mechanism_state)
+                    book = ledger.append(
+                        book, before.round, cohort_sum.cohort, before.mechanism_state, state.mechanism_state
+                    )
                 row = round_row(setup, state, cohort_sum, time.perf_counter() - started) | answers.row()
                 # Its vectors would still be there while the next round trains.
                 cohort = cohort_sum.cohort
@@ -85,7 +87,6 @@ def _rounds(beginning: Beginning) -> None:
                 save_best(folder, state, facts)
             state = setup.worker.algorithm.observe(state, row)
             facts["seconds"] += time.perf_counter() - started
-            setup.worker.store.drop_pages()
             if "val/loss" in row:
                 save_checkpoint(folder, state, facts, states)
         try:

@@ -35,15 +35,16 @@ def describe_setup(setup: TrainingSetup, folder: RunFolder) -> str:
 def to_be_continued(error: FedflairError, folder: RunFolder, round_: int) -> FedflairError:
     """The error that ends the run, with how to go on from the checkpoint of ``round_``."""
     why = "" if isinstance(error, Interrupted) else f"{error}; "
-    return type(error)(f"{why}stopped after round {round_}; {_continue(folder)}")
+    return type(error)(f"{why}stopped after round {round_}; {how_to_go_on(folder)}")
 
 
 def lost_words(folder: RunFolder) -> str:
     what = (
         "the run's process ended at once: killed, out of memory, or Ray's own process of this machine (raylet) was lost"
     )
-    return f"fedflair: {what}; {_continue(folder)}"
+    return f"fedflair: {what}; {how_to_go_on(folder)}"
 
 
-def _continue(folder: RunFolder) -> str:
+def how_to_go_on(folder: RunFolder) -> str:
+    """The command that continues a run from its last checkpoint."""
     return f"continue with: fedflair train --resume --run {folder.path}"

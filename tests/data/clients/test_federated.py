@@ -41,6 +41,17 @@ def test_iid_users_hold_every_image_exactly_once(tiny_store: Path, distribution:
     assert all(np.array_equal(users.images_of(k), again.images_of(k)) for k in range(len(users.client_ids)))
 
 
+def test_poisson_users_have_at_least_one_image_each(tiny_store: Path) -> None:
+    store = open_store(tiny_store)
+    labels = label_space(store, fine=True)
+    users = iid_users(store, "train", labels, mean_num_images=1, distribution="poisson", seed=1)
+    sizes = [users.num_images(client_id) for client_id in users.client_ids]
+    assert sum(sizes) == 24
+    assert min(sizes) == 1
+    # None or one drawn: 74 % of Poisson users of 1.
+    assert sizes.count(1) > len(sizes) / 2
+
+
 def test_too_few_images_for_one_iid_user(tiny_store: Path) -> None:
     with pytest.raises(ConfigError, match="mean_datapoints_per_user: 50 is more than the 24 images"):
         store = open_store(tiny_store)

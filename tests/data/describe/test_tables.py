@@ -5,18 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from fedflair.data.describe.comparison import as_plain
 from fedflair.data.describe.statistics import store_statistics
-from fedflair.data.describe.tables import printable, tables
+from fedflair.data.describe.tables import tables
 from fedflair.data.store.packed import open_store
+from fedflair.system.console import Console
 from tests.data.describe.test_statistics import SMALL, write_store
 
 
 def show(store: Path) -> None:
     for table in tables(as_plain(store_statistics(open_store(store)))):
-        Console(markup=False, highlight=False).print(table)
+        Console().print(table)
 
 
 def test_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -33,9 +33,10 @@ def test_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_label_cannot_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    labels = ("[red]a[/red]", "b\x1b[2Jb", "plant")
+    labels = ("[red]a[/red]", "b\x1b[2Jb", "[/x]plant")
     show(write_store(tmp_path / "s.hdf5", SMALL, labels))
     printed = capsys.readouterr().out
     assert "[red]a[/red]" in printed
+    assert "[/x]plant" in printed
+    assert r"b\x1b[2Jb" in printed
     assert "\x1b" not in printed
-    assert printable("b\x1b[2Jb") == r"b\x1b[2Jb"

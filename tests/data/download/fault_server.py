@@ -37,7 +37,8 @@ class Files:
 
     content: path -> bytes. faults: path -> one fault per GET, in order, then none. always: path -> a fault of each GET.
     head_sizes: path -> what HEAD says instead of the truth. redirects: path -> address. no_head: HEAD answers 405.
-    seconds_per_chunk: waits before each 16 KiB. etags: False for a server that names no versions.
+    seconds_per_chunk: waits before each 16 KiB. etags: False for a server that names no versions. weak: its tags are.
+    dates: path -> Last-Modified.
     log: (method, path, Range or "", headers) of each request. sent: body bytes of files that went out.
     routes: asked first; a function from (method, path with query) to (status, headers, body) or None.
     """
@@ -50,6 +51,8 @@ class Files:
     no_head: bool = False
     seconds_per_chunk: float = 0.0
     etags: bool = True
+    weak: bool = False
+    dates: dict[str, str] = field(default_factory=dict)
     log: list[tuple[str, str, str, dict[str, str]]] = field(default_factory=list)
     sent: int = 0
     routes: Callable[[str, str], tuple[int, dict[str, str], bytes] | None] = lambda method, path: None
@@ -100,7 +103,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(path, queue.pop(0) if queue else files.always.get(path, Fault()))
 
     def _version(self, path: str) -> dict[str, str]:
-        return {"ETag": etag(self.files.content[path])} if self.files.etags else {}
+        tag = ("W/" if self.files.weak else "") + etag(self.files.content[path])
+        named = {"ETag": tag} if self.files.etags else {}
+        return named | ({"Last-Modified": self.files.dates[path]} if path in self.files.dates else {})
 
     def _send(self, path: str, fault: Fault) -> None:
         content = self.files.content[path]
@@ -109,7 +114,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         headers = self._version(path)
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        same = self.headers.get("If-Range") in (None, headers.get("ETag")) or fault.ignore_if_range
+        validators = (None, headers.get("Last-Modified"), None if self.files.weak else headers.get("ETag"))
+        same = self.headers.get("If-Range") in validators or fault.ignore_if_range
         start, stop, status = 0, len(content), 200
         if asked and same and not fault.ignore_range:
             start, stop, status = int(asked[1]), min(int(asked[2] or len(content)) + 1, len(content)), 206

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,13 +18,16 @@ from typing import Any
 import pytest
 
 from fedflair.data.download import run
+from fedflair.data.download.bounds import Bounds
 from fedflair.data.download.plan import Request, Watcher
+from fedflair.data.download.run import LOCK
 from fedflair.data.download.transfer import partial_path
 from fedflair.data.sources import open_source
-from fedflair.errors import ConfigError, DataError
+from fedflair.errors import ConfigError, DataError, FedflairError
+from fedflair.system.locks import locked
 from tests.data.download.fault_server import Fault, Files, serving
 from tests.data.download.small_release import LABELS, NOISE_SIZE, RELATION, archive_paths, packed, small_release
-from tests.data.releases import USERS, records
+from tests.data.releases import USERS, member, records
 
 
 @pytest.fixture(scope="module")
@@ -180,18 +186,132 @@ def test_an_archive_that_is_damaged_on_the_server(server: Files, tmp_path: Path)
 
 
 def test_a_disk_without_room_is_noticed_before_anything_is_fetched(server: Files, tmp_path: Path) -> None:
-    server.head_sizes[archive_paths()[0]] = 10**18
-    with pytest.raises(DataError, match=r"1000000\.0 TB are still to come and .* are free; make room"):
-        download(output=tmp_path, source="apple", base_url=server.url)
+    server.head_sizes[archive_paths()[0]] = 10**15
+    with pytest.raises(DataError, match=r"1000\.0 TB are still to come and .* are free; make room"):
+        download(output=tmp_path, source="apple", base_url=server.url, raise_limits=1e6)
     assert {method for method, *_ in server.log} == {"HEAD"}
 
 
 def test_a_second_download_into_the_same_folder(server: Files, tmp_path: Path) -> None:
-    with (tmp_path / ".download.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(DataError, match="another download is writing there"):
-            download(output=tmp_path, source="apple", base_url=server.url)
+    held = pytest.raises(DataError, match=rf"another download is writing there \(process {os.getpid()}\); wait for it")
+    with locked(tmp_path / LOCK), held:
+        download(output=tmp_path, source="apple", base_url=server.url)
     assert server.log == []
+    download(output=tmp_path, source="apple", base_url=server.url, labels_only=True)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EIO])
+def test_a_file_system_without_locks(
+    server: Files, tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(descriptor: object, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    download(output=tmp_path, source="apple", base_url=server.url, labels_only=True)
+    assert (tmp_path / LABELS[1:]).read_bytes() == server.content[LABELS]
+
+
+@pytest.mark.parametrize("what", ["labels", "images", "download.json", ".download.lock", "labels/all", "out"])
+@pytest.mark.parametrize("kind", ["file", "folder", "loop"])
+def test_one_line_for_whatever_stands_in_the_way(server: Files, tmp_path: Path, what: str, kind: str) -> None:
+    output = tmp_path / "out"
+    place = output if what == "out" else output / what
+    if what != "out":
+        place.parent.mkdir(parents=True)
+    if kind == "folder":
+        (place / LABELS[1:] / "x").mkdir(parents=True)
+    elif kind == "file":
+        place.write_text("")
+    else:
+        place.symlink_to(place)
+    with pytest.raises(FedflairError, match=f"{output}") as raised:
+        download(output=output, source="apple", base_url=server.url, num_users=3)
+        raise DataError(f"{output}: nothing stood in the way")
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", [".download.lock", "labels/labels_and_metadata.json", "labels/all/x.partial"])
+def test_nothing_is_written_through_planted_links(server: Files, tmp_path: Path, name: str) -> None:
+    victim, planted = tmp_path / "victim", tmp_path / "out" / name
+    victim.write_text("kept")
+    planted.parent.mkdir(parents=True)
+    planted.symlink_to(victim)
+    with contextlib.suppress(DataError):
+        download(output=tmp_path / "out", source="apple", base_url=server.url, num_users=3)
+    assert victim.read_text() == "kept"
+
+
+@pytest.mark.parametrize("options", [{"num_users": 5}, {"unpack": True}])
+def test_an_image_that_is_in_no_archive(server: Files, tmp_path: Path, options: dict[str, Any]) -> None:
+    path = archive_paths()[4]
+    (lost,) = [r.image_id for r in records()[4:5]]
+    server.content[path] = packed([("small_images/1000000000004.jpg", b"x")])
+    with pytest.raises(DataError, match=rf"1 of 10 images are in no archive, the first is {lost}\.jpg"):
+        download(output=tmp_path, source="apple", base_url=server.url, **options)
+
+
+def test_a_file_that_changed_on_the_server_or_the_disk_is_fetched_again(server: Files, tmp_path: Path) -> None:
+    download(output=tmp_path, source="apple", base_url=server.url)
+    changed, cut, grown = archive_paths()[20:23]
+    server.content[changed] = packed([("small_images/77.jpg", b"another")])
+    (tmp_path / cut[1:]).write_bytes(server.content[cut][:-1])
+    (tmp_path / grown[1:]).write_bytes(server.content[grown] + b"x")
+    server.log.clear()
+    download(output=tmp_path, source="apple", base_url=server.url)
+    assert {path for method, path, *_ in server.log if method == "GET"} == {changed, cut, grown}
+    for path in (changed, cut, grown):
+        assert (tmp_path / path[1:]).read_bytes() == server.content[path]
+
+
+def test_an_archive_that_changed_is_unpacked_again(server: Files, tmp_path: Path) -> None:
+    download(output=tmp_path, source="apple", base_url=server.url, unpack=True)
+    changed = archive_paths()[20]
+    server.content[changed] = packed([("small_images/77.jpg", b"another")])
+    server.log.clear()
+    download(output=tmp_path, source="apple", base_url=server.url, unpack=True)
+    assert {path for method, path, *_ in server.log if method == "GET"} == {changed}
+    assert (tmp_path / "images/small/small_images/77.jpg").read_bytes() == b"another"
+
+
+@pytest.mark.parametrize(
+    ("path", "size"), [(LABELS, 2_000_000_001), (RELATION, 16_000_001), (archive_paths()[3], 2_000_000_001)]
+)
+def test_files_that_no_flair_could_have_are_refused_before_anything_is_fetched(
+    server: Files, tmp_path: Path, path: str, size: int
+) -> None:
+    server.head_sizes[path] = size
+    with pytest.raises(DataError, match=rf"{path}: {size:,} bytes, more than the .* --raise_limits TIMES"):
+        download(output=tmp_path, source="apple", base_url=server.url)
+    assert {method for method, *_ in server.log} == {"HEAD"}
+
+
+@pytest.mark.parametrize("options", [{}, {"unpack": True}, {"num_users": 5}])
+def test_archives_that_unpack_without_a_bound(
+    server: Files, tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "Bounds", lambda: Bounds(unpacked=4_000_000))
+    own = [member(r) for r in records()[7:8]]
+    # Read to the end even where it is not wanted, so that it counts even then.
+    server.content[archive_paths()[7]] = packed([*own, ("small_images/1000000000007.jpg", bytes(20_000_000))])
+    assert len(server.content[archive_paths()[7]]) < 100_000
+    with pytest.raises(DataError, match=r"unpacks to more than 4,000,000 bytes, .* --raise_limits"):
+        download(output=tmp_path, source="apple", base_url=server.url, **options)
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*.jpg")) < 10_000_000
+    download(output=tmp_path, source="apple", base_url=server.url, raise_limits=6, **options)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [3, None, [], {}, {"user_id": 3}, {"image_id": "x"}, {"image_id": "9" * 5000}, {"image_id": 1e400},
+     {"partition": None}, {"partition": "\ud800"}, {"user_id": []}],
+)  # fmt: skip
+def test_labels_of_which_no_users_can_be_chosen(server: Files, tmp_path: Path, entry: Any) -> None:
+    sound = {"user_id": "a", "image_id": "1", "partition": "train", "labels": [], "fine_grained_labels": []}
+    changed = sound | entry if isinstance(entry, dict) and entry else entry
+    server.content[LABELS] = json.dumps([sound, changed]).encode()
+    with pytest.raises(DataError, match="entry 2: not an image with user, id and partition"):
+        download(output=tmp_path, source="apple", base_url=server.url, num_users=1)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
@@ -236,9 +356,7 @@ def test_a_disk_that_fills_on_the_way(server: Files, tmp_path: Path) -> None:
     failed = subprocess.run(limited, capture_output=True, text=True, timeout=60)
     assert failed.returncode == 1
     assert failed.stderr.count("\n") == 1
-    # Whichever of the parallel transfers is first to notice speaks: the one that could not write, or one cut short.
-    assert ".tar.gz.partial: " in failed.stderr
-    assert "free some space and run again" in failed.stderr or "download it again" in failed.stderr
+    assert ".tar.gz.partial: cannot be written (File too large): free some space" in failed.stderr
     assert not list(tmp_path.rglob("*.tar.gz"))
     server.log.clear()
     download(output=tmp_path, source="apple", base_url=server.url)

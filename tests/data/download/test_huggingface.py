@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -25,111 +20,17 @@ from fedflair.data.download.transfer import partial_path
 from fedflair.data.sources import open_source
 from fedflair.errors import DataError
 from tests.data.download.fault_server import Fault, Files, serving
-from tests.data.releases import SCHEMA
-
-COMMIT, LATER = "a" * 40, "b" * 40
-USERS = {"train": 12, "val": 4, "test": 4}
-IMAGES_PER_USER = 6
-IMAGE_SIZE = 20_000
-ROWS_PER_GROUP = 4
-
-
-def shard(partition: str, users: list[str], seed: int) -> bytes:
-    """A parquet file whose "images" are noise; users in order, so that most row groups lack most users."""
-    generator = np.random.default_rng(seed)
-    rows: list[dict[str, Any]] = []
-    for user in users:
-        for _ in range(IMAGES_PER_USER):
-            image_id = int(generator.integers(1, 42_000_000_000))
-            image = generator.integers(0, 256, IMAGE_SIZE, dtype=np.uint8).tobytes()
-            fine = ["cat", "tree"][: int(generator.integers(1, 3))]
-            rows.append(
-                {
-                    "user_id": user,
-                    "image_id": image_id,
-                    "labels": ["animal", "plant"][: len(fine)],
-                    "partition": partition,
-                    "fine_grained_labels": fine,
-                    "image": {"bytes": image, "path": f"{image_id}.jpg"},
-                }
-            )
-    buffer = io.BytesIO()
-    schema = SCHEMA.with_metadata({"huggingface": json.dumps({"info": {"features": {}}})})
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer, row_group_size=ROWS_PER_GROUP)
-    return buffer.getvalue()
-
-
-@pytest.fixture(scope="module")
-def repository() -> dict[str, bytes]:
-    users = {name: [f"{name}-{k}@N0{k}" for k in range(number)] for name, number in USERS.items()}
-    return {
-        "data/train-00000-of-00002.parquet": shard("train", users["train"][:6], 0),
-        "data/train-00001-of-00002.parquet": shard("train", users["train"][6:], 1),
-        "data/val-00000-of-00001.parquet": shard("val", users["val"], 2),
-        "data/test-00000-of-00001.parquet": shard("test", users["test"], 3),
-        "label_relationship.txt": b"cat -> animal\ntree -> plant\n",
-        "ATTRIBUTION.txt": b"nobody\n",
-        ".gitattributes": b"*.parquet filter=lfs\n",
-    }
-
-
-def resolved(name: str, commit: str = COMMIT) -> str:
-    return f"/datasets/apple/flair/resolve/{commit}/{name}"
-
-
-def listed(name: str, content: bytes) -> dict[str, Any]:
-    """A file as the hub's tree lists it: large ones with the SHA-256, all with git's own hash."""
-    entry: dict[str, Any] = {"type": "file", "path": name, "size": len(content)}
-    if name.endswith(".parquet"):
-        entry["lfs"] = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
-        return entry | {"oid": "0" * 40}
-    return entry | {"oid": hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()}
-
-
-class Hub:
-    """The part of the hub's interface that is used: a branch's commit, a commit's tree, and a commit's files."""
-
-    def __init__(self, repository: dict[str, bytes]) -> None:
-        self.head = COMMIT
-        self.repository = repository
-        self.failures: list[int] = []
-        content = {resolved(name, commit): data for name, data in repository.items() for commit in (COMMIT, LATER)}
-        self.files = Files(content, routes=self.route)
-
-    def route(self, method: str, path: str) -> tuple[int, dict[str, str], bytes] | None:
-        if not path.startswith("/api/"):
-            return None
-        if self.failures:
-            return self.failures.pop(0), {}, b""
-        path = path.split("?")[0]
-        if path == "/api/datasets/apple/flair/revision/main":
-            return self.json({"id": "apple/flair", "sha": self.head, "siblings": [], "tags": []})
-        if path in (f"/api/datasets/apple/flair/revision/{commit}" for commit in (COMMIT, LATER)):
-            return self.json({"id": "apple/flair", "sha": path[-40:], "siblings": [], "tags": []})
-        if path in (f"/api/datasets/apple/flair/tree/{commit}" for commit in (COMMIT, LATER)):
-            folder = {"type": "directory", "path": "data", "oid": "1" * 40, "size": 0}
-            return self.json([folder, *(listed(name, data) for name, data in self.repository.items())])
-        if path.startswith("/api/datasets/apple/flair/"):
-            return 404, {"X-Error-Code": "RevisionNotFound"}, b"{}"
-        return 404, {"X-Error-Code": "RepoNotFound"}, b"{}"
-
-    def json(self, value: object) -> tuple[int, dict[str, str], bytes]:
-        return 200, {"Content-Type": "application/json"}, json.dumps(value).encode()
-
-
-@pytest.fixture
-def hub(repository: dict[str, bytes]) -> Iterator[Hub]:
-    made = Hub(dict(repository))
-    with serving(made.files):
-        yield made
-
-
-def download(**options: Any) -> None:
-    run.download(Request(**options), Watcher())
-
-
-def fetched(hub: Hub) -> int:
-    return sum(len(data) for name, data in hub.repository.items() if not name.startswith("."))
+from tests.data.download.small_hub import (
+    COMMIT,
+    IMAGE_SIZE,
+    IMAGES_PER_USER,
+    LATER,
+    ROWS_PER_GROUP,
+    Hub,
+    download,
+    fetched,
+    resolved,
+)
 
 
 def test_the_whole_dataset(hub: Hub, tmp_path: Path) -> None:
@@ -201,6 +102,24 @@ def test_a_revision_that_is_not_there(hub: Hub, tmp_path: Path) -> None:
 def test_an_address_that_is_no_hub(tmp_path: Path) -> None:
     with serving(Files({})) as files, pytest.raises(DataError, match="check --endpoint"):
         download(output=tmp_path, endpoint=files.url)
+
+
+def logins(hub: Hub) -> set[str | None]:
+    return {headers.get("Authorization") for *_, headers in hub.files.log}
+
+
+def test_a_mirror_gets_the_token_only_where_the_user_says_so(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    for options in ({}, {"num_users": 3}):
+        download(output=tmp_path / str(len(options)), endpoint=hub.files.url, **options)
+    assert logins(hub) == {None}
+    hub.files.log.clear()
+    for options in ({}, {"num_users": 3}):
+        download(output=tmp_path / f"sent{len(options)}", endpoint=hub.files.url, send_token=True, **options)
+    assert logins(hub) == {"Bearer hf_secret"}
+    assert "hf_secret" not in (tmp_path / "sent0" / "download.json").read_text()
 
 
 def test_a_subset_keeps_whole_users_and_fetches_little_more(hub: Hub, tmp_path: Path) -> None:

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fedflair.data.download.transfer import (
-    Patience,
-    RemoteFile,
-    check_url,
-    fetch,
-    partial_path,
-    probe,
-)
-from fedflair.errors import ConfigError, DataError, Interrupted
-from tests.data.download.fault_server import Fault, Files, serving
+from fedflair.data.download.patience import Patience
+from fedflair.data.download.transfer import RemoteFile, fetch, partial_path, probe, write_all
+from fedflair.errors import DataError, Interrupted
+from tests.data.download.fault_server import Fault, Files, etag, serving
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 100_000, dtype=np.uint8).tobytes()
 OTHER = CONTENT[::-1]
 HASTY = Patience(attempts=4, first_wait=0.001, longest_wait=0.002, timeout=5)
 
 
-def get(files: Files, path: Path, **options: object) -> Path:
-    fetch(RemoteFile(files.url + "/f", path, **options), HASTY, threading.Event(), lambda there: None)  # type: ignore[arg-type]
+def get(files: Files, path: Path, patience: Patience = HASTY, **options: Any) -> Path:
+    fetch(RemoteFile(files.url + "/f", path, **options), patience, threading.Event(), lambda there: None)
     return path
 
 
@@ -82,6 +78,126 @@ def test_a_file_that_changes_is_not_spliced(tmp_path: Path, heeds_if_range: bool
         assert get(files, tmp_path / "f").read_bytes() == OTHER
 
 
+DATES = ["Mon, 02 Nov 2026 10:00:00 GMT", "Tue, 03 Nov 2026 10:00:00 GMT"]
+
+
+@pytest.mark.parametrize("changes", [False, True])
+@pytest.mark.parametrize("heeds_if_range", [True, False])
+@pytest.mark.parametrize("named_by", ["weak tag", "date", "weak tag and date"])
+def test_a_version_that_only_a_weak_tag_or_a_date_names(
+    tmp_path: Path, changes: bool, heeds_if_range: bool, named_by: str
+) -> None:
+    """A weak tag may not stand in If-Range, a date may; a change is seen whether or not the server looks at that."""
+    dates = {"/f": DATES[0]} if "date" in named_by else {}
+    faults = {"/f": [Fault(drop_after=70_000)]}
+    with serving(Files({"/f": CONTENT}, faults=faults, etags="tag" in named_by, weak=True, dates=dates)) as files:
+        with pytest.raises(DataError, match="given up"):
+            get(files, tmp_path / "f", patience=Patience(1, 0.001))
+        if changes:
+            files.content["/f"] = OTHER
+            if dates:
+                files.dates["/f"] = DATES[1]
+        files.faults["/f"] = [Fault(ignore_if_range=not heeds_if_range)]
+        assert get(files, tmp_path / "f").read_bytes() == files.content["/f"]
+        asked = next(headers for *_, headers in files.log[1:])
+        assert asked["Range"] == "bytes=70000-"
+        assert asked.get("If-Range") == (DATES[0] if dates else None)
+        assert len(files.gets("/f")) == (3 if changes and not (heeds_if_range and dates) else 2)
+
+
+def test_a_strong_tag_stands_in_if_range(tmp_path: Path) -> None:
+    faults = {"/f": [Fault(drop_after=70_000)]}
+    with serving(Files({"/f": CONTENT}, faults=faults, dates={"/f": DATES[0]})) as files:
+        get(files, tmp_path / "f")
+        assert files.log[1][3]["If-Range"] == etag(CONTENT)
+
+
+@pytest.mark.parametrize("there", [99_999, 100_000, 100_001])
+def test_a_partial_file_a_byte_short_or_over(tmp_path: Path, there: int) -> None:
+    with serving(Files({"/f": CONTENT}, faults={"/f": [Fault(drop_after=50_000)]})) as files:
+        with pytest.raises(DataError):
+            get(files, tmp_path / "f", patience=Patience(1, 0.001))
+        partial_path(tmp_path / "f").write_bytes((CONTENT + b"x")[:there])
+        assert get(files, tmp_path / "f").read_bytes() == CONTENT
+        assert files.gets("/f")[1:] == {99_999: ["bytes=99999-"], 100_000: [], 100_001: [""]}[there]
+
+
+@pytest.mark.parametrize("off", [-1, 1])
+def test_a_server_that_sends_a_byte_less_or_more_than_it_says(tmp_path: Path, off: int) -> None:
+    always = {"/f": Fault(claimed_size=100_000 - off)}
+    error = pytest.raises(DataError, match=r"given up after 4 tries .*are expected")
+    with serving(Files({"/f": CONTENT}, always=always)) as files, error:
+        get(files, tmp_path / "f", size=100_000)
+    assert not (tmp_path / "f").exists()
+
+
+def test_a_part_of_a_file_of_another_size_is_not_taken(tmp_path: Path) -> None:
+    """Tags may say the same of both: the size in Content-Range does not."""
+    with serving(Files({"/f": CONTENT}, faults={"/f": [Fault(drop_after=50_000)]}, etags=False)) as files:
+        with pytest.raises(DataError):
+            get(files, tmp_path / "f", patience=Patience(1, 0.001))
+        files.content["/f"] = OTHER + b"more"
+        assert get(files, tmp_path / "f").read_bytes() == OTHER + b"more"
+
+
+@pytest.mark.parametrize("name", ["f.partial", "f.partial.json"])
+@pytest.mark.parametrize("kind", ["link", "dangling link", "second name", "link to a folder"])
+def test_nothing_is_written_through_a_planted_link(tmp_path: Path, name: str, kind: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "folder").mkdir()
+    victim, planted = tmp_path / "victim", tmp_path / "out" / name
+    with serving(Files({"/f": CONTENT}, faults={"/f": [Fault(drop_after=50_000)]})) as files:
+        with pytest.raises(DataError):
+            fetch(
+                RemoteFile(files.url + "/f", tmp_path / "out" / "f"),
+                Patience(1, 0.001),
+                threading.Event(),
+                lambda n: None,
+            )
+        if kind != "dangling link":
+            victim.write_bytes(planted.read_bytes())
+        kept = victim.read_bytes() if victim.exists() else None
+        planted.unlink()
+        if kind == "second name":
+            planted.hardlink_to(victim)
+        else:
+            planted.symlink_to(tmp_path / "folder" if kind == "link to a folder" else victim)
+        assert get(files, tmp_path / "out" / "f").read_bytes() == CONTENT
+    assert (victim.read_bytes() if victim.exists() else None) == kept
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["f"]
+
+
+def test_a_link_in_the_place_of_the_file_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("kept")
+    (tmp_path / "f").symlink_to(tmp_path / "victim")
+    with serving(Files({"/f": CONTENT})) as files:
+        assert get(files, tmp_path / "f").read_bytes() == CONTENT
+    assert (tmp_path / "victim").read_text() == "kept"
+    assert not (tmp_path / "f").is_symlink()
+
+
+@pytest.mark.parametrize("what", ["folder of the file", "partial", "sidecar", "file"])
+def test_files_and_folders_in_the_place_of_each_other(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "a" / "f"
+    if what == "folder of the file":
+        (tmp_path / "a").write_text("")
+    else:
+        (tmp_path / "a" / {"partial": "f.partial", "sidecar": "f.partial.json", "file": "f"}[what]).mkdir(parents=True)
+    with serving(Files({"/f": CONTENT})) as files, pytest.raises(DataError, match=rf"{tmp_path}/a/f.*: ") as raised:
+        get(files, path)
+    assert "a file stands where a folder should be" in str(raised.value) or "not permitted" in str(raised.value)
+
+
+def test_what_an_unbuffered_file_does_not_take_at_once_is_written_next() -> None:
+    class Little(io.BytesIO):
+        def write(self, data: Any) -> int:
+            return super().write(bytes(data[:3]))
+
+    little = Little()
+    write_all(little, CONTENT[:1000])
+    assert little.getvalue() == CONTENT[:1000]
+
+
 def test_a_part_that_starts_elsewhere_is_not_taken(tmp_path: Path) -> None:
     faults = [Fault(drop_after=50_000), Fault(wrong_start=True)]
     with serving(Files({"/f": CONTENT}, faults={"/f": faults})) as files:
@@ -91,7 +207,7 @@ def test_a_part_that_starts_elsewhere_is_not_taken(tmp_path: Path) -> None:
 def test_a_partial_file_longer_than_the_file_is_given_up(tmp_path: Path) -> None:
     with serving(Files({"/f": CONTENT}, faults={"/f": [Fault(drop_after=50_000)]})) as files:
         with pytest.raises(DataError):
-            fetch(RemoteFile(files.url + "/f", tmp_path / "f"), Patience(1, 0.001), threading.Event(), lambda n: None)
+            get(files, tmp_path / "f", patience=Patience(1, 0.001))
         with partial_path(tmp_path / "f").open("ab") as partial:
             partial.write(b"x" * 60_000)
         assert get(files, tmp_path / "f").read_bytes() == CONTENT
@@ -211,10 +327,3 @@ def test_a_redirect_to_a_local_file_is_not_followed(tmp_path: Path) -> None:
     with serving(Files({}, redirects={"/f": (tmp_path / "secret").as_uri()})) as files, pytest.raises(DataError):
         get(files, tmp_path / "f")
     assert not (tmp_path / "f").exists()
-
-
-def test_only_http_addresses() -> None:
-    assert check_url("http://host/path/", "base_url") == "http://host/path"
-    for bad in ("file:///etc", "ftp://host/x", "host/path", "https://"):
-        with pytest.raises(ConfigError, match=r"base_url: .* is not an http or https address"):
-            check_url(bad, "base_url")

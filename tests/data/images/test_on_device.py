@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedflair.data.images.crops import IMAGENET_STD, decode, eval_inputs, train_inputs
+from fedflair.data.images.crops import IMAGENET_STD, decode, eval_inputs, normalise, resized, train_inputs
 from fedflair.data.images.on_device import cropped, decode_to, normalisation, random_crops, upload, whole_images
 from fedflair.errors import DataError
 from fedflair.sampling import stream
@@ -79,3 +79,22 @@ def test_an_image_of_another_size_is_refused_with_a_remedy() -> None:
 def test_upload_copies_nothing_on_a_cpu() -> None:
     array = np.arange(3)
     assert upload(array, CPU).data_ptr() == array.ctypes.data
+
+
+def test_the_devices_crops_are_mirrored_and_placed_as_the_hosts() -> None:
+    crops = random_crops(4000, stream(3, "crop"))
+    assert abs(crops[:, 4].mean() - 0.5) < 0.032
+    for start, length in ((0, 2), (1, 3)):
+        small = crops[crops[:, length] < 250]
+        assert 0.005 < (small[:, start] + small[:, length] == 256).mean() < 0.03
+
+
+@pytest.mark.parametrize("crop", [(0, 0, 200, 100), (56, 156, 200, 100), (255, 0, 1, 256), (0, 255, 256, 1)])
+def test_crops_at_the_edges_have_the_hosts_pixels(crop: tuple[int, int, int, int]) -> None:
+    pixels = decode_to(photographs(1), CPU)
+    top, left, height, width = crop
+    host = resized(pixels[0].permute(2, 0, 1)[:, top : top + height, left : left + width], 64)
+    for mirrored in (0.0, 1.0):
+        ours = cropped(pixels, torch.tensor([[*map(float, crop), mirrored]]), 64, normalisation(CPU))
+        expected = normalise((host.flip(2) if mirrored else host)[None])
+        assert float(levels(ours, expected).max()) < 1.01

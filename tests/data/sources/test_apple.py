@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import resource
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from fedflair.data.images.limits import Limits
 from fedflair.data.preparation.prepare import prepare
 from fedflair.data.sources import open_source
 from fedflair.data.sources.apple import read_relation
@@ -142,7 +145,7 @@ def test_only_image_members_that_are_listed_are_read(tmp_path: Path):
         link = tarfile.TarInfo("small_images/30.jpg")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(link)
-    assert "10 of the 10 images" in error_of(tmp_path)
+    assert f"{path}: small_images/30.jpg: is a link to '/etc/passwd', which is not followed" in error_of(tmp_path)
 
 
 def test_a_byte_order_mark_is_passed_over(tmp_path: Path):
@@ -200,7 +203,7 @@ def test_an_archive_cut_short(tmp_path: Path, keep: float):
 def test_an_archive_that_is_none(tmp_path: Path):
     write_apple(tmp_path, records())
     (tmp_path / "small_images-00.tar.gz").write_bytes(b"<html>not found</html>")
-    assert "small_images-00.tar.gz: cut short or damaged at the first member" in error_of(tmp_path)
+    assert "small_images-00.tar.gz: cut short or damaged at its start" in error_of(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +234,7 @@ def test_a_missing_field_and_a_duplicate(tmp_path: Path):
         del entry["image"]
     del entries[3]["partition"]
     labels.write_text(json.dumps(entries))
-    assert f"{labels}: entry 4: no field 'partition'; it has 'user_id', 'image_id'" in error_of(tmp_path)
+    assert f"{labels}: entry 4: no field 'partition'; it has ['user_id', 'image_id'" in error_of(tmp_path)
     labels.write_text(json.dumps([*entries[:3], ["a list"]]))
     assert f"{labels}: entry 4: not an object" in error_of(tmp_path)
 
@@ -283,3 +286,126 @@ def test_the_relation_file(tmp_path: Path):
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match="not UTF-8"):
         read_relation(path)
+
+
+def test_a_member_that_is_there_twice_names_both_places(tmp_path: Path):
+    write_labels(tmp_path, records())
+    twice = [*map(member, records()), ("small_images/x.txt", b""), member(records()[2])]
+    path = write_archive(tmp_path / "small_images-00.tar.gz", twice)
+    image_id = records()[2].image_id
+    name = f"small_images/{image_id}.jpg"
+    assert f"{path}: {name}: image {image_id} is member 12 here and member 3 of {path}; remove" in error_of(tmp_path)
+    write_archive(path, map(member, records()))
+    other = write_archive(tmp_path / "small_images-01.tar.gz", [member(records()[2])])
+    assert f"{other}: {name}: image {image_id} is member 1 here and member 3 of {path}; remove" in error_of(tmp_path)
+
+
+def test_what_is_not_read_is_counted(tmp_path: Path):
+    folder = write_apple_folder(tmp_path / "folder", records())
+    images = folder / "small_images"
+    for name in ("._30.jpg", ".DS_Store", "Thumbs.db", "777.jpg", "778.jpg", "00777.jpg"):
+        (images / name).write_bytes(b"x")
+    expected_counts = {"hidden files": 2, "images that the labels do not list": 3, "other files": 1}
+    assert prepare(source=folder, output=tmp_path / "a.hdf5").ignored == expected_counts
+    tar = tmp_path / "tar"
+    write_labels(tar, records())
+    extra = [("small_images/._30.jpg", b"x"), ("small_images/777.jpg", b"x"), ("a.txt", b"x")]
+    write_archive(tar / "small_images-00.tar.gz", [*extra, *map(member, records())])
+    (tar / "._small_images-00.tar.gz").write_bytes(b"x")
+    (tar / "notes").write_bytes(b"x")
+    source = open_source(tar)
+    for _ in range(2):
+        assert expected(source.records()) == expected(records())
+        assert source.ignored == {"hidden files": 2, "images that the labels do not list": 1, "other files": 2}
+
+
+def test_leading_zeros_of_a_name(tmp_path: Path):
+    write_apple_folder(tmp_path, records())
+    images = tmp_path / "small_images"
+    (images / "30.jpg").rename(images / "0000000030.jpg")
+    assert read(tmp_path) == expected(records())
+    edit(tmp_path / "labels_and_metadata.json", [r.image_id for r in records()].index(30), image_id="0000000030")
+    assert read(tmp_path) == expected(records())
+    (images / "30.jpg").write_bytes(jpeg(1))
+    assert f"{images}: has image 30 twice, once as '" in error_of(tmp_path)
+
+
+def test_only_regular_files_are_opened(tmp_path: Path):
+    write_apple_folder(tmp_path / "pipe", records())
+    image = tmp_path / "pipe/small_images/30.jpg"
+    image.unlink()
+    os.mkfifo(image)
+    assert f"{image}: is no regular file" in error_of(tmp_path / "pipe")
+    image.unlink()
+    image.symlink_to(image)
+    message = error_of(tmp_path / "pipe")
+    assert f"{image}: cannot be read: Too many levels of symbolic links: a link leads round in circles" in message
+    image.unlink()
+    image.symlink_to(tmp_path / "elsewhere.jpg")
+    (tmp_path / "elsewhere.jpg").write_bytes(member(next(r for r in records() if r.image_id == 30))[1])
+    assert read(tmp_path / "pipe") == expected(records())
+    write_apple(tmp_path / "tar", records())
+    (tmp_path / "tar/small_images-02.tar.gz").symlink_to("small_images-02.tar.gz")
+    os.mkfifo(tmp_path / "tar/small_images-03.tar.gz")
+    assert read(tmp_path / "tar") == expected(records())
+
+
+@pytest.mark.parametrize("digits", ["9" * 5000, "1" + "0" * 4999])
+def test_image_ids_of_thousands_of_digits(tmp_path: Path, digits: str):
+    write_apple_folder(tmp_path, records())
+    labels = tmp_path / "labels_and_metadata.json"
+    text = labels.read_text(encoding="utf-8")
+    labels.write_text(text.replace('"30"', f'"{digits}"'), encoding="utf-8")
+    message = error_of(tmp_path)
+    assert "image_id is '" in message and len(message) < 500
+    labels.write_text(text.replace('"30"', digits), encoding="utf-8")
+    message = error_of(tmp_path)
+    assert str(labels) in message and len(message) < 500
+    (tmp_path / "small_images" / f"{digits[:200]}.jpg").write_bytes(b"x")
+    labels.write_text(text, encoding="utf-8")
+    assert read(tmp_path) == expected(records())
+
+
+def test_lone_surrogates_in_labels(tmp_path: Path):
+    write_apple_folder(tmp_path, records())
+    edit(tmp_path / "labels_and_metadata.json", 2, labels=["\ud800"], fine_grained_labels=["x"])
+    with pytest.raises(DataError, match=r"entry 3 of .*label '\\ud800' is not valid Unicode; correct it"):
+        prepare(source=tmp_path, output=tmp_path / "s.hdf5", ignore_label_relation=True)
+
+
+def test_limits(tmp_path: Path):
+    write_apple(tmp_path / "tar", records())
+    write_apple_folder(tmp_path / "folder", records())
+    largest = max(len(r.image) for r in records())
+    too_large = f"has {largest:,} bytes, more than the {largest - 1:,}.*--max_image_bytes"
+    for folder in (tmp_path / "tar", tmp_path / "folder"):
+        assert expected(open_source(folder, limits=Limits(image_bytes=largest)).records()) == expected(records())
+        for limits, message in (
+            (Limits(image_bytes=largest - 1), too_large),
+            (Limits(label_bytes=100), r"labels_and_metadata\.json: has .* see --max_label_bytes"),
+        ):
+            with pytest.raises(DataError, match=message):
+                list(open_source(folder, limits=limits).records())
+
+
+def test_a_member_that_is_not_listed_takes_no_memory_and_an_archive_does_not_grow_without_limit(tmp_path: Path):
+    write_labels(tmp_path, records())
+    path = tmp_path / "small_images-00.tar.gz"
+    with tarfile.open(path, "w:gz", compresslevel=1) as tar:
+        zeros = tarfile.TarInfo("small_images/777.jpg")
+        zeros.size = 1 << 28
+        tar.addfile(zeros, Zeros())
+        for name, content in map(member, records()):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert read(tmp_path) == expected(records())
+    with pytest.raises(DataError, match=r"small_images-00\.tar\.gz: unpacks to more than .*--max_archive_growth"):
+        list(open_source(tmp_path, limits=Limits(archive_growth=50)).records())
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+
+
+class Zeros(io.RawIOBase):
+    def read(self, size: int = -1) -> bytes:
+        return bytes(size)

@@ -44,6 +44,57 @@ def test_unpack(tmp_path: Path) -> None:
     assert (tmp_path / "out/small_images/1.jpg").stat().st_mode & 0o7777 == 0o644
 
 
+def test_an_archive_that_unpacks_to_more_than_it_may(tmp_path: Path) -> None:
+    path = archive(tmp_path / "a.tar.gz", IMAGES | {"bomb.jpg": bytes(3_000_000)})
+    assert path.stat().st_size < 10_000
+    for most in (1_000_000, 3_000_000):
+        with pytest.raises(DataError, match=rf"unpacks to more than {most:,} bytes.*--raise_limits"):
+            verify(path, most)
+        with pytest.raises(DataError, match="unpacks to more than"):
+            unpack(path, tmp_path / "out", most=most)
+    assert not (tmp_path / "out" / "bomb.jpg").exists()
+    verify(path, 3_100_000)
+    assert unpack(path, tmp_path / "out", most=3_100_000) == 3
+
+
+def test_zeros_after_the_last_member_count_too(tmp_path: Path) -> None:
+    path = archive(tmp_path / "a.tar.gz", IMAGES)
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + bytes(5_000_000)))
+    with pytest.raises(DataError, match="unpacks to more than 1,000,000 bytes"):
+        verify(path, 1_000_000)
+
+
+def test_a_member_that_says_it_is_larger_than_the_archive(tmp_path: Path) -> None:
+    """A sparse one is zeros that are nowhere, which would be written all the same."""
+    sparse = member("small_images/3.jpg", tarfile.GNUTYPE_SPARSE)
+    head = bytearray(sparse.tobuf(tarfile.GNU_FORMAT))
+    # One piece of no bytes at the end of a file of 64 GB.
+    head[386:398] = head[398:410] = b"00000000000\0"
+    head[386:398] = b"\x80\0\0\0" + (1 << 36).to_bytes(8, "big")
+    head[483:495] = b"\x80\0\0\0" + (1 << 36).to_bytes(8, "big")
+    head[148:156] = b"%06o\0 " % (sum(head[:148]) + 8 * 32 + sum(head[156:512]))
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(gzip.compress(bytes(head) + bytes(1024)))
+    with tarfile.open(path) as tar:
+        assert [m.size for m in tar] == [1 << 36]
+    with pytest.raises(DataError, match=r"unpacks to more than 1,000,000 bytes|small_images/3.jpg"):
+        unpack(path, tmp_path / "out", most=1_000_000)
+    assert not list(tmp_path.glob("out/*/*"))
+
+
+LONG = [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, b"X"]
+
+
+@pytest.mark.parametrize("kind", LONG)
+def test_a_header_of_gigabytes_is_not_read_into_memory(tmp_path: Path, kind: bytes) -> None:
+    head = tarfile.TarInfo("x")
+    head.type, head.size = kind, 2_000_000
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(gzip.compress(head.tobuf() + bytes(2_000_384)))
+    with pytest.raises(DataError, match=r"damaged at its start \(a header of 2,000,000 bytes\)"):
+        verify(path)
+
+
 def test_only_what_is_wanted(tmp_path: Path) -> None:
     path = archive(tmp_path / "a.tar.gz", IMAGES)
     assert unpack(path, tmp_path / "out", lambda name: name.endswith("2.jpg")) == 1

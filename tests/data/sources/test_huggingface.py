@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fedflair.data.sources import open_source
+from fedflair.data.images.limits import Limits
+from fedflair.data.preparation.prepare import prepare
+from fedflair.data.sources import huggingface, open_source
 from fedflair.errors import DataError
 from tests.conftest import jpeg
 from tests.data.releases import RELATION, SCHEMA, records, row, write_hub, write_rows
@@ -212,3 +216,72 @@ def test_memory_does_not_grow_with_a_row_group(tmp_path: Path):
         total, peaks[num_rows] = map(int, done.stdout.split())
         assert total > num_rows * 64_000
     assert peaks[2400] - peaks[200] < 115_000  # kB, of 154 MB in the row group
+
+
+def test_hidden_and_foreign_files_are_no_data_and_counted(tmp_path: Path):
+    hub = write_hub(tmp_path / "hub", records())
+    (hub / "data" / "._train-00000-of-00002.parquet").write_bytes(b"\x00\x05\x16\x07")
+    (hub / "data" / ".train-00001-of-00002.parquet.icloud").write_bytes(b"x")
+    (hub / "data" / "notes.txt").write_bytes(b"x")
+    (hub / "data" / "train-00002-of-00002.parquet").symlink_to("train-00002-of-00002.parquet")
+    os.mkfifo(hub / "data" / "val-pipe.parquet")
+    summary = prepare(source=hub, output=tmp_path / "s.hdf5")
+    assert summary.ignored == {"hidden files": 2, "other files": 3}
+    assert summary.images == {"train": 6, "val": 2, "test": 2}
+
+
+def test_a_folder_of_hidden_files_only_holds_no_dataset(tmp_path: Path):
+    write_rows(tmp_path / "hub" / "._train.parquet", ROWS)
+    with pytest.raises(DataError, match="no FLAIR dataset in this folder"):
+        open_source(tmp_path / "hub")
+    with pytest.raises(DataError, match="no parquet files in it"):
+        open_source(tmp_path / "hub", "huggingface")
+
+
+@pytest.mark.parametrize("form", ["all", "one"])
+def test_what_save_to_disk_made_is_named_with_the_line_that_converts_it(tmp_path: Path, form: str):
+    datasets = pytest.importorskip("datasets")
+    hub = write_hub(tmp_path / "hub", records())
+    files = {name: [str(file) for file in sorted(hub.glob(f"data/{name}-*"))] for name in ("train", "val", "test")}
+    loaded = datasets.load_dataset("parquet", data_files=files, cache_dir=str(tmp_path / "cache"))
+    saved = tmp_path / "a folder's name"
+    (loaded if form == "all" else loaded["val"]).save_to_disk(saved)
+    for name in (None, "huggingface"):
+        with pytest.raises(DataError, match=r"made by save_to_disk.*makes parquet files of it: python -c ") as caught:
+            open_source(saved, name)
+    line = str(caught.value).split("of it: python ")[1]
+    subprocess.run([sys.executable, *shlex.split(line)], check=True, capture_output=True)
+    expected_rows = [r for r in ROWS if form == "all" or r["partition"] == "val"]
+    by_id = {r["image_id"]: r for r in read(saved)}
+    assert by_id == {r["image_id"]: r for r in expected_rows}
+
+
+def test_a_column_that_unpacks_without_limit_is_refused_before_it_is_read(tmp_path: Path):
+    rows = [dict(r, image={"bytes": bytes(25_000_000), "path": None}) for r in ROWS[:3]]
+    path = tmp_path / "train.parquet"
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path, compression="zstd", use_dictionary=False)
+    with pytest.raises(DataError, match=r"column 'image\.bytes' unpacks to 75,.*--max_archive_growth"):
+        open_source(path, limits=Limits(archive_growth=100))
+    open_source(path, limits=Limits(archive_growth=100_000))
+
+
+def test_values_that_are_kept_once_and_named_often_are_read_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    rows = [dict(ROWS[0], image_id=k, image={"bytes": bytes(range(256)) * 400, "path": None}) for k in range(200)]
+    path = tmp_path / "train.parquet"
+    for once, most in ((True, 10), (False, 256)):
+        pq.write_table(
+            pa.Table.from_pylist(rows, schema=SCHEMA), path, use_dictionary=["image.bytes"] if once else False
+        )
+        assert (path.stat().st_size < 200_000) == once
+        monkeypatch.setattr(huggingface, "_DICTIONARY_BYTES", 1 << 20)
+        with pq.ParquetFile(path) as parquet:
+            assert huggingface._rows_at_once(parquet.metadata) <= most
+            assert once or huggingface._rows_at_once(parquet.metadata) == most
+
+
+def test_a_missing_column_has_a_remedy(tmp_path: Path):
+    schema = pa.schema([field for field in SCHEMA if field.name != "labels"])
+    assert "no column 'labels'; it has ['user_id'" in error_of(one(tmp_path, ROWS, schema))
+    assert "; rename it, or download the file again" in error_of(tmp_path / "hub")

@@ -16,6 +16,7 @@ from fedflair.data.sources.records import Record
 from fedflair.data.sources.release_formats import RELEASES, new_folder, write_apple, write_huggingface
 from fedflair.errors import DataError
 from tests.data.releases import RELATION, records
+from tests.data.writes import recorded_writes
 
 
 def order(row: Record) -> str:
@@ -115,3 +116,50 @@ def test_what_fails_leaves_nothing(tmp_path: Path, writer: type) -> None:
     with pytest.raises(DataError, match="the source is bad"):
         fail()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_writer_of_one_release_is_refused_and_the_first_unharmed(tmp_path: Path) -> None:
+    release = tmp_path / "release"
+    with new_folder(release) as partial, write_apple(partial, RELATION, 10) as sink:
+        for row in records()[:5]:
+            sink(row)
+        with pytest.raises(DataError, match=r"release: another process is writing it; wait for it or choose"):
+            write("apple", release, records())
+        for row in records()[5:]:
+            sink(row)
+    assert len(list(open_source(release).records())) == 10
+    assert list(tmp_path.iterdir()) == [release]
+
+
+@pytest.mark.parametrize("planted", ["link", "dangling", "file", "folder"])
+def test_what_stands_under_the_temporary_name_is_not_written_through(tmp_path: Path, planted: str) -> None:
+    victim, temporary = tmp_path / "victim", tmp_path / ".release.partial"
+    victim.mkdir()
+    (victim / "dear").write_text("dear")
+    if planted == "link":
+        temporary.symlink_to(victim)
+    elif planted == "dangling":
+        temporary.symlink_to(tmp_path / "nowhere")
+    elif planted == "file":
+        temporary.write_text("left")
+    else:
+        (temporary / "data").mkdir(parents=True)
+        (temporary / "link").symlink_to(victim)
+    assert len(list(open_source(write("huggingface", tmp_path / "release", records())).records())) == 10
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["release", "victim"]
+    assert [path.name for path in victim.iterdir()] == ["dear"]
+    assert not (tmp_path / "release" / "link").is_symlink()
+
+
+@pytest.mark.parametrize("kind", RELEASES)
+def test_a_release_takes_its_name_only_when_it_is_on_the_disk(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with recorded_writes(monkeypatch) as order_of_writes:
+        folder = write(kind, tmp_path / "release", records())
+    *before, rename, after = order_of_writes
+    assert (rename, after) == ("rename .release.partial release", f"fsync {tmp_path.name}")
+    names = [path.name for path in folder.rglob("*")]
+    assert sorted(line for line in before if line.startswith("fsync")) == sorted(
+        f"fsync {name}" for name in [*names, ".release.partial"]
+    )

@@ -14,6 +14,8 @@ from fedflair.data.preparation.packing import pack
 from fedflair.data.preparation.prepare import prepare
 from fedflair.data.sources.records import Source
 from fedflair.data.store.packed import open_store
+from fedflair.data.store.verify import verify
+from fedflair.data.store.writing import create
 from fedflair.errors import DataError
 from tests.conftest import jpeg, write_tiny_store
 from tests.data.releases import RELATION, changed, records, write_apple, write_hub
@@ -63,8 +65,6 @@ def test_any_other_content_has_another(tmp_path: Path, fields: dict, old: bool) 
 def test_images_written_in_any_way_have_the_same_fingerprint(tmp_path: Path, tiny_store: Path) -> None:
     store = open_store(tiny_store)
     metadata = replace(store.metadata, provenance={})
-    from fedflair.data.store.writing import create
-
     with create(tmp_path / "backwards.hdf5") as writer:
         for name, partition in store.partitions.items():
             images = writer.partition(name, partition.columns)
@@ -100,3 +100,8 @@ def test_opening_reads_no_image(tmp_path: Path) -> None:
     with h5py.File(path, "r+") as file:
         file["test/images"][5] ^= 1
     assert open_store(path).fingerprint == before.fingerprint
+    verify(open_store(write_tiny_store(tmp_path / "whole.hdf5")))
+    with pytest.raises(DataError, match=r"s\.hdf5: damaged: the images of partition 'test' are not those that were"):
+        verify(open_store(path))
+    with pytest.raises(DataError, match=r"recorded no digest of its images.*--layout packed"):
+        verify(open_store(without_digests(path)))

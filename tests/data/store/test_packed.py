@@ -1,7 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import fcntl
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -13,7 +20,8 @@ from fedflair.data.store.new_file import check_space
 from fedflair.data.store.packed import PartitionColumns, StoreMetadata, is_store, open_store
 from fedflair.data.store.writing import create
 from fedflair.errors import DataError
-from tests.conftest import write_tiny_store
+from tests.conftest import jpeg, write_tiny_store
+from tests.data.writes import recorded_writes
 
 
 def test_a_store_gives_back_what_was_written(tmp_path: Path):
@@ -25,9 +33,11 @@ def test_a_store_gives_back_what_was_written(tmp_path: Path):
         label_offsets=np.array([0, 1, 2, 4]),
         label_indices=np.array([1, 0, 0, 1], dtype=np.uint16),
         fine_label_offsets=np.array([0, 0, 1, 1]),
-        fine_label_indices=np.array([65535], dtype=np.uint16),
+        fine_label_indices=np.array([299], dtype=np.uint16),
     )
-    metadata = StoreMetadata(("x", "y"), ("f",), {"f": "x"}, {"source": "test", "numbers": [1, 2]})
+    metadata = StoreMetadata(
+        ("x", "y"), tuple(f"f{k}" for k in range(300)), {"f0": "x"}, {"source": "test", "numbers": [1, 2]}
+    )
     with create(tmp_path / "s.hdf5") as writer:
         images = writer.partition("val", columns)
         assert writer.write_images(images, 0, [b"\x01\x02"]) == 2
@@ -69,7 +79,7 @@ def test_what_is_no_store_says_so(tmp_path: Path):
     with pytest.raises(DataError, match=r"no such store.*fedflair prepare"):
         open_store(tmp_path / "missing.hdf5")
     (tmp_path / "text").write_text("hello")
-    with pytest.raises(DataError, match="damaged or not a fedflair store"):
+    with pytest.raises(DataError, match=r"text: damaged, cut short or not an HDF5 file.*prepare it again"):
         open_store(tmp_path / "text")
     with h5py.File(tmp_path / "other.hdf5", "w") as file:
         file["x"] = 1
@@ -92,7 +102,7 @@ def test_columns_that_do_not_fit_are_refused(tmp_path: Path, field: str):
     path = write_tiny_store(tmp_path / "s.hdf5")
     with h5py.File(path, "r+") as file:
         file["train"][field][1] = 10**9
-    with pytest.raises(DataError, match=f"{field} of partition 'train' does not fit"):
+    with pytest.raises(DataError, match=f"partition 'train': damaged: its {field} do not fit; prepare it again"):
         open_store(path)
 
 
@@ -123,7 +133,7 @@ def test_what_a_killed_writer_left_is_reused(tmp_path: Path):
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match=r"cannot be written \(Not a directory|cannot be written \(File exists"):
+    with pytest.raises(DataError, match=r"s\.hdf5: (Not a directory|File exists): a file stands where"):
         write_tiny_store(tmp_path / "file" / "s.hdf5")
 
 
@@ -141,27 +151,191 @@ def test_prefetching_reaches_every_image_of_every_partition(tiny_store: Path):
         assert before == [partition.encoded(image).tobytes() for image in range(partition.num_images)]
 
 
-@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="this system does not list a process's mappings")
-def test_pages_that_were_dropped_are_read_again(tmp_path: Path):
-    path = write_tiny_store(tmp_path / "store.hdf5")
-    store = open_store(path)
+CUT = """
+import os, sys
+from pathlib import Path
+from fedflair.data.images.decode import decode_rgb
+from fedflair.data.store.packed import open_store
+from fedflair.errors import DataError
+path = Path(sys.argv[1])
+train = open_store(path).partitions["train"]
+before = train.encoded(train.num_images - 1)
+os.truncate(path, 4096)
+decode_rgb(before)
+try:
+    decode_rgb(train.encoded(train.num_images - 1))
+except DataError as error:
+    sys.exit(str(error))
+"""
 
-    def contents() -> list[bytes]:
-        return [p.encoded(k).tobytes() for p in store.partitions.values() for k in range(p.num_images)]
 
-    before = contents()
-    assert _resident_kilobytes(path) >= sum(map(len, before)) / 1024
-    store.drop_pages()
-    assert _resident_kilobytes(path) == 0
-    assert contents() == before
+def test_a_store_cut_short_while_it_is_read_is_one_line_and_not_a_bus_error(tmp_path: Path):
+    path = write_tiny_store(tmp_path / "s.hdf5")
+    done = subprocess.run([sys.executable, "-c", CUT, str(path)], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert f"{path}: was cut short while it was in use (4,096 bytes are left); put the whole store back" in done.stderr
 
 
-def _resident_kilobytes(path: Path) -> int:
-    """Of all mappings of this file in this process."""
-    total, inside = 0, False
-    for line in Path("/proc/self/smaps").read_text().splitlines():
-        if "-" in line.split(" ")[0]:
-            inside = line.endswith(str(path))
-        elif inside and line.startswith("Rss:"):
-            total += int(line.split()[1])
-    return total
+def test_a_store_that_is_replaced_while_it_is_read_goes_on_as_it_was(tmp_path: Path):
+    path = write_tiny_store(tmp_path / "s.hdf5")
+    train = open_store(path).partitions["train"]
+    before = train.encoded(3).tobytes()
+    write_tiny_store(path, encode=lambda image: jpeg(image + 100))
+    assert train.encoded(3).tobytes() == before != open_store(path).partitions["train"].encoded(3).tobytes()
+
+
+def columns(**changes: Any) -> PartitionColumns:
+    """Two users, three images of two bytes."""
+    whole: dict[str, Any] = {
+        "user_ids": ["a", "b"],
+        "user_offsets": np.array([0, 2, 3]),
+        "image_ids": np.array([7, 8, 9]),
+        "image_offsets": np.array([0, 2, 4, 6]),
+        "label_offsets": np.array([0, 1, 3, 4]),
+        "label_indices": np.array([1, 0, 1, 0]),
+        "fine_label_offsets": np.array([0, 1, 2, 3]),
+        "fine_label_indices": np.array([0, 0, 2]),
+    }
+    return PartitionColumns(**(whole | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"label_indices": np.array([1, 0, 2, 0])},
+            "label_indices name a label that is none of the 2, first at image 8",
+        ),
+        (
+            {"fine_label_indices": np.array([0, 0, 3])},
+            "fine_label_indices name a label that is none of the 3, first at",
+        ),
+        ({"label_indices": np.array([1, 1, 0, 0])}, "label_indices do not ascend within an image"),
+        ({"label_indices": np.array([1, 1, 1, 0])}, "label_indices do not ascend within an image"),
+        ({"label_offsets": np.array([0, 1, 2, 3])}, "label_offsets do not fit"),
+        ({"fine_label_offsets": np.array([0, 1, 2, 4])}, "fine_label_offsets do not fit"),
+        ({"user_offsets": np.array([0, 2, 2])}, "user_offsets do not fit"),
+        ({"user_offsets": np.array([0, 2, 4])}, "user_offsets do not fit"),
+        ({"user_offsets": np.array([1, 2, 3])}, "user_offsets do not fit"),
+        ({"user_offsets": np.array([0, 3])}, "user_offsets do not fit"),
+        ({"image_offsets": np.array([0, 4, 2, 6])}, "image_offsets do not fit"),
+        ({"user_ids": ["a", "a"]}, "user_ids hold one twice"),
+    ],
+)
+def test_every_index_is_checked_on_opening(tmp_path: Path, changes: dict[str, Any], message: str):
+    def write(path: Path, of: PartitionColumns) -> Path:
+        with create(path) as writer:
+            writer.write_images(writer.partition("train", of), 0, [b"12", b"34", b"56"])
+            writer.metadata(StoreMetadata(("x", "y"), ("f", "g", "h"), {}, {}))
+        return path
+
+    open_store(write(tmp_path / "sound.hdf5", columns()))
+    with pytest.raises(DataError) as caught:
+        open_store(write(tmp_path / "s.hdf5", columns(**changes)))
+    assert f"s.hdf5: partition 'train': damaged: its {message}" in str(caught.value)
+
+
+@pytest.mark.parametrize(("last", "told"), [(5, "holds 6 image bytes, its index says 5"), (7, "its index says 7")])
+def test_the_last_offset_is_the_length_of_the_data(tmp_path: Path, last: int, told: str):
+    with create(tmp_path / "s.hdf5") as writer:
+        writer.write_images(writer.partition("train", columns()), 0, [b"123456"])
+        writer.metadata(StoreMetadata(("x", "y"), ("f", "g", "h"), {}, {}))
+    with h5py.File(tmp_path / "s.hdf5", "r+") as file:
+        file["train/image_offsets"][3] = last
+    with pytest.raises(DataError, match=told):
+        open_store(tmp_path / "s.hdf5")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"labels": ["x", 5]}, "labels of its metadata are not a list of texts"),
+        ({"labels": "xy"}, "labels of its metadata are not a list of texts"),
+        ({"labels": ["x", "\ud800"]}, "labels of its metadata are not a list of texts"),
+        ({"fine_grained_labels": ["f", "f"]}, "fine_grained_labels of its metadata have a name twice"),
+        ({"fine_to_coarse": {"f": 1}}, "fine_to_coarse of its metadata does not lead from text to text"),
+        ({"provenance": []}, "provenance of its metadata is no object"),
+    ],
+)
+def test_names_that_are_no_texts_are_refused(tmp_path: Path, fields: dict[str, Any], message: str):
+    path = write_tiny_store(tmp_path / "s.hdf5")
+    with h5py.File(path, "r+") as file:
+        raw = json.loads(file["metadata"][()].tobytes()) | fields
+        del file["metadata"]
+        file["metadata"] = np.frombuffer(json.dumps(raw).encode(), dtype=np.uint8)
+    with pytest.raises(DataError, match=message):
+        open_store(path)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "{", ""])
+def test_metadata_that_is_no_json_is_refused(tmp_path: Path, text: str):
+    path = write_tiny_store(tmp_path / "s.hdf5")
+    with h5py.File(path, "r+") as file:
+        del file["metadata"]
+        file["metadata"] = np.frombuffer(text.encode(), dtype=np.uint8)
+    with pytest.raises(DataError, match=r"s\.hdf5.*metadata"):
+        open_store(path)
+
+
+def test_readers_need_no_lock(tmp_path: Path):
+    path = write_tiny_store(tmp_path / "s.hdf5")
+    with path.open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert is_store(path)
+        assert open_store(path).partitions["train"].num_images == 24
+
+
+def test_what_the_system_refuses_is_not_called_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = write_tiny_store(tmp_path / "s.hdf5")
+    for number in (errno.ENOLCK, errno.EACCES, errno.EAGAIN, errno.EIO):
+
+        def refuse(*arguments: object, number: int = number, **options: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(h5py, "File", refuse)
+        with pytest.raises(DataError, match=r"cannot be read now") as caught:
+            open_store(path)
+        assert "prepare" not in str(caught.value) and "damaged" not in str(caught.value)
+
+
+def test_a_lock_that_cannot_be_had_stops_no_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def none(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    assert open_store(write_tiny_store(tmp_path / "s.hdf5")).partitions["train"].num_images == 24
+
+
+@pytest.mark.parametrize("planted", ["symlink", "hard link", "dangling", "pipe"])
+def test_what_was_planted_under_the_temporary_name_is_not_written_through(tmp_path: Path, planted: str):
+    victim, temporary = tmp_path / "victim", tmp_path / ".s.hdf5.partial"
+    victim.write_text("dear")
+    if planted == "symlink":
+        temporary.symlink_to(victim)
+    elif planted == "hard link":
+        temporary.hardlink_to(victim)
+    elif planted == "dangling":
+        temporary.symlink_to(tmp_path / "new")
+    else:
+        os.mkfifo(temporary)
+    open_store(write_tiny_store(tmp_path / "s.hdf5"))
+    assert victim.read_text() == "dear"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s.hdf5", "victim"]
+
+
+def test_a_pipe_is_no_store(tmp_path: Path):
+    os.mkfifo(tmp_path / "s.hdf5")
+    with pytest.raises(DataError, match="no such store"):
+        open_store(tmp_path / "s.hdf5")
+
+
+def test_a_store_takes_its_name_only_when_it_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with recorded_writes(monkeypatch) as order:
+        write_tiny_store(tmp_path / "s.hdf5")
+    assert order == ["fsync .s.hdf5.partial", "rename .s.hdf5.partial s.hdf5", f"fsync {tmp_path.name}"]
+
+
+def test_images_and_their_users_have_names(tiny_store: Path):
+    encoded = open_store(tiny_store).partitions["val"].encoded(4)
+    assert encoded.place == f"{tiny_store}: image 28 of user 'val-1@N01' in partition 'val'"

@@ -44,9 +44,9 @@ def run(folder: Path, num_rounds: int, made: Mechanism) -> None:
         save_tensors(checkpoint, {"model": model}, {**facts, "round": 0})
     for round_ in range(done, num_rounds):
         cohort = CohortStats(int(stream(5, "cohort", round_).binomial(400, 0.5)), 0, 0)
-        total, _ = made.add_noise(torch.zeros(50_000), cohort, round_, {})
+        total, after = made.add_noise(torch.zeros(50_000), cohort, round_, {})
         model += total
-        book = ledger.append(book, round_, cohort, {})
+        book = ledger.append(book, round_, cohort, {}, after)
         if (round_ + 1) % 3 == 0 or round_ + 1 == num_rounds:
             save_tensors(checkpoint, {"model": model}, {**facts, "round": round_ + 1})
 

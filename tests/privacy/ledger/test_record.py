@@ -17,7 +17,7 @@ from fedflair.privacy.ledger.verification import verify
 from fedflair.privacy.mechanisms import CohortStats, Mechanism, PrivacyOptions, make_mechanism
 from fedflair.runs.tensors import save_tensors
 from fedflair.sampling import SamplerDescription
-from tests.privacy.ledgers import COHORTS, ROUNDS, SEED, finished_run, small_mechanism
+from tests.privacy.ledgers import COHORTS, ROUNDS, SEED, after, finished_run, small_mechanism
 
 
 @pytest.fixture
@@ -119,10 +119,10 @@ def test_replayed_noise_is_found_without_the_seed(run: Path) -> None:
 def test_a_round_can_be_neither_skipped_nor_repeated(tmp_path: Path, mechanism: Mechanism) -> None:
     book = ledger.create(tmp_path, mechanism, SEED)
     with pytest.raises(PrivacyError, match="round 1 cannot follow 0 rounds"):
-        ledger.append(book, 1, CohortStats(20, 0, 0), {})
-    book = ledger.append(book, 0, CohortStats(20, 0, 0), {})
+        ledger.append(book, 1, CohortStats(20, 0, 0), {}, after(1))
+    book = ledger.append(book, 0, CohortStats(20, 0, 0), {}, after(0))
     with pytest.raises(PrivacyError, match="round 0 cannot follow 1 rounds"):
-        ledger.append(book, 0, CohortStats(20, 0, 0), {})
+        ledger.append(book, 0, CohortStats(20, 0, 0), {}, after(0))
     with pytest.raises(DataError, match="has a ledger already"):
         ledger.create(tmp_path, mechanism, SEED)
     with pytest.raises(PrivacyError, match="it ends after round 0, but the checkpoint has 2 rounds"):
@@ -141,7 +141,7 @@ def test_resuming_writes_the_same_bytes_again_wherever_the_kill_cut(run: Path, m
         assert verify(run, use_cache=True).problems == ()
         book = ledger.resume(run, 2, mechanism, SEED)
         for round_ in range(2, ROUNDS):
-            book = ledger.append(book, round_, CohortStats(COHORTS[round_], 0, 0), {})
+            book = ledger.append(book, round_, CohortStats(COHORTS[round_], 0, 0), {}, after(round_))
         assert path.read_bytes() == whole
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
@@ -180,7 +180,7 @@ def test_a_full_disk_stops_the_run(tmp_path: Path, mechanism: Mechanism) -> None
     book.path.unlink()
     book.path.symlink_to("/dev/full")
     with pytest.raises(DataError, match="cannot be written"):
-        ledger.append(book, 0, CohortStats(20, 0, 0), {})
+        ledger.append(book, 0, CohortStats(20, 0, 0), {}, after(0))
 
 
 def test_a_run_killed_at_any_instant_verifies_and_ends_like_one_never_killed(tmp_path: Path) -> None:

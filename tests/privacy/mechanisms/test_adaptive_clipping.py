@@ -10,10 +10,11 @@ import torch
 
 from fedflair.errors import ConfigError, PrivacyError
 from fedflair.privacy.accounting.accountants import PrivacyEvent
+from fedflair.privacy.contract import binding_of
 from fedflair.privacy.ledger import record as ledger
 from fedflair.privacy.ledger.verification import verify
 from fedflair.privacy.mechanisms import CohortStats, Mechanism, PrivacyOptions, make_mechanism
-from fedflair.privacy.mechanisms.noise import scalar_normal
+from fedflair.privacy.mechanisms.noise import noise_key, scalar_normal
 from fedflair.sampling import SamplerDescription
 
 SAMPLER = SamplerDescription("poisson", 100, 1000)
@@ -44,7 +45,7 @@ def test_one_step_by_hand() -> None:
     assert mechanism.clipping_bound(state) == 0.5
     # 110 clients, 20 clipped and 10 rejected: 80 whole. Those that count as zero are as if clipped.
     _, after = mechanism.add_noise(torch.zeros(10), CohortStats(110, 20, 10), 4, state)
-    share = (80 - 55 + 5.0 * scalar_normal(SEED, 4)) / 100 + 0.5
+    share = (80 - 55 + 5.0 * scalar_normal(noise_key(SEED, 4, binding_of(after)))) / 100 + 0.5
     assert mechanism.clipping_bound(after) == pytest.approx(0.5 * math.exp(-0.4 * (share - 0.3)), rel=1e-12)
     assert mechanism.clipping_bound(state) == 0.5
     assert mechanism.noise_std(after) / mechanism.clipping_bound(after) == pytest.approx(
@@ -81,7 +82,7 @@ def test_its_ledger_verifies_with_a_moving_bound(tmp_path: Path) -> None:
     for round_ in range(50):
         before, cohort = state, CohortStats(95 + round_ % 10, 70, 0)
         _, state = mechanism.add_noise(torch.zeros(10), cohort, round_, state)
-        book = ledger.append(book, round_, cohort, before)
+        book = ledger.append(book, round_, cohort, before, state)
     lines = [json.loads(line) for line in book.path.read_text().splitlines()]
     assert lines[1]["clipping_bound"] == 0.1 < lines[-1]["clipping_bound"]
     assert verify(tmp_path, use_cache=True).problems == ()

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from fedflair.errors import ConfigError
-from fedflair.privacy.mechanisms import PrivacyOptions, make_mechanism
-from fedflair.privacy.mechanisms.clipping import clip_update, vector_norm
+from fedflair.privacy.mechanisms import PrivacyOptions, clipping, make_mechanism
+from fedflair.privacy.mechanisms.clipping import clip_update, exact_grid, vector_norm
 from fedflair.sampling import SamplerDescription
 
 SAMPLER = SamplerDescription("poisson", 10, 1000)
@@ -98,3 +98,51 @@ def test_norm_clipping_only_in_any_order_promises_nothing() -> None:
     assert "not private" in mechanism.description["words"]
     with pytest.raises(ConfigError, match=r"central_order: 0\.5"):
         make_mechanism(PrivacyOptions("norm_clipping_only", order=0.5), SAMPLER, 3, noise_seed=1)
+
+
+def test_sums_of_thousands_of_clipped_updates_are_exact_and_no_client_moves_one_by_more_than_the_bound() -> None:
+    cohort_size, bound = 5000, 0.1
+    step = exact_grid(bound, cohort_size)
+    directions = torch.randn(64, generator=torch.Generator().manual_seed(0))
+    plain = directions.clone()
+    clip_update(plain, bound)
+    updates = []
+    for scale in (10.0, 1.0, 0.01):
+        update = directions * scale
+        clip_update(update, bound, 2.0, step)
+        updates.append(update)
+    aligned = [updates[k % 3] for k in range(cohort_size)]
+    total, backwards, rounded = torch.zeros(64), torch.zeros(64), torch.zeros(64)
+    for here, there in zip(aligned, reversed(aligned)):
+        total, backwards, rounded = total + here, backwards + there, rounded + plain
+    assert torch.equal(total, backwards)
+    assert torch.equal(total.double(), torch.stack(aligned).double().sum(0))
+    without = torch.zeros(64)
+    for update in aligned[1:]:
+        without += update
+    assert float((total.double() - without.double()).norm()) <= bound
+    # Without the grid, the roundings of so long a sum are larger than any slack that calibration leaves.
+    assert float((rounded.double() - cohort_size * plain.double()).norm()) > 1e-5 * bound
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.37, 2.0**-30])
+def test_cutting_to_the_grid_is_the_same_with_and_without_kernels(
+    factor: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = torch.randn(10_001, generator=torch.Generator().manual_seed(1)) * 1e-3 / factor
+    cut = []
+    for kernels in (clipping.library, lambda: None):
+        monkeypatch.setattr(clipping, "library", kernels)
+        update = values.clone()
+        clipping._scale_onto(update, factor, 2.0**-20)
+        cut.append(update)
+    assert torch.equal(cut[0], cut[1])
+    exact = np.trunc(values.double().numpy() * factor * 2.0**20) * 2.0**-20
+    assert np.abs(cut[0].double().numpy() - exact).max() <= 2.0**-20
+    assert bool((cut[0].abs().double() <= values.abs().double() * factor * (1 + 2.0**-23)).all())
+
+
+def test_the_grid_leaves_room_for_the_whole_cohort() -> None:
+    for bound, cohort_size in ((0.1, 5000), (1.0, 1), (3.7, 200), (1e-30, 10)):
+        step = exact_grid(bound, cohort_size)
+        assert bound * 2 * cohort_size <= 2**24 * step < 4 * bound * (2 * cohort_size + 64)

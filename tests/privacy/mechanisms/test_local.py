@@ -9,7 +9,7 @@ from scipy.stats import norm
 from fedflair.errors import ConfigError
 from fedflair.privacy.accounting.accountants import PrivacyEvent, epsilon
 from fedflair.privacy.mechanisms import LocalMechanism, LocalPrivacyOptions, make_local_mechanism
-from fedflair.privacy.mechanisms.noise import standard_normal
+from fedflair.privacy.mechanisms.noise import noise_key, standard_normal
 from fedflair.sampling import SamplerDescription
 
 SEED = 13 << 88
@@ -46,7 +46,7 @@ def test_each_client_and_round_has_noise_of_its_own() -> None:
         update = torch.zeros(50_000)
         mechanism.privatise(update, round_, client)
         drawn.append(update / mechanism.description["noise_std"])
-    drawn.append(standard_normal(SEED, 0, 50_000))
+    drawn.append(standard_normal(noise_key(SEED, 0, ""), 50_000).float())
     correlations = torch.corrcoef(torch.stack(drawn)) - torch.eye(5)
     assert float(correlations.abs().max()) < 0.03
     again = torch.zeros(50_000)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import os
+import secrets
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +16,8 @@ from typing import Any
 
 from fedflair.config.groups.hardware import HardwareOptions
 from fedflair.errors import ConfigError
+from fedflair.system import terminal
+from fedflair.system.cores import num_cores
 
 # Without it Ray replaces 127.0.0.1 by the address of a network interface and listens on all of them. It is the switch
 # that keeps Ray to loopback on macOS and Windows, read when Ray is imported; a local cluster does the same here.
@@ -33,10 +35,16 @@ class Reservation:
     gpus: float
 
 
-def stay_on_loopback() -> None:
-    """Keeps a cluster of this machine's own to loopback; to be called before Ray is imported."""
+def keep_private() -> None:
+    """Keeps a cluster of this machine's own to loopback and to this process; to be called before Ray is imported.
+
+    Left to itself, Ray writes the token that lets anybody run code in the cluster to a file that all users may read.
+    """
     for name, value in LOOPBACK.items():
         os.environ.setdefault(name, value)
+    if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        # Only this user and the processes that we start can read it there.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 @contextmanager
@@ -54,7 +62,7 @@ def connected(hardware: HardwareOptions) -> Iterator[Reservation]:
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if hardware.ray_address is None:
         # As many cores as were asked for: Ray only counts them, and a worker too many would wait for ever.
-        cores = max(math.ceil(hardware.workers * hardware.cpus_per_worker), os.cpu_count() or 1)
+        cores = max(math.ceil(hardware.workers * hardware.cpus_per_worker), num_cores())
         options |= {"address": "local", "num_cpus": cores, "include_dashboard": False}
     else:
         require_listener(hardware.ray_address)
@@ -161,4 +169,4 @@ def _signals_kept() -> Iterator[None]:
 
 def say(text: str) -> None:
     """One line for the user, beside the progress bar."""
-    print(f"ray: {' '.join(text.split())}", file=sys.stderr, flush=True)
+    terminal.say(f"ray: {terminal.one_line(text)}", stderr=True)

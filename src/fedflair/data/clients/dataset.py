@@ -10,7 +10,6 @@ Every selection (``filter_users``, ``sample_users``, ``cap_images``, ``select_la
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -30,6 +29,7 @@ from fedflair.data.store.labels import LabelSpace, label_space
 from fedflair.data.store.packed import Partition, Store, open_store
 from fedflair.errors import ConfigError, DataError
 from fedflair.sampling import stream
+from fedflair.system.cores import num_cores
 
 Transform = Callable[[torch.Tensor], Any]
 Indices = range | npt.NDArray[np.int64]
@@ -123,7 +123,7 @@ class ImageDataset(TorchDataset[tuple[Any, torch.Tensor]]):
         return self.file.store().partitions[self.partition]
 
     def encoded(self, position: int) -> npt.NDArray[np.uint8]:
-        """The photograph as it is stored (JPEG, or PNG): uint8 [bytes], a view of the mapped file, not copied."""
+        """The photograph as it is stored (JPEG, or PNG): uint8 [bytes], read from the file here and now."""
         return self._partition.encoded(int(self.images[position]))
 
     def encoded_images(self) -> list[npt.NDArray[np.uint8]]:
@@ -140,7 +140,7 @@ class ImageDataset(TorchDataset[tuple[Any, torch.Tensor]]):
         def decode(position: int) -> None:
             decoded[position] = decode_rgb(encoded[position])
 
-        positions, num_threads = range(len(self)), min(len(self), os.cpu_count() or 1)
+        positions, num_threads = range(len(self)), min(len(self), num_cores())
         if num_threads > 1:
             # Threads are enough: Pillow decodes without holding the interpreter.
             with ThreadPoolExecutor(num_threads) as pool:

@@ -53,7 +53,7 @@ class Clients(Protocol):
 
 @dataclass(frozen=True)
 class FederatedDataset:
-    """The clients of one partition. Holds indices only; images are views of the store's mapped file.
+    """The clients of one partition. Holds indices only; images are read from the store when a client is loaded.
 
     client_ids: in a fixed order. images_of: the image indices of the client at a position.
     """

@@ -124,4 +124,5 @@ def _image(store: Store, image: int) -> list[Any]:
         for fine in (False, True)
     ]
     small = thumbnail(partition.encoded(image).tobytes())
-    return [small, partition.user_ids[user], partition.name, int(partition.columns.image_ids[image]), *names]
+    # As text: a script's numbers have 53 bits, and ids 64.
+    return [small, partition.user_ids[user], partition.name, str(partition.columns.image_ids[image]), *names]

@@ -1,6 +1,6 @@
 """The page of ``fedflair describe``: tables, plots and a gallery in one HTML file that loads nothing from elsewhere.
 
-All text of the dataset reaches the page through ``html.escape``, or as JSON that the script puts into text nodes; the
+All text of the dataset reaches the page through ``_text``, or as JSON that the script puts into text nodes; the
 content security policy lets no script run but the page's own, by its hash.
 """
 
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import json
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ from fedflair.data.describe.plots import PLOTS, draw_all
 from fedflair.data.describe.statistics import Statistics, join
 from fedflair.data.store.packed import Store
 from fedflair.errors import DataError
+from fedflair.system.files import write_atomically
+from fedflair.system.terminal import printable
 
 FINE_ROWS = 40
 
@@ -45,13 +47,9 @@ def write_page(store: Store, by_partition: dict[str, Statistics], output: Path) 
     plots = draw_all(partitions, everything, by_partition["all"])
     images = gallery(store, everything, by_partition["all"])
     page = render(store.path.name, as_plain(by_partition), plots, images)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        for name, png in plots.items():
-            (output / f"{name}.png").write_bytes(png)
-        (output / "index.html").write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{output}: cannot write the page ({error.strerror}); name another folder") from error
+    for name, png in plots.items():
+        write_atomically(output / f"{name}.png", png)
+    write_atomically(output / "index.html", page)
     return output / "index.html"
 
 
@@ -67,8 +65,8 @@ def render(title: str, plain: dict[str, Any], plots: dict[str, bytes], gallery: 
             '<!doctype html><html lang="en"><head><meta charset="utf-8">',
             f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>",
-            f"<header><h1>{escape(title)}</h1>{_summary(plain)}",
+            f"<title>{_text(title)}</title><style>{_STYLE}</style></head><body>",
+            f"<header><h1>{_text(title)}</h1>{_summary(plain)}",
             '<nav><a href="#tables">Tables</a><a href="#plots">Plots</a><a href="#gallery">Gallery</a></nav></header>',
             f'<main><section id="tables">{_tables(plain)}</section>',
             f'<section id="plots">{"".join(_figure(name, plots[name]) for name in plots)}</section>',
@@ -77,6 +75,10 @@ def render(title: str, plain: dict[str, Any], plots: dict[str, bytes], gallery: 
             f"<script>{_SCRIPT}</script></body></html>\n",
         ]
     )
+
+
+def _text(text: str) -> str:
+    return html.escape(printable(text))
 
 
 def _summary(plain: dict[str, Any]) -> str:
@@ -114,10 +116,10 @@ def _tables(plain: dict[str, Any]) -> str:
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    head = "".join(f"<th>{_text(cell)}</th>" for cell in header)
     body = "".join(
-        f"<tr{' class=published' if row[0] == 'in FLAIR' else ''}><th>{escape(row[0])}</th>"
-        + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
+        f"<tr{' class=published' if row[0] == 'in FLAIR' else ''}><th>{_text(row[0])}</th>"
+        + "".join(f"<td>{_text(cell)}</td>" for cell in row[1:])
         + "</tr>"
         for row in rows
     )
@@ -128,8 +130,8 @@ def _figure(name: str, png: bytes) -> str:
     title, caption = PLOTS[name]
     source = base64.b64encode(png).decode()
     return (
-        f"<figure><h2>{escape(title)}</h2><figcaption>{escape(caption)}</figcaption>"
-        f'<img alt="{escape(title)}" src="data:image/png;base64,{source}"></figure>'
+        f"<figure><h2>{_text(title)}</h2><figcaption>{_text(caption)}</figcaption>"
+        f'<img alt="{_text(title)}" src="data:image/png;base64,{source}"></figure>'
     )
 
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich import box
-from rich.table import Table
-
 from fedflair.data.describe.comparison import (
     DISTRIBUTIONS,
     DIVERGENCES,
@@ -16,6 +13,7 @@ from fedflair.data.describe.comparison import (
     most_frequent,
     partition_rows,
 )
+from fedflair.system.console import Table, table
 
 HEAD = 20  # fine labels that are shown; as many as are published
 
@@ -53,18 +51,12 @@ def tables(plain: dict[str, Any]) -> list[Table]:
 
 
 def _table(title: str, header: list[str], rows: list[list[str]]) -> Table:
-    """The first column is text; published figures are dim."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for position, name in enumerate(header):
-        published = "in FLAIR" in header[max(position - 1, 0) : position + 1] and name in ("in FLAIR", "%")
-        style = "dim" if published else ""
-        table.add_column(name, justify="right" if position else "left", style=style, overflow="fold")
-    for first, *others in rows:
-        reference = first == "in FLAIR"
-        table.add_row("  in FLAIR" if reference else printable(first), *others, style="dim" if reference else None)
-    return table
-
-
-def printable(text: str) -> str:
-    """Text from a dataset with control characters spelled out, so that it cannot steer a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    """The first column is text; published figures are faint."""
+    columns = {
+        position
+        for position, name in enumerate(header)
+        if "in FLAIR" in header[max(position - 1, 0) : position + 1] and name in ("in FLAIR", "%")
+    }
+    published = {position for position, row in enumerate(rows) if row[0] == "in FLAIR"}
+    shown = [["  in FLAIR" if position in published else row[0], *row[1:]] for position, row in enumerate(rows)]
+    return table(title, header, shown, framed=False, faint_columns=columns, faint_rows=published)

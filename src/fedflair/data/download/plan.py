@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
+import math
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from fedflair.data.download.transfer import Check, Patience, Report
+from fedflair.data.download.bounds import Bounds, check_bound
+from fedflair.data.download.patience import Patience
+from fedflair.data.download.transfer import UNBOUNDED, Check, Report
 from fedflair.errors import ConfigError, DataError
+from fedflair.system.files import disk_errors, write_atomically
+from fedflair.system.terminal import one_line
 
 MANIFEST = "download.json"
+_LARGEST_MANIFEST = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,9 @@ class Request:
     base_url: str | None = None
     revision: str | None = None
     num_connections: int = 8
+    send_token: bool = False
+    min_rate: float = Patience.min_rate
+    raise_limits: float = 1.0
 
     def __post_init__(self) -> None:
         for option, source in (
@@ -42,6 +50,7 @@ class Request:
             ("base_url", "apple"),
             ("endpoint", "huggingface"),
             ("revision", "huggingface"),
+            ("send_token", "huggingface"),
         ):
             if getattr(self, option) and self.source != source:
                 raise ConfigError(f"{option}: only together with --from {source}")
@@ -51,6 +60,10 @@ class Request:
             raise ConfigError("num_users: not together with --only labels, which takes all users")
         if self.num_connections < 1:
             raise ConfigError(f"num_connections: {self.num_connections} is less than 1")
+        if not 0 <= self.min_rate < math.inf:
+            raise ConfigError(f"min_rate: {self.min_rate:g} is no number of bytes a second; 0 waits for ever")
+        if not 1 <= self.raise_limits <= 1e6:
+            raise ConfigError(f"raise_limits: {self.raise_limits:g} is not between 1 and 1,000,000")
 
 
 @dataclass(frozen=True)
@@ -58,7 +71,7 @@ class Item:
     """One file of a download.
 
     name: its path within the output folder.
-    size: bytes, None where the server does not say.
+    size: bytes, None where the server does not say. most: bytes that it can have.
     check: looks at the complete file; None where its size is all there is to check.
     finish: what becomes of the file when it is there; it may remove it. Returns what the manifest records of that.
     """
@@ -69,6 +82,10 @@ class Item:
     check: Check | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     finish: Callable[[Path], dict[str, Any]] | None = None
+    most: int = UNBOUNDED
+
+    def __post_init__(self) -> None:
+        check_bound(self.size, self.most, one_line(self.url), "bytes")
 
 
 @dataclass(frozen=True)
@@ -118,20 +135,27 @@ class Manifest:
     def __init__(self, output: Path) -> None:
         self._path = output / MANIFEST
         self._lock = threading.Lock()
+        self._content = self._read()
+
+    def _read(self) -> dict[str, Any]:
+        with disk_errors(self._path):
+            if not self._path.exists():
+                return {"files": {}}
+            sound = self._path.is_file() and self._path.stat().st_size <= _LARGEST_MANIFEST
+            text = self._path.read_bytes() if sound else b""
         try:
-            self._content: dict[str, Any] = json.loads(self._path.read_text())
-        except FileNotFoundError:
-            self._content = {}
-        except (OSError, ValueError) as error:
-            raise DataError(f"{self._path}: damaged; remove it to have the files beside it checked anew") from error
-        if not isinstance(self._content, dict) or not isinstance(self._content.setdefault("files", {}), dict):
+            content = json.loads(text)
+        except (ValueError, RecursionError):
+            content = None
+        if not _is_manifest(content):
             raise DataError(f"{self._path}: damaged; remove it to have the files beside it checked anew")
+        return dict(content)
 
     @property
     def revision(self) -> str | None:
         """The revision that an earlier run has settled on."""
-        where = self._content.get("where", {})
-        return where.get("revision") if isinstance(where, dict) else None
+        revision = self._content.get("where", {}).get("revision")
+        return revision if isinstance(revision, str) else None
 
     def settle(self, selection: dict[str, Any], where: dict[str, str]) -> None:
         """Records what the folder holds. Raises ConfigError where it holds something else already."""
@@ -146,22 +170,34 @@ class Manifest:
         self._write(selection=selection, where=where)
 
     def entry(self, name: str) -> dict[str, Any] | None:
-        entry = self._content["files"].get(name)
-        return entry if isinstance(entry, dict) else None
+        """What is known of a complete file, its ``size`` in bytes at least; None where it is not known to be."""
+        entry: dict[str, Any] | None = self._content["files"].get(name)
+        return entry
+
+    def holds(self, name: str) -> bool:
+        """Whether a file is known to be complete, and has the size on disk that it had then."""
+        entry, path = self.entry(name), self._path.parent / name
+        return entry is not None and path.is_file() and path.stat().st_size == entry["size"]
 
     def add(self, name: str, entry: dict[str, Any]) -> None:
+        """Records a complete file, which must be on disk for good before."""
         with self._lock:
             self._content["files"][name] = entry
             self._write()
 
     def _write(self, **changes: Any) -> None:
         self._content.update(changes)
-        temporary = self._path.with_name(f".{MANIFEST}.partial")
-        with temporary.open("w") as file:
-            json.dump(self._content, file, indent=1, sort_keys=True)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._path)
+        write_atomically(self._path, json.dumps(self._content, indent=1, sort_keys=True))
+
+
+def _is_manifest(content: Any) -> bool:
+    if not isinstance(content, dict):
+        return False
+    files = content.setdefault("files", {})
+    parts = [files, content.get("selection", {}), content.get("where", {})]
+    return all(isinstance(part, dict) for part in parts) and all(
+        isinstance(entry, dict) and type(entry.get("size")) is int for entry in files.values()
+    )
 
 
 @dataclass(frozen=True)
@@ -169,6 +205,7 @@ class Tools:
     """What a source needs to reach its server. fetch: fetches several items at once and returns when all are there."""
 
     patience: Patience
+    bounds: Bounds
     stop: threading.Event
     manifest: Manifest
     fetch: Callable[[list[Item]], None]
@@ -178,7 +215,8 @@ class Tools:
 def _words(selection: dict[str, Any]) -> str:
     users = f"{selection.get('num_users')} users (seed {selection.get('seed')})"
     kind = "full-size" if selection.get("raw") else "small"
-    return f"{users if selection.get('num_users') else 'all users'}, {kind} images, from {selection.get('source')}"
+    every = "all users"
+    return one_line(f"{users if selection.get('num_users') else every}, {kind} images, from {selection.get('source')}")
 
 
 def choose_users(partition_of: Mapping[str, str], num_users: int, seed: int) -> set[str]:

@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import re
 import threading
 from pathlib import Path
 
 import numpy as np
 
-from fedflair.data.download.transfer import Patience, TryAgain, persist, request, version_of
+from fedflair.data.download.connection import request
+from fedflair.data.download.patience import Patience, TryAgain, persist
+from fedflair.data.download.transfer import first_byte, is_own_file, version_of, write_all
 from fedflair.errors import DataError
+from fedflair.system.files import disk_errors
 
 # Small, because a row group's labels take some kilobytes between its images.
 BLOCK = 1 << 15
 _MOST_BLOCKS = 256  # in one request
+_RUN = re.compile(r"([0-9]{1,12}) ([0-9]{1,12})\.")
 
 
 class RangeFile(io.RawIOBase):
@@ -42,29 +48,36 @@ class RangeFile(io.RawIOBase):
         super().__init__()
         self._url, self._size = url, size
         self._headers, self._patience, self._stop = headers, patience, stop
+        self._path = block_paths(stem)[0]
         self._position = 0
         self.fetched = 0
         self._present = np.zeros(-(-size // BLOCK), dtype=bool)
-        stem.parent.mkdir(parents=True, exist_ok=True)
         blocks, journal = block_paths(stem)
         head = json.dumps({"url": url, "size": size, "block": BLOCK})
-        lines = journal.read_text().splitlines() if journal.is_file() and blocks.is_file() else []
-        if lines[:1] == [head]:
-            self._remember(lines[1:])
-        else:
-            blocks.write_bytes(b"")
-            journal.write_text(head + "\n")
-        self._blocks = blocks.open("r+b", buffering=0)
-        self._blocks.truncate(size)
-        self._journal = journal.open("a")
+        with disk_errors(blocks):
+            stem.parent.mkdir(parents=True, exist_ok=True)
+            lines = _lines(journal) if is_own_file(blocks) and blocks.stat().st_size == size else []
+            is_known = lines[:1] == [head]
+            if is_known:
+                self._remember(lines[1:])
+            else:
+                # Links that stand there go, and what they lead to stays as it is.
+                blocks.unlink(missing_ok=True)
+                journal.unlink(missing_ok=True)
+            self._blocks = os.fdopen(_opened(blocks, os.O_RDWR), "r+b", 0)
+            self._blocks.truncate(size)
+            self._journal = os.fdopen(_opened(journal, os.O_WRONLY | os.O_APPEND), "a")
+            if not is_known:
+                self._journal.write(head + "\n")
+                self._journal.flush()
 
     def _remember(self, lines: list[str]) -> None:
         """Takes over the journal's runs of blocks; the last line may have been cut by a kill."""
         for line in lines:
-            first, _, last = line.partition(" ")
             # A run counts only with the full stop that was written last.
-            if first.isdigit() and last.endswith(".") and last[:-1].isdigit():
-                self._present[int(first) : int(last[:-1])] = True
+            run = _RUN.fullmatch(line)
+            if run:
+                self._present[int(run[1]) : int(run[2])] = True
 
     def readable(self) -> bool:
         return True
@@ -115,28 +128,28 @@ class RangeFile(io.RawIOBase):
 
         def ask() -> bytes:
             headers = {**self._headers, "Range": f"bytes={start}-{end - 1}"}
-            with request(self._url, headers, self._patience) as response:
+            with request(self._url, headers, self._patience, most=end - start) as response:
                 if response.status != 206:
                     raise DataError(
                         f"{self._url}: the server does not send parts of files; leave out --num_users and --only"
                     )
                 if version_of(response).size != self._size:
                     raise DataError(f"{self._url}: the file has changed on the server; run again with another --output")
+                if first_byte(response) != start:
+                    raise TryAgain("the server sent another part than asked for")
                 data = response.read(end - start + 1)
             if len(data) != end - start:
                 raise TryAgain(f"{len(data)} bytes came of {end - start}")
             return data
 
         data = persist(ask, self._url, self._patience, self._stop, lambda: 0)
-        try:
+        with disk_errors(self._path):
             self._blocks.seek(start)
-            self._blocks.write(data)
+            write_all(self._blocks, data)
+            # The journal speaks only of what even a crash of the machine leaves there.
+            os.fsync(self._blocks.fileno())
             self._journal.write(f"{first} {last}.\n")
             self._journal.flush()
-        except OSError as error:
-            raise DataError(
-                f"{self._blocks.name}: cannot be written ({error.strerror}); make room, run again"
-            ) from error
         self._present[first:last] = True
         self.fetched += len(data)
 
@@ -144,3 +157,11 @@ class RangeFile(io.RawIOBase):
 def block_paths(stem: Path) -> tuple[Path, Path]:
     """The sparse file and the journal; both may be removed when the reading is done."""
     return stem.with_name(stem.name + ".blocks"), stem.with_name(stem.name + ".blocks.journal")
+
+
+def _opened(path: Path, flags: int) -> int:
+    return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+
+
+def _lines(journal: Path) -> list[str]:
+    return journal.read_text(errors="replace").splitlines() if is_own_file(journal) else []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from fedflair.data.download.bounds import check_bound
 from fedflair.data.download.plan import Item, Request, Tools, choose_users
 from fedflair.data.download.ranges import RangeFile
 from fedflair.errors import DataError
+from fedflair.system.files import replacing
+from fedflair.system.terminal import one_line
 
 IMAGE = "image"
 WORK_FOLDER = ".parts"
@@ -31,11 +33,15 @@ def fetch_labels(shards: list[Item], request: Request, tools: Tools) -> list[Pat
     targets = [request.output / "labels" / Path(shard.name).name for shard in shards]
 
     def fetch(number: int) -> None:
-        if not targets[number].is_file():
-            with _open_remote(shards[number], request, tools) as (parquet, report):
-                columns = [name for name in parquet.schema_arrow.names if name != IMAGE]
-                every = range(parquet.num_row_groups)
-                _write(targets[number], _batches(parquet, every, columns, report), _schema(parquet, columns))
+        name = targets[number].relative_to(request.output).as_posix()
+        if tools.manifest.holds(name):
+            return
+        with _open_remote(shards[number], request, tools) as (parquet, report):
+            columns = [name for name in parquet.schema_arrow.names if name != IMAGE]
+            every = range(parquet.num_row_groups)
+            batches = _batches(parquet, every, columns, report, shards[number].url)
+            _write(targets[number], batches, _schema(parquet, columns))
+        tools.manifest.add(name, {"size": targets[number].stat().st_size})
 
     _each(fetch, len(shards), request, tools)
     return targets
@@ -47,7 +53,7 @@ def fetch_users(shards: list[Item], request: Request, tools: Tools) -> None:
     Of a shard, only the row groups in which one of the users has a row are fetched.
     """
     done = tools.manifest.entry(_DONE)
-    if done is not None and all((request.output / name).is_file() for name in done["files"]):
+    if done is not None and _size(done.get("files"), request.output) == done["size"]:
         return
     labels = fetch_labels(shards, request, tools)
     users = _chosen(labels, request)
@@ -55,17 +61,28 @@ def fetch_users(shards: list[Item], request: Request, tools: Tools) -> None:
     parts = [work / f"users-{Path(shard.name).name}" for shard in shards]
 
     def fetch(number: int) -> None:
-        if not parts[number].is_file():
-            with _open_remote(shards[number], request, tools) as (parquet, report):
-                wanted = _row_groups(parquet, labels[number], users, shards[number].url)
-                batches = _batches(parquet, wanted, parquet.schema_arrow.names, report)
-                _write(parts[number], (_of_users(batch, users) for batch in batches), parquet.schema_arrow)
+        name = parts[number].relative_to(request.output).as_posix()
+        if tools.manifest.holds(name):
+            return
+        with _open_remote(shards[number], request, tools) as (parquet, report):
+            wanted = _row_groups(parquet, labels[number], users, shards[number].url)
+            batches = _batches(parquet, wanted, parquet.schema_arrow.names, report, shards[number].url)
+            _write(parts[number], (_of_users(batch, users) for batch in batches), parquet.schema_arrow)
+        tools.manifest.add(name, {"size": parts[number].stat().st_size})
 
     _each(fetch, len(shards), request, tools)
-    files = _merge(parts, request.output)
-    size = sum((request.output / name).stat().st_size for name in files)
-    tools.manifest.add(_DONE, {"size": size, "files": files, "users": len(users)})
+    with _sound(work, "remove it and run again"):
+        files = _merge(parts, request.output)
+    tools.manifest.add(_DONE, {"size": _size(files, request.output), "files": files, "users": len(users)})
     shutil.rmtree(work)
+
+
+def _size(names: Any, output: Path) -> int | None:
+    """Bytes of the files together; None where one is missing."""
+    paths = [output / str(name) for name in names] if isinstance(names, list) else []
+    if not paths or not all(path.is_file() for path in paths):
+        return None
+    return sum(path.stat().st_size for path in paths)
 
 
 @contextmanager
@@ -74,23 +91,45 @@ def _open_remote(shard: Item, request: Request, tools: Tools) -> Iterator[tuple[
     stem = request.output / WORK_FOLDER / Path(shard.name).name
     size = shard.size or 0
     show = tools.bar(shard.name, size)
-    with RangeFile(
-        shard.url, size, stem, headers=dict(shard.headers), patience=tools.patience, stop=tools.stop
-    ) as remote:
-        try:
-            parquet = pq.ParquetFile(remote, pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True)
-            yield parquet, lambda: show(remote.fetched)
-            show(size)
-        except pa.ArrowException as error:
-            raise DataError(f"{shard.url}: not a sound parquet file ({' '.join(str(error).split())[:200]})") from error
+    with (
+        RangeFile(
+            shard.url, size, stem, headers=dict(shard.headers), patience=tools.patience, stop=tools.stop
+        ) as remote,
+        _sound(shard.url),
+    ):
+        parquet = pq.ParquetFile(remote, pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True)
+        _check_bounds(parquet.metadata, tools, shard.url)
+        yield parquet, lambda: show(remote.fetched)
+        show(size)
+
+
+def _check_bounds(metadata: pq.FileMetaData, tools: Tools, where: str) -> None:
+    check_bound(metadata.num_rows, tools.bounds.rows, where, "rows")
+    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+    check_bound(max((group.total_byte_size for group in groups), default=0), tools.bounds.row_group, where, "bytes")
+
+
+@contextmanager
+def _sound(where: object, remedy: str = "try again later, or elsewhere") -> Iterator[None]:
+    """What pyarrow says of a parquet file becomes one line; what it cannot read is an OSError too."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{where}: not a sound parquet file ({one_line(str(error))[:200]}); {remedy}") from error
 
 
 def _batches(
-    parquet: pq.ParquetFile, row_groups: Iterable[int], columns: list[str], report: Callable[[], None]
+    parquet: pq.ParquetFile, row_groups: Iterable[int], columns: list[str], report: Callable[[], None], where: str
 ) -> Iterator[pa.RecordBatch]:
     for row_group in row_groups:
         # One row group after another, because the threads of a reader would ask for parts out of order.
-        for batch in parquet.iter_batches(_ROWS, [row_group], columns, use_threads=False):
+        batches = parquet.iter_batches(_ROWS, [row_group], columns, use_threads=False)
+        while True:
+            # Here, so that what the remote file lacks is not taken for a fault of the one that is written.
+            with _sound(where):
+                batch = next(batches, None)
+            if batch is None:
+                break
             report()
             yield batch
 
@@ -103,7 +142,7 @@ def _schema(parquet: pq.ParquetFile, columns: list[str]) -> pa.Schema:
 
 def _row_groups(parquet: pq.ParquetFile, labels: Path, users: set[str], where: str) -> list[int]:
     """The row groups with a row of one of the users."""
-    owners = pq.read_table(labels, columns=["user_id"]).column("user_id")
+    owners = _read(labels, ["user_id"]).column("user_id")
     wanted = np.asarray(pc.is_in(owners, value_set=pa.array(sorted(users))))
     lengths = [parquet.metadata.row_group(number).num_rows for number in range(parquet.num_row_groups)]
     if sum(lengths) != len(wanted):
@@ -119,16 +158,25 @@ def _of_users(batch: pa.RecordBatch, users: set[str]) -> pa.RecordBatch:
 def _chosen(labels: list[Path], request: Request) -> set[str]:
     partition_of: dict[str, str] = {}
     for path in labels:
-        table = pq.read_table(path)
-        missing = {"user_id", "partition"} - set(table.column_names)
-        if missing:
-            raise DataError(
-                f"{path}: no column {sorted(missing)[0]!r}, so users cannot be chosen; leave out --num_users"
-            )
-        pairs = table.select(["user_id", "partition"]).group_by(["user_id", "partition"]).aggregate([])
+        pairs = _read(path, ["user_id", "partition"]).group_by(["user_id", "partition"]).aggregate([])
         for row in pairs.to_pylist():
             partition_of.setdefault(row["user_id"], row["partition"])
     return choose_users(partition_of, request.num_users or 0, request.seed)
+
+
+def _read(path: Path, columns: list[str]) -> pa.Table:
+    """Columns of text from a file of labels."""
+    with _sound(path, "remove it and run again"):
+        table = pq.read_table(path)
+        for name in columns:
+            if name not in table.column_names:
+                raise DataError(f"{path}: no column {name!r}, so users cannot be chosen; leave out --num_users")
+            column = table.column(name)
+            if column.null_count or not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+                raise DataError(f"{path}: column {name!r} is not of text in every row; leave out --num_users")
+        table = table.select(columns)
+        table.validate(full=True)
+        return table
 
 
 def _merge(parts: list[Path], output: Path) -> list[str]:
@@ -155,16 +203,16 @@ def _all_batches(parts: list[Path]) -> Iterator[pa.RecordBatch]:
 
 
 def _write(target: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> None:
-    """A parquet file that bears its name only when it is whole."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(target.name + ".partial")
-    with pq.ParquetWriter(temporary, schema) as writer:
+    """A parquet file that bears its name only when it is whole and on disk."""
+    with replacing(target) as file, pq.ParquetWriter(file, schema) as writer:
         for batch in batches:
             if batch.num_rows:
-                writer.write_batch(batch.cast(schema))
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(target)
+                writer.write_batch(_fitting(batch, schema, target))
+
+
+def _fitting(batch: pa.RecordBatch, schema: pa.Schema, target: Path) -> pa.RecordBatch:
+    with _sound(target, "its parts have different columns; leave out --num_users and --only"):
+        return batch.cast(schema)
 
 
 def _each(call: Callable[[int], Any], number: int, request: Request, tools: Tools) -> None:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from fedflair.data.download.apple import plan_apple
+from fedflair.data.download.bounds import Bounds
 from fedflair.data.download.huggingface import plan_huggingface
+from fedflair.data.download.patience import GO_ON, Patience
 from fedflair.data.download.plan import Item, Manifest, Plan, Request, Tools, Watcher
-from fedflair.data.download.transfer import Patience, RemoteFile, fetch, partial_path
+from fedflair.data.download.transfer import RemoteFile, fetch, partial_path
 from fedflair.errors import ConfigError, DataError, Interrupted
+from fedflair.system.files import disk_errors, why
+from fedflair.system.locks import Held, locked
 
 PLANS: dict[str, Callable[[Request, Tools], Plan]] = {"huggingface": plan_huggingface, "apple": plan_apple}
+LOCK = ".download.lock"
 _MARGIN = 1 << 28  # bytes that stay free on the disk
 
 
@@ -33,7 +37,9 @@ def download(request: Request, watcher: Watcher) -> None:
         def fetch_all(items: list[Item]) -> None:
             _fetch_all(items, request, tools, watcher)
 
-        tools = Tools(Patience(tell=watcher.tell), stop, manifest, fetch_all, watcher.bar)
+        patience = Patience(min_rate=request.min_rate, tell=watcher.tell)
+        bounds = Bounds().raised(request.raise_limits)
+        tools = Tools(patience, bounds, stop, manifest, fetch_all, watcher.bar)
         try:
             plan = PLANS[request.source](request, tools)
             watcher.announce(plan)
@@ -46,28 +52,28 @@ def download(request: Request, watcher: Watcher) -> None:
             plan.run()
         except KeyboardInterrupt as error:
             stop.set()
-            raise Interrupted("download: stopped; run the same command again to go on from here") from error
+            raise Interrupted(f"download: stopped; {GO_ON}") from error
         except OSError as error:
-            raise DataError(f"{error.filename or output}: {error.strerror or error}; then run again") from error
+            raise DataError(f"{error.filename or output}: {why(error)}; then run again") from error
         finally:
             stop.set()
 
 
 @contextmanager
 def _locked(output: Path) -> Iterator[None]:
-    """Keeps a second download out of the folder; the kernel lets go of the lock however this process ends."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        with (output / ".download.lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise DataError(f"{output}: another download is writing there; wait for it to end") from error
-            yield
-    except (FileExistsError, NotADirectoryError) as error:
-        raise ConfigError(f"output: {output} is a file; name a folder") from error
-    except PermissionError as error:
-        raise DataError(f"{error.filename}: cannot be written ({error.strerror}); choose another folder") from error
+    """Keeps a second download out of the folder, where its file system has locks."""
+    if output.exists() and not output.is_dir():
+        raise ConfigError(f"output: {output} is a file; name a folder")
+    with ExitStack() as stack:
+        with disk_errors(output):
+            output.mkdir(parents=True, exist_ok=True)
+        try:
+            with disk_errors(output / LOCK):
+                stack.enter_context(locked(output / LOCK))
+        except Held as error:
+            process = "another process" if error.pid is None else f"process {error.pid}"
+            raise DataError(f"{output}: another download is writing there ({process}); wait for it to end") from error
+        yield
 
 
 def _check_disk(plan: Plan, output: Path) -> None:
@@ -117,14 +123,14 @@ def _fetch_one(item: Item, output: Path, tools: Tools, watcher: Watcher) -> None
     report = watcher.bar(item.name, item.size)
     entry = tools.manifest.entry(item.name)
     if entry is not None and (item.size is None or entry["size"] == item.size):
-        unchanged = item.finish is None and path.is_file() and path.stat().st_size == entry["size"]
+        unchanged = item.finish is None and tools.manifest.holds(item.name)
         if unchanged or "unpacked" in entry:
             report(entry["size"])
             return
     if _adopt(item, path):
         report(path.stat().st_size)
     else:
-        remote = RemoteFile(item.url, path, item.size, item.check, item.headers)
+        remote = RemoteFile(item.url, path, item.size, item.check, item.headers, item.most)
         fetch(remote, tools.patience, tools.stop, report)
     size = path.stat().st_size
     finished = item.finish(path) if item.finish is not None else {}

@@ -9,25 +9,48 @@ import numpy.typing as npt
 import simplejpeg
 from PIL import Image
 
+from fedflair.errors import DataError
+
 _JPEG_START = b"\xff\xd8"
+_JPEG_SCAN = b"\xff\xda"
 
 # Of four colours Pillow makes three as printers mean them, libjpeg-turbo does not.
 _COLOURS = ("RGB", "YCbCr", "Gray")
+# A store's images have 65,536 pixels; what has so many more, or so many scans, was made to stall whoever decodes it.
+_MAX_PIXELS = 1 << 24
+_MAX_SCANS = 200
 
 
 def decode_rgb(encoded: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Pixels of a photograph as a store has them: uint8 [H, W, 3].
 
     JPEGs go straight to libjpeg-turbo, which gives Pillow's pixels in half of Pillow's time; whatever that refuses, and
-    the PNGs of stores that were made from bare pixels, are left to Pillow. Raises OSError where both refuse.
+    the PNGs of stores that were made from bare pixels, are left to Pillow. Raises DataError where both refuse, naming
+    the image by its attribute ``place`` where it has one.
     """
-    if encoded[:2].tobytes() == _JPEG_START:
+    try:
+        return _decoded(encoded)
+    except (OSError, SyntaxError, ValueError, TypeError, LookupError, Image.DecompressionBombError) as error:
+        place = getattr(encoded, "place", "an image")
+        raise DataError(
+            f"{place} cannot be decoded ({' '.join(str(error).split())[:200]}); make the store again with "
+            "'fedflair prepare --skip_bad_images', which leaves such images out"
+        ) from error
+
+
+def _decoded(encoded: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    data = encoded.data
+    if data[:2] == _JPEG_START:
+        if data.tobytes().count(_JPEG_SCAN) > _MAX_SCANS:
+            raise ValueError(f"it has more than {_MAX_SCANS} scans")
         try:
-            colours = simplejpeg.decode_jpeg_header(encoded.data)[2]
-            if colours in _COLOURS:
-                pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(encoded.data, "RGB")
+            height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+            if colours in _COLOURS and height * width <= _MAX_PIXELS:
+                pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB")
                 return pixels
         except ValueError:
             pass
-    with Image.open(io.BytesIO(encoded.data)) as image:
+    with Image.open(io.BytesIO(data)) as image:
+        if image.width * image.height > _MAX_PIXELS:
+            raise ValueError(f"{image.width}x{image.height} pixels are too many")
         return np.array(image if image.mode == "RGB" else image.convert("RGB"))

@@ -9,13 +9,17 @@ from __future__ import annotations
 import io
 import re
 import struct
+import threading
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from fedflair.data.images.limits import DEFAULT, Limits
 from fedflair.errors import DataError
 
 SIDE = 256
@@ -52,15 +56,22 @@ _DECODE_ERRORS = (
 )
 
 
-def inspect(data: bytes) -> str | None:
+# Images of more pixels, which no decoder makes smaller while it reads them, are decoded one at a time.
+_LARGE_PIXELS = 1 << 24
+_LARGE = threading.Lock()
+
+
+def inspect(data: bytes, limits: Limits = DEFAULT) -> str | None:
     """None where ``data`` can be stored as it is; else in a few words why it must be re-encoded.
 
     Stored as it is: a JPEG of 256x256 pixels, three 8-bit channels, baseline or progressive, not rotated by EXIF,
     whose markers lead without a gap to the end-of-image marker. No pixel is decoded, so this takes some ten
     microseconds; damage inside the entropy-coded data that leaves the markers intact is not seen.
 
-    Raises DataError where ``data`` is no image, or a JPEG that is cut short or malformed.
+    Raises DataError where ``data`` is no image, a JPEG that is cut short or malformed, or beyond the limits.
     """
+    if len(data) > limits.image_bytes:
+        raise DataError(f"{len(data):,} bytes are more than an image may have; see --max_image_bytes")
     if not data.startswith(b"\xff\xd8"):
         for signature, name in _SIGNATURES.items():
             if data.startswith(signature):
@@ -68,13 +79,13 @@ def inspect(data: bytes) -> str | None:
         if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
             return "WebP"
         raise DataError("no image data at all" if not data else "not an image of a known format")
-    return _inspect_jpeg(data)
+    return _inspect_jpeg(data, limits)
 
 
-def _inspect_jpeg(data: bytes) -> str | None:
+def _inspect_jpeg(data: bytes, limits: Limits) -> str | None:
     frame: tuple[int, int, int, int, int] | None = None
     orientation = 1
-    has_scan = False
+    num_scans = 0
     position = 2
     try:
         while (marker := data[position + 1]) != 0xD9 or data[position] != 0xFF:
@@ -86,7 +97,9 @@ def _inspect_jpeg(data: bytes) -> str | None:
             body = position + 4
             position += 2 + (data[position + 2] << 8 | data[position + 3])
             if marker == 0xDA:
-                has_scan = True
+                num_scans += 1
+                if num_scans > limits.image_scans:
+                    raise DataError(f"a JPEG of more than {limits.image_scans} scans; see --max_image_scans")
                 end = _NEXT_MARKER.search(data, position)
                 if end is None:
                     raise DataError("truncated JPEG: its data has no end-of-image marker")
@@ -97,9 +110,15 @@ def _inspect_jpeg(data: bytes) -> str | None:
                 orientation = _exif_orientation(data[body + 6 : position])
     except (IndexError, struct.error) as error:
         raise DataError(f"truncated JPEG: it ends after {len(data)} bytes, inside a header") from error
-    if frame is None or not has_scan:
+    if frame is None or not num_scans:
         raise DataError("malformed JPEG: it has no frame or no scan")
+    _check_pixels(frame[3], frame[2], limits)
     return _frame_reason(frame, orientation)
+
+
+def _check_pixels(width: int, height: int, limits: Limits) -> None:
+    if width * height > limits.image_pixels:
+        raise DataError(f"{width:,}x{height:,} pixels are more than an image may have; see --max_image_pixels")
 
 
 def _frame_reason(frame: tuple[int, int, int, int, int], orientation: int) -> str | None:
@@ -140,27 +159,47 @@ def is_stored_png(data: bytes) -> bool:
     return data.startswith(_PNG_SIGNATURE) and data[16:26] == header and data.endswith(_PNG_END)
 
 
-def reencode(data: bytes, encoding: ImageEncoding) -> bytes:
+def reencode(data: bytes, encoding: ImageEncoding, limits: Limits = DEFAULT) -> bytes:
     """``data`` decoded and encoded anew as a 256x256 RGB image, upright and whole.
 
     As in FLAIR's own small images the whole picture is kept and both sides are resized to 256 (Lanczos), whatever
     the aspect ratio. Transparency is put on white, 16-bit values are scaled to 8 bits, of an animation the first
     frame is kept. JPEG: quality 95 without chroma subsampling; PNG: lossless.
 
-    Raises DataError where the data cannot be decoded, a decoder's own message included.
+    Raises DataError where the data cannot be decoded, a decoder's own message included, or is beyond the limits, which
+    its header tells before anything is decoded.
     """
     Image.init()
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            # Lets the JPEG decoder leave out what the resize throws away, which bounds the memory of huge images.
-            image.draft("RGB", (3 * SIDE, 3 * SIDE))
-            image.load()
-            upright = _as_rgb(ImageOps.exif_transpose(image))
-        if upright.size != (SIDE, SIDE):
-            upright = upright.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+            _check_pixels(image.width, image.height, limits)
+            shrinks = image.format == "JPEG" and "progressive" not in image.info
+            with nullcontext() if shrinks or image.width * image.height <= _LARGE_PIXELS else _LARGE:
+                upright = _shrunk(image)
     except _DECODE_ERRORS as error:
         raise DataError(f"cannot be decoded: {' '.join(str(error).split())}") from error
     return _encode(upright, encoding)
+
+
+def _shrunk(image: Image.Image) -> Image.Image:
+    # Lets the JPEG decoder leave out what the resize throws away, which bounds the memory of huge images.
+    image.draft("RGB", (3 * SIDE, 3 * SIDE))
+    image.load()
+    upright = _as_rgb(ImageOps.exif_transpose(image))
+    if upright.size != (SIDE, SIDE):
+        upright = upright.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    return upright
+
+
+@contextmanager
+def pillow_unlimited() -> Iterator[None]:
+    """Lifts Pillow's own limit on pixels, of the whole process, where those here are checked instead."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
 def _encode(image: Image.Image, encoding: ImageEncoding) -> bytes:

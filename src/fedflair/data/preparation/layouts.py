@@ -13,7 +13,6 @@ labels in pfl, ``|`` in a label and a label order of one's own in ml-flair) is a
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -30,6 +29,8 @@ from fedflair.data.sources.hdf5_layouts import IMAGES_AT_ONCE, RELATION, group_n
 from fedflair.data.store.new_file import check_space, replacing
 from fedflair.data.store.packed import Partition, Store, open_store
 from fedflair.errors import DataError
+from fedflair.system.cores import num_cores
+from fedflair.system.threads import pool
 
 Layout = Literal["packed", "pfl", "ml-flair", "ml-flair-central"]
 
@@ -68,8 +69,8 @@ def _write(store: Store, output: Path, temporary: Path, layout: Layout) -> None:
     }
     _CHECKS[layout](store)
     check_space(output, _IMAGE_BYTES * sum(partition.num_images for partition in store.partitions.values()))
-    with h5py.File(temporary, "w", locking=False) as file, ThreadPoolExecutor(os.cpu_count()) as pool:
-        writers[layout](file, store, pool)
+    with h5py.File(temporary, "w", locking=False) as file, pool(num_cores(), "image") as threads:
+        writers[layout](file, store, threads)
         if store.metadata.fine_to_coarse:
             file[f"metadata/{RELATION}"] = json.dumps(store.metadata.fine_to_coarse)
 

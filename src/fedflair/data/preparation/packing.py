@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice, pairwise
 from pathlib import Path
@@ -25,15 +26,20 @@ from typing import IO, Any, Protocol, TypeVar
 import h5py
 import numpy as np
 
-from fedflair.data.images.jpeg import ImageEncoding, inspect, is_stored_png, reencode
+from fedflair.data.images.jpeg import ImageEncoding, inspect, is_stored_png, pillow_unlimited, reencode
+from fedflair.data.images.limits import DEFAULT, Limits
 from fedflair.data.preparation.rows import Rows, append_labels, columns_of, label_order
 from fedflair.data.sources.records import PARTITION_NAMES, Record, Source
 from fedflair.data.store.new_file import check_space, write_all
 from fedflair.data.store.packed import PARTITIONS, IntArray, StoreMetadata
 from fedflair.data.store.writing import StoreWriter, create
 from fedflair.errors import DataError
+from fedflair.system.cores import num_cores
+from fedflair.system.threads import pool
 
 T = TypeVar("T")
+# (an image as read, the pool) -> why it is re-encoded, and the image to store or its promise.
+_Make = Callable[[bytes, ThreadPoolExecutor], tuple["str | None", "bytes | Future[bytes]"]]
 
 # Images on their way through the pool, together at most this many bytes and this many images.
 _IN_FLIGHT_BYTES = 1 << 26
@@ -61,6 +67,7 @@ class PrepareSummary:
 
     users, images: partition -> how many. labels, fine_grained_labels: how many there are of each.
     reencoded: reason -> how many images were not stored as the source has them.
+    ignored: why -> how many files or members were not read.
     skipped: one line for each image left out. seconds: wall time. num_bytes: size of the output file.
     """
 
@@ -72,6 +79,7 @@ class PrepareSummary:
     fine_grained_labels: int
     reencoded: dict[str, int]
     skipped: tuple[str, ...]
+    ignored: dict[str, int]
     seconds: float
     num_bytes: int
 
@@ -83,6 +91,7 @@ def pack(
     encoding: ImageEncoding = "png",
     skip_bad_images: bool = False,
     check_relation: bool = True,
+    limits: Limits = DEFAULT,
     track: Track = untracked,
 ) -> PrepareSummary:
     """Writes the store ``output`` from all records of ``source``; the options are those of :func:`prepare.prepare`.
@@ -91,9 +100,10 @@ def pack(
     cannot be written; no file is then left behind.
     """
     started = time.monotonic()
-    with create(output) as writer, tempfile.TemporaryFile(dir=output.parent) as spool:
+    with create(output) as writer, tempfile.TemporaryFile(dir=output.parent) as spool, pillow_unlimited():
         relation = source.fine_to_coarse if check_relation and not source.prepared else {}
-        rows = _collect(source, spool, encoding, relation, skip_bad_images=skip_bad_images, track=track)
+        make = partial(_begin_image, source, encoding=encoding, limits=limits)
+        rows = _collect(source, spool, make, relation, skip_bad_images=skip_bad_images, track=track)
         _check_unique(source, rows)
         names, numbers = label_order(source, rows.label_numbers, source.labels)
         fine_names, fine_numbers = label_order(source, rows.fine_numbers, source.fine_grained_labels)
@@ -115,6 +125,7 @@ def pack(
         fine_grained_labels=len(fine_names),
         reencoded=counts["reencoded"],
         skipped=tuple(rows.skipped),
+        ignored=dict(sorted(source.ignored.items())),
         seconds=time.monotonic() - started,
         num_bytes=output.stat().st_size,
     )
@@ -123,7 +134,7 @@ def pack(
 def _collect(
     source: Source,
     spool: IO[bytes],
-    encoding: ImageEncoding,
+    make: _Make,
     relation: dict[str, str],
     *,
     skip_bad_images: bool,
@@ -132,10 +143,10 @@ def _collect(
     """Every record's row, its image in the spool; ``relation`` is what its labels are checked against, if anything."""
     rows = Rows()
     position = 0
-    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="image") as pool, _writing(spool) as write:
-        for record, reason, result in track(_images(source, encoding, pool), source.num_records):
+    with pool(num_cores(), "image") as threads, _writing(spool) as write:
+        for record, reason, result in track(_images(source, make, threads), source.num_records):
             _check_record(record, relation)
-            user = _user_number(record, rows)
+            user = _user_number(source, record, rows)
             try:
                 image = result.result() if isinstance(result, Future) else result
             except DataError as error:
@@ -170,7 +181,7 @@ def _writing(spool: IO[bytes]) -> Iterator[Callable[[bytes], None]]:
     def put(images: list[bytes]) -> None:
         write_all(spool.fileno(), images)
 
-    with ThreadPoolExecutor(1, thread_name_prefix="spool") as thread:
+    with pool(1, "spool") as thread:
         last = thread.submit(put, [])
 
         def write(image: bytes) -> None:
@@ -188,13 +199,13 @@ def _writing(spool: IO[bytes]) -> Iterator[Callable[[bytes], None]]:
 
 
 def _images(
-    source: Source, encoding: ImageEncoding, pool: ThreadPoolExecutor
+    source: Source, make: _Make, threads: ThreadPoolExecutor
 ) -> Iterator[tuple[Record, str | None, bytes | Future[bytes]]]:
     """Each record in the source's order with the reason to re-encode its image, and the image or its promise."""
     in_flight: deque[tuple[Record, str | None, bytes | Future[bytes]]] = deque()
     num_bytes = 0
     for record in _read_ahead(source.records()):
-        in_flight.append((record, *_begin_image(source, record.image, encoding, pool)))
+        in_flight.append((record, *make(record.image, threads)))
         num_bytes += len(record.image)
         while in_flight and (
             num_bytes > _IN_FLIGHT_BYTES or len(in_flight) > _IN_FLIGHT_IMAGES or isinstance(in_flight[0][2], bytes)
@@ -217,7 +228,7 @@ def _read_ahead(records: Iterator[Record]) -> Iterator[Record]:
                 break
         return taken
 
-    with ThreadPoolExecutor(1, thread_name_prefix="read") as reader:
+    with pool(1, "read") as reader:
         coming = reader.submit(take)
         while taken := coming.result():
             coming = reader.submit(take)
@@ -225,17 +236,17 @@ def _read_ahead(records: Iterator[Record]) -> Iterator[Record]:
 
 
 def _begin_image(
-    source: Source, image: bytes, encoding: ImageEncoding, pool: ThreadPoolExecutor
+    source: Source, image: bytes, threads: ThreadPoolExecutor, *, encoding: ImageEncoding, limits: Limits
 ) -> tuple[str | None, bytes | Future[bytes]]:
     try:
-        reason = inspect(image)
+        reason = inspect(image, limits)
     except DataError as error:
         failed: Future[bytes] = Future()
         failed.set_exception(error)
         return None, failed
     if reason is None or (source.prepared and is_stored_png(image)):
         return None, image
-    return reason, pool.submit(reencode, image, encoding if reason == "pixels" else "jpeg")
+    return reason, threads.submit(reencode, image, encoding if reason == "pixels" else "jpeg", limits)
 
 
 def _check_record(record: Record, relation: dict[str, str]) -> None:
@@ -265,7 +276,7 @@ def _check_record(record: Record, relation: dict[str, str]) -> None:
         )
 
 
-def _user_number(record: Record, rows: Rows) -> int:
+def _user_number(source: Source, record: Record, rows: Rows) -> int:
     partition = PARTITIONS.index(PARTITION_NAMES[record.partition])
     number = rows.user_numbers.get(record.user_id)
     if number is None:
@@ -277,9 +288,11 @@ def _user_number(record: Record, rows: Rows) -> int:
         rows.user_partition.append(partition)
     elif rows.user_partition[number] != partition:
         other = PARTITIONS[rows.user_partition[number]]
+        # Only now, since remembering every user's first row would cost memory for nothing.
+        first = next(earlier.where for earlier in source.records() if earlier.user_id == record.user_id)
         raise DataError(
             f"{record.where}: user {record.user_id!r} is in partition {PARTITIONS[partition]!r} here and in {other!r} "
-            "in an earlier row; a user belongs to one partition"
+            f"in {first}; a user belongs to one partition: correct one of the rows or remove it"
         )
     return number
 
@@ -307,10 +320,10 @@ def _copy(spool: IO[bytes], rows: Rows, order: IntArray, writer: StoreWriter, im
         return [os.pread(spool.fileno(), length, start) for length, start in places]
 
     position = 0
-    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="copy") as pool:
+    with pool(num_cores(), "copy") as threads:
         coming: deque[Future[list[bytes]]] = deque()
         for piece in pairwise(cuts):
-            coming.append(pool.submit(read, *piece))
+            coming.append(threads.submit(read, *piece))
             if len(coming) > _PIECES_AHEAD:
                 position = writer.write_images(images, position, coming.popleft().result())
         while coming:

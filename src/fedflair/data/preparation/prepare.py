@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from fedflair.data.images.jpeg import ImageEncoding
+from fedflair.data.images.limits import DEFAULT, Limits
 from fedflair.data.preparation.layouts import write_through_store
 from fedflair.data.preparation.packing import PrepareSummary, Track, pack, untracked
 from fedflair.data.sources import open_source
@@ -21,6 +22,7 @@ def prepare(
     ignore_label_relation: bool = False,
     image_encoding: ImageEncoding = "png",
     not_group_data_by_user: bool = False,
+    limits: Limits = DEFAULT,
     track: Track = untracked,
 ) -> PrepareSummary:
     """Writes ``output`` from the dataset at ``source``; the options are those of ``fedflair prepare``.
@@ -30,10 +32,11 @@ def prepare(
     check_output(source, output)
     write = partial(
         pack,
-        open_source(source, source_format),
+        open_source(source, source_format, limits),
         encoding=image_encoding,
         skip_bad_images=skip_bad_images,
         check_relation=not ignore_label_relation,
+        limits=limits,
         track=track,
     )
     if not_group_data_by_user:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedflair.data.sources.records import Record, Source
-from fedflair.data.store.packed import PARTITIONS, IntArray, PartitionColumns
+from fedflair.data.store.packed import PARTITIONS, IntArray, PartitionColumns, is_text
 from fedflair.errors import DataError
 
 MAX_LABELS = 1 << 16
@@ -53,6 +53,9 @@ def append_labels(
             raise DataError(
                 f"{record.where}: a label is empty, or the {MAX_LABELS + 1}th; correct the labels"
             ) from None
+        for name in names:
+            if not is_text(name):
+                raise DataError(f"{record.where}: label {name!r} is not valid Unicode; correct it") from None
         image_numbers = {numbers[name] for name in names}
     column.extend(image_numbers)
     counts.append(len(image_numbers))

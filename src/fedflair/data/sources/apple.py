@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import os
 import re
-import tarfile
-import zlib
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,15 +14,29 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedflair.data.sources.records import Record, Source, parse_image_id
+from fedflair.data.images.limits import DEFAULT, Limits
+from fedflair.data.sources.archives import members
+from fedflair.data.sources.files import (
+    FOREIGN,
+    HIDDEN,
+    UNLISTED,
+    check_size,
+    count_others,
+    entries,
+    is_hidden,
+    read_regular,
+)
+from fedflair.data.sources.records import Record, Source, parse_image_id, shown
 from fedflair.errors import DataError
 
 LABELS_FILE = "labels_and_metadata.json"
 RELATION_FILE = "label_relationship.txt"
 FIELDS = ("user_id", "image_id", "labels", "fine_grained_labels", "partition")
 
-_MEMBER = re.compile(r"(?:.*/)?([0-9]+)\.jpg")
+_MEMBER = re.compile(r"(?:.*/)?0*([0-9]{1,19})\.jpg")
+_BESIDE = frozenset({LABELS_FILE, RELATION_FILE, "ATTRIBUTION.txt", "LICENSE.txt", "README.md"})
 _READ_CHARACTERS = 1 << 20
+_LONGEST_RELATION = 1 << 24
 # An entry takes some 300 characters; one that has not ended after this many is damaged, not long.
 _LONGEST_ENTRY = 1 << 24
 
@@ -47,7 +58,8 @@ class ImagePlaces:
         return next((path / name for name in self.folders if _holds_images(path / name)), None)
 
     def archives(self, path: Path) -> list[Path]:
-        return next((found for name in self.archive_folders if (found := sorted((path / name).glob(self.pattern)))), [])
+        found = (sorted(filter(Path.is_file, (path / name).glob(self.pattern))) for name in self.archive_folders)
+        return next(filter(None, found), [])
 
 
 IMAGES = (
@@ -69,15 +81,7 @@ IMAGES = (
 
 def _holds_images(folder: Path) -> bool:
     """Whether a file in the folder is named as an image; of a folder of folders, False."""
-    return folder.is_dir() and any(_MEMBER.fullmatch(name) for name in _names(folder))
-
-
-def _names(folder: Path) -> Iterator[str]:
-    try:
-        with os.scandir(folder) as entries:
-            yield from (entry.name for entry in entries)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be read ({error.strerror}); download the images again") from error
+    return folder.is_dir() and any(_MEMBER.fullmatch(entry.name) for entry in entries(folder))
 
 
 def find_labels(path: Path) -> Path | None:
@@ -88,12 +92,13 @@ def find_labels(path: Path) -> Path | None:
     return None
 
 
-def open_apple(path: Path, *, raw: bool | None = None) -> Source:
+def open_apple(path: Path, limits: Limits = DEFAULT, *, raw: bool | None = None) -> Source:
     """The release in the folder ``path``: its images of 256x256, or the full-size ones where ``raw``.
 
     With ``raw`` None, the full-size images are taken where there are no others. Images are looked for unpacked, then
     in archives, at each place that IMAGES names. Archives are read once, front to back; nothing is unpacked. Images
-    that the JSON does not list are left out. Full-size images become 256x256 as any others do, see ``jpeg.reencode``.
+    that the JSON does not list are left out and counted. Full-size images become 256x256 as any others do, see
+    ``jpeg.reencode``.
 
     Raises DataError where the labels or the images are missing.
     """
@@ -101,7 +106,9 @@ def open_apple(path: Path, *, raw: bool | None = None) -> Source:
     if labels is None:
         raise DataError(f"{path}: no {LABELS_FILE} in it or in its folder 'labels'; download Apple's release again")
     relation = labels.with_name(RELATION_FILE)
+    check_size(labels, labels.stat().st_size, limits.label_bytes, "max_label_bytes")
     fine_to_coarse = read_relation(relation) if relation.is_file() else {}
+    ignored: Counter[str] = Counter()
     for images in IMAGES if raw is None else [places for places in IMAGES if places.raw == raw]:
         folder, archives = images.folder(path), images.archives(path)
         if folder is not None or archives:
@@ -117,9 +124,14 @@ def open_apple(path: Path, *, raw: bool | None = None) -> Source:
 
     def records() -> Iterator[Record]:
         listing = _read_listing(labels)
-        return _from_folder(folder, listing) if folder is not None else _from_archives(archives, images, listing)
+        ignored.clear()
+        if folder is not None:
+            yield from _from_folder(folder, listing, limits, ignored)
+        else:
+            ignored.update(count_others(archives[0].parent, (archive.name for archive in archives), _BESIDE))
+            yield from _from_archives(archives, images, listing, limits, ignored)
 
-    return Source("apple-raw" if images.raw else "apple", path, records, fine_to_coarse)
+    return Source("apple-raw" if images.raw else "apple", path, records, fine_to_coarse, ignored=ignored)
 
 
 def read_relation(path: Path) -> dict[str, str]:
@@ -144,11 +156,9 @@ def read_relation(path: Path) -> dict[str, str]:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return read_regular(path, _LONGEST_RELATION, "ignore_label_relation").decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text (byte {error.start}); download it again") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 @dataclass(frozen=True)
@@ -237,13 +247,15 @@ def _check_entry(entry: Any, where: str) -> None:
         raise DataError(f"{where}: not an object with the fields {', '.join(FIELDS)}")
     for name in FIELDS:
         if name not in entry:
-            raise DataError(f"{where}: no field {name!r}; it has {', '.join(map(repr, entry)) or 'none'}")
+            raise DataError(
+                f"{where}: no field {name!r}; it has {shown(list(entry)) if entry else 'none'}; download it again"
+            )
     for name in ("user_id", "partition"):
         if not isinstance(entry[name], str):
-            raise DataError(f"{where}: {name} is {entry[name]!r}, not text; correct the entry")
+            raise DataError(f"{where}: {name} is {shown(entry[name])}, not text; correct the entry")
     for name in ("labels", "fine_grained_labels"):
         if not isinstance(entry[name], list) or not all(isinstance(label, str) for label in entry[name]):
-            raise DataError(f"{where}: {name} is {entry[name]!r}, not a list of names; correct the entry")
+            raise DataError(f"{where}: {name} is {shown(entry[name])}, not a list of names; correct the entry")
 
 
 def read_entries(path: Path) -> Iterator[Any]:
@@ -271,6 +283,8 @@ def read_entries(path: Path) -> Iterator[Any]:
                     if ended or len(buffer) - start > _LONGEST_ENTRY:
                         raise DataError(f"{path}: cut short or not JSON ({error.msg}); download it again") from error
                     complete = False
+                except ValueError as error:  # a number of more digits than Python reads
+                    raise DataError(f"{path}: not JSON of images ({error}); download it again") from error
                 if not complete:
                     if ended:
                         raise DataError(f"{path}: cut short; the JSON list has no end; download it again")
@@ -291,55 +305,56 @@ def read_entries(path: Path) -> Iterator[Any]:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _from_folder(folder: Path, listing: _Listing) -> Iterator[Record]:
+def _from_folder(folder: Path, listing: _Listing, limits: Limits, ignored: Counter[str]) -> Iterator[Record]:
     present = np.zeros(len(listing.ids), dtype=bool)
-    for name in _names(folder):
+    # Names with leading zeros are kept; all others follow from the image id.
+    padded: dict[int, str] = {}
+    for name in (entry.name for entry in entries(folder)):
         match = _MEMBER.fullmatch(name)
-        entry = listing.entry(int(match[1])) if match else None
-        if entry is not None:
-            present[entry] = True
+        position = listing.entry(int(match[1])) if match else None
+        if match is None:
+            ignored[HIDDEN if is_hidden(name) else FOREIGN] += 1
+        elif position is None:
+            ignored[UNLISTED] += 1
+        else:
+            image_id = int(match[1])
+            if present[position]:
+                raise DataError(f"{folder}: has image {image_id} twice, once as {name!r}; remove one of the files")
+            present[position] = True
+            if name != f"{image_id}.jpg":
+                padded[image_id] = name
     _check_all_present(present, listing, str(folder))
-    for entry, image_id in enumerate(listing.ids.tolist()):
-        file = folder / f"{image_id}.jpg"
-        try:
-            image = file.read_bytes()
-        except OSError as error:
-            raise DataError(f"{file}: cannot be read ({error.strerror}); download the images again") from error
-        yield listing.record(entry, image, str(file))
+    for position, image_id in enumerate(listing.ids.tolist()):
+        file = folder / padded.get(image_id, f"{image_id}.jpg")
+        yield listing.record(position, read_regular(file, limits.image_bytes, "max_image_bytes"), str(file))
 
 
-def _from_archives(archives: list[Path], images: ImagePlaces, listing: _Listing) -> Iterator[Record]:
-    present = np.zeros(len(listing.ids), dtype=bool)
-    for archive in archives:
-        for name, image_id, image in _members(archive):
-            entry = listing.entry(image_id)
-            if entry is not None:
-                present[entry] = True
-                yield listing.record(entry, image, f"{archive}: {name}")
-    _check_all_present(present, listing, f"{archives[0].parent}/{images.pattern}")
-
-
-def _members(archive: Path) -> Iterator[tuple[str, int, bytes]]:
-    """(name, image id, bytes) of each regular member that is named as an image; all others are passed over."""
-    last = "the first member"
-    try:
-        with gzip.open(archive) as stream:
-            with tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20) as tar:
-                for member in tar:
-                    match = _MEMBER.fullmatch(member.name)
-                    if match and member.isreg():
-                        last = f"member {member.name!r}"
-                        content = tar.extractfile(member)
-                        image = content.read() if content is not None else b""
-                        if len(image) != member.size:
-                            raise EOFError("the archive ends inside a member")
-                        yield member.name, int(match[1]), image
-                    # tarfile remembers every member it has seen, which would grow with the archive.
-                    tar.members = []  # type: ignore[attr-defined]
-            while stream.read(1 << 20):  # what follows the last member still counts for gzip's checksum
-                pass
-    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
-        raise DataError(f"{archive}: cut short or damaged at {last} ({error}); download it again") from error
+def _from_archives(
+    archives: list[Path], images: ImagePlaces, listing: _Listing, limits: Limits, ignored: Counter[str]
+) -> Iterator[Record]:
+    # Archive and member, counted from 1, in which an image was found; 0 where it was not yet.
+    found = np.zeros((len(listing.ids), 2), dtype=np.int32)
+    for number, archive in enumerate(archives):
+        for count, (member, content) in enumerate(members(archive, limits), start=1):
+            match = _MEMBER.fullmatch(member.name)
+            entry = listing.entry(int(match[1])) if match else None
+            if match is None or entry is None:
+                if not member.isdir():
+                    ignored[HIDDEN if is_hidden(member.name) else FOREIGN if match is None else UNLISTED] += 1
+                continue
+            where = f"{archive}: {member.name}"
+            if content is None:
+                kind = f"a link to {member.linkname!r}" if member.issym() or member.islnk() else "no plain file"
+                raise DataError(f"{where}: is {kind}, which is not followed; put the image itself into the archive")
+            if found[entry, 1]:
+                first, at = archives[found[entry, 0]], found[entry, 1]
+                raise DataError(
+                    f"{where}: image {match[1]} is member {count} here and member {at} of {first}; remove one of them"
+                )
+            check_size(Path(where), member.size, limits.image_bytes, "max_image_bytes")
+            found[entry] = number, count
+            yield listing.record(entry, b"".join(content), where)
+    _check_all_present(found[:, 1] > 0, listing, f"{archives[0].parent}/{images.pattern}")
 
 
 def _check_all_present(present: npt.NDArray[np.bool_], listing: _Listing, place: str) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import shlex
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,13 +13,21 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fedflair.data.images.limits import DEFAULT, Limits
 from fedflair.data.sources.apple import RELATION_FILE, read_relation
-from fedflair.data.sources.records import PARTITION_NAMES, Record, Source, parse_image_id
+from fedflair.data.sources.files import count_others
+from fedflair.data.sources.records import PARTITION_NAMES, Record, Source, parse_image_id, shown
 from fedflair.errors import DataError
 
 COLUMNS = ("user_id", "image_id", "labels", "fine_grained_labels", "image")
 
 _SHARD = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})\.parquet")
+_VISIBLE = "[!.]*.parquet"
+# What the hub and its tools put beside the data.
+_BESIDE = frozenset({RELATION_FILE, "ATTRIBUTION.txt", "README.md", "LICENSE", "LICENSE.txt", ".gitattributes"})
+_DICTIONARY_BYTES = 1 << 30
+# How many times a page can grow at most, of the forms that are bounded.
+_MOST_GROWTH = {"UNCOMPRESSED": 1, "SNAPPY": 22}
 _LFS_POINTER = b"version https://git-lfs"
 # About 3 MB of FLAIR's images; a batch is the unit in which a row group of any size is read.
 _ROWS_PER_BATCH = 256
@@ -27,14 +38,14 @@ def find_parquet(path: Path) -> list[Path]:
     """The parquet files of a dataset, sorted: ``path`` itself, or those in ``data/``, in it, or two folders down."""
     if path.is_file():
         return [path]
-    for pattern in ("data/*.parquet", "*.parquet", "[!.]*/*.parquet", "[!.]*/[!.]*/*.parquet"):
-        found = sorted(path.glob(pattern))
+    for pattern in (f"data/{_VISIBLE}", _VISIBLE, f"[!.]*/{_VISIBLE}", f"[!.]*/[!.]*/{_VISIBLE}"):
+        found = sorted(filter(Path.is_file, path.glob(pattern)))
         if found:
             return found
     return []
 
 
-def open_huggingface(path: Path) -> Source:
+def open_huggingface(path: Path, limits: Limits = DEFAULT) -> Source:
     """The dataset in the folder, or the single parquet file, ``path``.
 
     Columns may come in any order; ``image_id`` may be an integer or its digits as text; where there is no column
@@ -46,18 +57,43 @@ def open_huggingface(path: Path) -> Source:
     """
     files = find_parquet(path)
     if not files:
+        check_saved(path)
         raise DataError(f"{path}: no parquet files in it; 'fedflair download --from huggingface' fetches them")
     if path.is_dir():
         _check_shards(files)
-    num_rows = sum(_num_rows(file) for file in files)
+    num_rows = sum(_num_rows(file, limits) for file in files)
     folders = [path, files[0].parent, files[0].parent.parent] if path.is_dir() else [path.parent, path.parent.parent]
     relation = next((f / RELATION_FILE for f in folders if (f / RELATION_FILE).is_file()), None)
 
+    ignored: Counter[str] = Counter()
+
     def records() -> Iterator[Record]:
+        ignored.clear()
+        if path.is_dir():
+            for folder in sorted({file.parent for file in files}):
+                ignored.update(count_others(folder, (file.name for file in files), _BESIDE))
         for file in files:
             yield from _records(file)
 
-    return Source("huggingface", path, records, read_relation(relation) if relation else {}, num_rows)
+    fine_to_coarse = read_relation(relation) if relation else {}
+    return Source("huggingface", path, records, fine_to_coarse, num_rows, ignored=ignored)
+
+
+def check_saved(path: Path) -> None:
+    """Raises DataError where ``path`` is what ``save_to_disk`` of the library ``datasets`` makes, with the way out."""
+    load = f"datasets.load_from_disk({str(path)!r})"
+    if (path / "dataset_dict.json").is_file():
+        write = (
+            f"[part.to_parquet({str(path)!r} + f'/{{name}}-00000-of-00001.parquet') for name, part in {load}.items()]"
+        )
+    elif (path / "state.json").is_file() and (path / "dataset_info.json").is_file():
+        write = f"d = {load}; d.to_parquet({str(path)!r} + f'/{{d.split or \"train\"}}-00000-of-00001.parquet')"
+    else:
+        return
+    raise DataError(
+        f"{path}: was made by save_to_disk, whose Arrow files are not read; this makes parquet files of it: "
+        f"python -c {shlex.quote('import datasets; ' + write)}"
+    )
 
 
 def _check_shards(files: list[Path]) -> None:
@@ -74,18 +110,49 @@ def _check_shards(files: list[Path]) -> None:
             raise DataError(f"{first}: missing{more}; download it again into the same folder")
 
 
-def _num_rows(file: Path) -> int:
+def _num_rows(file: Path, limits: Limits) -> int:
     with _open(file) as parquet:
         names = parquet.schema_arrow.names
         for column in COLUMNS:
             if column not in names:
-                raise DataError(f"{file}: no column {column!r}; it has {', '.join(map(repr, names))}")
+                raise DataError(
+                    f"{file}: no column {column!r}; it has {shown(names)}; rename it, or download the file again"
+                )
         if "partition" not in names:
             _partition_from_name(file)
         num_rows = int(parquet.metadata.num_rows)
+        _check_growth(file, parquet.metadata, limits)
     if num_rows == 0:
         raise DataError(f"{file}: holds no rows; download it again, or remove it if it is meant to be empty")
     return num_rows
+
+
+def _check_growth(file: Path, metadata: pq.FileMetaData, limits: Limits) -> None:
+    for part, column in itertools.product(range(metadata.num_row_groups), range(metadata.num_columns)):
+        chunk = metadata.row_group(part).column(column)
+        if chunk.total_uncompressed_size > limits.unpacked(chunk.total_compressed_size):
+            raise DataError(
+                f"{file}: column {chunk.path_in_schema!r} unpacks to {chunk.total_uncompressed_size:,} bytes, which "
+                "FLAIR's never do; download it again, or see --max_archive_growth"
+            )
+
+
+def _rows_at_once(metadata: pq.FileMetaData) -> int:
+    """Rows of a batch: fewer where values are kept once and named by number, so that each may be as large as all."""
+    chunks = [
+        metadata.row_group(part).column(column)
+        for part, column in itertools.product(range(metadata.num_row_groups), range(metadata.num_columns))
+    ]
+    largest = max((_dictionary_bytes(chunk) for chunk in chunks if chunk.has_dictionary_page), default=0)
+    return max(1, min(_ROWS_PER_BATCH, _DICTIONARY_BYTES // max(largest, 1)))
+
+
+def _dictionary_bytes(chunk: pq.ColumnChunkMetaData) -> int:
+    """What the values that are kept once can take at most: all of the column, or what their page can grow to."""
+    growth = _MOST_GROWTH.get(chunk.compression)
+    if growth is None:
+        return int(chunk.total_uncompressed_size)
+    return int(min(chunk.total_uncompressed_size, growth * (chunk.data_page_offset - chunk.dictionary_page_offset)))
 
 
 def _open(file: Path) -> pq.ParquetFile:
@@ -116,7 +183,7 @@ def _records(file: Path) -> Iterator[Record]:
         columns = [*COLUMNS, "partition"] if has_partition else list(COLUMNS)
         named = "" if has_partition else _partition_from_name(file)
         try:
-            for batch in parquet.iter_batches(batch_size=_ROWS_PER_BATCH, columns=columns):
+            for batch in parquet.iter_batches(batch_size=_rows_at_once(parquet.metadata), columns=columns):
                 yield from _batch_records(file, row, batch, named)
                 row += batch.num_rows
         except (OSError, pa.ArrowException) as error:
@@ -152,10 +219,10 @@ def _is_clean(name: str, column: pa.Array) -> bool:
 def _check_row(row: dict[str, Any], where: str) -> None:
     for name in ("user_id", "partition"):
         if not isinstance(row[name], str):
-            raise DataError(f"{where}: {name} is {row[name]!r}, not text; correct the row or remove it")
+            raise DataError(f"{where}: {name} is {shown(row[name])}, not text; correct the row or remove it")
     for name in ("labels", "fine_grained_labels"):
         if not isinstance(row[name], list) or not all(isinstance(label, str) for label in row[name]):
-            raise DataError(f"{where}: {name} is {row[name]!r}, not a list of names; correct the row or remove it")
+            raise DataError(f"{where}: {name} is {shown(row[name])}, not a list of names; correct the row or remove it")
     if row["image"] is None:
         raise DataError(f"{where}: no image bytes (a path alone is not followed); embed the image in the file")
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ PARTITION_NAMES = {
     "valid": "val",
     "validation": "val",
 }
+
+
+_MOST_DIGITS = 50
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class Source:
     fine_to_coarse: the label relation, fine name -> coarse name, or empty where the source has none.
     num_records: how many records a pass yields where that is known beforehand (for progress), else None.
     labels, fine_grained_labels: the label lists where the source declares them (their order is kept), else None.
+    ignored: what the files held that was left out on the last pass, by why; filled by ``records``.
     prepared: this project wrote it from a store, so its label relation has been checked and its PNG images are meant.
     """
 
@@ -62,6 +67,7 @@ class Source:
     labels: tuple[str, ...] | None = None
     fine_grained_labels: tuple[str, ...] | None = None
     prepared: bool = False
+    ignored: Counter[str] = field(default_factory=Counter)
 
 
 def parse_image_id(value: Any, where: str) -> int:
@@ -69,8 +75,18 @@ def parse_image_id(value: Any, where: str) -> int:
 
     Raises DataError for anything else, naming ``where``.
     """
-    if isinstance(value, str) and value.isascii() and value.isdigit():
-        value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
-        raise DataError(f"{where}: image_id is {value!r}, not a whole number from 0 to 2**63 - 1; correct the row")
-    return value
+    number = value
+    # A number of thousands of digits takes Python long, or is refused by it.
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= _MOST_DIGITS:
+        number = int(value)
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 2**63:
+        raise DataError(f"{where}: image_id is {shown(value)}, not a whole number from 0 to 2**63 - 1; correct the row")
+    return number
+
+
+def shown(value: Any) -> str:
+    """A value as it is shown in a message: its beginning, where it is long."""
+    if isinstance(value, int) and value.bit_length() > 4 * _MOST_DIGITS:
+        return f"a number of {value.bit_length():,} bits"
+    text = repr(value[:100] if isinstance(value, (str, bytes, list)) else value)
+    return text if len(text) <= 100 else f"{text[:100]}..."

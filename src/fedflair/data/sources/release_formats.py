@@ -9,10 +9,11 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ import pyarrow.parquet as pq
 from fedflair.data.sources.apple import LABELS_FILE, RELATION_FILE
 from fedflair.data.sources.records import Record
 from fedflair.errors import DataError
+from fedflair.system import locks
+from fedflair.system.files import disk_errors, sync_folder
 
 Sink = Callable[[Record], None]
 
@@ -57,23 +60,60 @@ SCHEMA = pa.schema(
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """An empty folder beside ``path`` that takes its name when the block ends well, and is removed when it does not.
+    """An empty folder beside ``path``, locked: it takes that name when the block ends well, its files synced to the
+    disk before, and is removed when it does not.
 
-    Raises DataError where ``path`` exists and is not an empty folder, or where it cannot be written.
+    Raises DataError where ``path`` exists and is not an empty folder, where another process is writing it, or where it
+    cannot be written.
     """
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise DataError(f"{path}: exists already; remove it or choose another --output")
     partial = path.with_name(f".{path.name}.partial")
-    try:
-        if partial.exists():
-            shutil.rmtree(partial)
-        partial.mkdir(parents=True)
-        yield partial
-        partial.replace(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror}); choose another place or free space") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with disk_errors(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = _locked(partial)
+        except locks.Held as error:
+            raise DataError(f"{path}: another process is writing it; wait for it or choose another name") from error
+        try:
+            yield partial
+            _sync_all(partial)
+            partial.replace(path)
+            sync_folder(path.parent)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            locks.let_go(lock)
+
+
+def _locked(partial: Path) -> int:
+    """A descriptor of the folder, emptied and locked; what else has its name, a planted link too, is removed."""
+    while True:
+        if partial.is_symlink() or (partial.exists() and not partial.is_dir()):
+            partial.unlink()
+        with suppress(FileExistsError):
+            partial.mkdir()
+        descriptor = os.open(partial, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            if not locks.take(descriptor):
+                raise locks.Held(partial, None)
+            # Between the opening and the lock the former holder may have renamed or removed the folder.
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), partial.lstat()):
+                    for left in partial.iterdir():
+                        shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+                    return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _sync_all(folder: Path) -> None:
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with (Path(place) / name).open("rb") as file:
+                os.fsync(file.fileno())
+        sync_folder(Path(place))
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 """What a store holds, as a short text: equal for equal content, whoever made the store and when.
 
-A recorded fingerprint (``sha256:``) covers labels, relation, every column and every image byte; the images' digests
-were taken while they were written. On opening, the columns are hashed again, since they are in memory anyway, and must be
-those that were written; the images' bytes are hashed again by ``fedflair describe --verify`` only. Stores of older
-versions of fedflair recorded none: theirs (``sample:``) covers the columns and a sample of the images' bytes.
+A recorded one (``sha256:``) covers labels, relation, every column and every image byte; the images' digests were taken
+while they were written. On opening, the columns are hashed again, since they are in memory anyway, and must be those
+that were written; the images' bytes are hashed again by ``fedflair describe --verify`` only. Stores of older versions
+of fedflair recorded none: theirs (``sample:``) covers the columns and a sample of the images' bytes.
 """
 
 from __future__ import annotations

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from fedflair.errors import DataError
+from fedflair.errors import DataError, DiskError, FedflairError
 from fedflair.system import locks
-from fedflair.system.files import sync_folder
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+from fedflair.system.files import errno_of, sync_folder, why
 
 
 @contextmanager
@@ -33,7 +30,7 @@ def replacing(path: Path) -> Iterator[Path]:
     except locks.Held as error:
         raise DataError(f"{path}: another process is writing it; wait for it or choose another name") from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+        raise DiskError(f"{path}: {why(error)}") from error
     try:
         yield temporary
         os.fsync(lock)
@@ -42,15 +39,11 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException as error:
         with suppress(FileNotFoundError):
             temporary.unlink()
-        number = _errno(error)
-        if number is not None:
-            remedy = (
-                "the disk is full: free some space" if number in _FULL else "check the folder's permissions and space"
-            )
-            raise DataError(f"{path}: cannot be written ({os.strerror(number)}); {remedy}") from error
+        if not isinstance(error, FedflairError) and errno_of(error) is not None:
+            raise DiskError(f"{path}: {why(error)}") from error
         raise
     finally:
-        os.close(lock)
+        locks.let_go(lock)
 
 
 def _locked(temporary: Path) -> int:
@@ -81,14 +74,6 @@ def _locked(temporary: Path) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)
-
-
-def _errno(error: BaseException) -> int | None:
-    """The operating system's number of a failed write; HDF5 hands it on in the message, sometimes of a RuntimeError."""
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno
-    match = re.search(r"errno = ([0-9]+)", str(error)) if isinstance(error, (OSError, RuntimeError)) else None
-    return int(match[1]) if match else None
 
 
 def check_space(output: Path, needed: int) -> None:

@@ -20,7 +20,6 @@ provenance, and ``digests``: of the columns, and of the images' bytes of each pa
 from __future__ import annotations
 
 import json
-import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,7 +30,9 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from fedflair.data.store import fingerprint
+from fedflair.data.store import fingerprint, plain_hdf5
+from fedflair.data.store.checks import check_columns
+from fedflair.data.store.image_bytes import ImageBytes, OpenFile
 from fedflair.errors import DataError
 
 FORMAT = "fedflair-packed-store"
@@ -80,13 +81,23 @@ class PartitionColumns:
         return len(self.image_ids)
 
 
+class EncodedImage(np.ndarray[tuple[int], np.dtype[np.uint8]]):
+    """The bytes of an image, uint8 [bytes], and where they come from, so that whatever fails on them can name it."""
+
+    origin: tuple[Partition, int] | None = None
+
+    @property
+    def place(self) -> str:
+        return "an image" if self.origin is None else self.origin[0].place(self.origin[1])
+
+
 @dataclass(frozen=True)
 class Partition:
-    """One partition of an open store: columns in memory, image bytes mapped from the file."""
+    """One partition of an open store: columns in memory, image bytes in the file."""
 
     name: str
     columns: PartitionColumns
-    images: ByteArray
+    images: ImageBytes
 
     @property
     def user_ids(self) -> list[str]:
@@ -105,36 +116,34 @@ class Partition:
         offsets = self.columns.user_offsets
         return range(int(offsets[user]), int(offsets[user + 1]))
 
-    def read(self, start: int, stop: int) -> bytes:
-        """Bytes ``start`` to ``stop`` of the images."""
-        return self.images[start:stop].tobytes()
-
     def encoded(self, image: int) -> ByteArray:
-        """The encoded JPEG of image ``image``: uint8 [bytes], a view of the mapped file."""
+        """The encoded JPEG of image ``image``: uint8 [bytes], read from the file here and now.
+
+        Raises DataError where the file no longer has it.
+        """
         offsets = self.columns.image_offsets
-        return self.images[offsets[image] : offsets[image + 1]]
+        content = self.images.read(int(offsets[image]), int(offsets[image + 1]))
+        encoded = np.frombuffer(content, dtype=np.uint8).view(EncodedImage)
+        encoded.origin = (self, image)
+        return encoded
+
+    def place(self, image: int) -> str:
+        """Which image this is, for messages: the store, partition, image id and user."""
+        user = int(np.searchsorted(self.columns.user_offsets, image, side="right")) - 1
+        image_id = self.columns.image_ids[image]
+        return f"{self.images.path}: image {image_id} of user {self.user_ids[user]!r} in partition {self.name!r}"
 
     def prefetch(self, images: npt.NDArray[np.integer[Any]] | range) -> None:
         """Asks the system to read the bytes of these images, ascending, at once and in the background.
 
-        Without it each page waits for the disk on its own, which for a user's images is twenty times slower.
+        Without it each waits for the disk on its own, which for a user's images is twenty times slower.
         """
-        mapped = self.images.base
-        if len(images) and isinstance(mapped, mmap.mmap):
+        if len(images):
             whole = int(images[-1]) - int(images[0]) == len(images) - 1
             runs = [(images[0], images[-1])] if whole else [(image, image) for image in images]
-            # The array starts within the first page of the mapping, since mappings start at a multiple of a page.
-            shift = len(mapped) - len(self.images)
+            offsets = self.columns.image_offsets
             for first, last in runs:
-                start, stop = (int(self.columns.image_offsets[k]) + shift for k in (first, last + 1))
-                page = start - start % mmap.PAGESIZE
-                mapped.madvise(mmap.MADV_WILLNEED, page, stop - page)
-
-    def drop_pages(self) -> None:
-        """Takes what was read of the mapped file out of this process's memory; the system's cache keeps it."""
-        mapped = self.images.base
-        if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-            mapped.madvise(mmap.MADV_DONTNEED)
+                self.images.prefetch(int(offsets[first]), int(offsets[last + 1]))
 
     def label_indices(self, image: int, *, fine: bool) -> IndexArray:
         """The image's label indices, ascending: uint16 [k]."""
@@ -164,7 +173,7 @@ class StoreDigests:
 
 @dataclass(frozen=True)
 class Store:
-    """An open packed store. Holds no file handle besides the memory maps; safe to use from several threads."""
+    """An open packed store, which keeps its file open; safe to use from several threads and forked processes."""
 
     path: Path
     metadata: StoreMetadata
@@ -180,13 +189,8 @@ class Store:
         images = self.digests.images
         if images is not None:
             return fingerprint.recorded(self.digests.columns, images)
-        parts = [(len(part.images), part.read) for part in self.partitions.values()]
+        parts = [(len(part.images), part.images.read) for part in self.partitions.values()]
         return fingerprint.sampled(self.digests.columns, parts)
-
-    def drop_pages(self) -> None:
-        """As :meth:`Partition.drop_pages`, of all partitions; between rounds, so that they do not pile up."""
-        for partition in self.partitions.values():
-            partition.drop_pages()
 
     def label_names(self, *, fine: bool) -> tuple[str, ...]:
         return self.metadata.fine_grained_labels if fine else self.metadata.labels
@@ -198,44 +202,80 @@ INDEX_COLUMNS = ("label_indices", "fine_label_indices")
 
 def is_store(path: Path) -> bool:
     """Whether the file at ``path`` says that it is a packed store; False where it is no HDF5 file or is not there."""
+    if not path.is_file():
+        return False
     try:
-        with h5py.File(path, "r") as file:
-            return bool(file.attrs.get("format") == FORMAT)
-    except OSError:
+        with plain_hdf5.opened(path, "") as file:
+            return plain_hdf5.attribute(file, "format") == FORMAT
+    except DataError:
         return False
 
 
 def open_store(path: str | Path) -> Store:
-    """Opens a packed store for reading.
+    """Opens a packed store for reading, and checks every index in it; no image is read.
 
-    Raises DataError where the file is missing, cut short, of another format or of a newer schema.
+    Raises DataError where the file is missing, cut short, damaged, of another format or of a newer schema, or leads out
+    of itself (links, external storage).
     """
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such store; make one with 'fedflair prepare' or 'fedflair synthesize'")
     try:
-        with h5py.File(path, "r") as file:
-            if file.attrs.get("format") != FORMAT:
-                raise DataError(f"{path}: not a fedflair store; convert it with 'fedflair prepare --source {path}'")
-            version = int(file.attrs["schema_version"])
-            if version > SCHEMA_VERSION:
-                raise DataError(f"{path}: schema version {version} is newer than this fedflair reads; upgrade fedflair")
-            raw: Mapping[str, Any] = json.loads(file["metadata"][()].tobytes())
-            metadata = _metadata(raw)
-            partitions = {name: _read_partition(path, file, name) for name in PARTITIONS if name in file}
-            digests = _digests(path, raw, metadata, partitions)
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise DataError(f"{path}: damaged or not a fedflair store ({_one_line(error)}); prepare it again") from error
+        file = OpenFile(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}); check the permissions") from error
+    with plain_hdf5.opened(path, "prepare it again") as hdf5:
+        if plain_hdf5.attribute(hdf5, "format") != FORMAT:
+            raise DataError(f"{path}: not a fedflair store; convert it with 'fedflair prepare --source {path}'")
+        version = plain_hdf5.attribute(hdf5, "schema_version")
+        if not isinstance(version, int):
+            raise DataError(f"{path}: damaged: its schema version is {version!r}, no number; prepare it again")
+        if version > SCHEMA_VERSION:
+            raise DataError(f"{path}: schema version {version} is newer than this fedflair reads; upgrade fedflair")
+        raw = _json(path, hdf5)
+        metadata = _metadata(path, raw)
+        names = [name for name in PARTITIONS if plain_hdf5.has(hdf5, name)]
+        partitions = {name: _read_partition(path, file, hdf5, name, metadata) for name in names}
+        digests = _digests(path, raw, metadata, partitions)
     return Store(path, metadata, partitions, digests)
 
 
-def _metadata(raw: Mapping[str, Any]) -> StoreMetadata:
-    return StoreMetadata(
-        labels=tuple(raw["labels"]),
-        fine_grained_labels=tuple(raw["fine_grained_labels"]),
-        fine_to_coarse=dict(raw["fine_to_coarse"]),
-        provenance=dict(raw["provenance"]),
-    )
+def _json(path: Path, file: h5py.File) -> dict[str, Any]:
+    content = plain_hdf5.dataset(file, "metadata", str(path), "bytes", 1)[()].tobytes()
+    try:
+        raw = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{path}: damaged: its metadata is no JSON ({type(error).__name__}); prepare it again"
+        ) from error
+    if not isinstance(raw, dict):
+        raise DataError(f"{path}: damaged: its metadata is no JSON object; prepare it again")
+    return raw
+
+
+def _metadata(path: Path, raw: Mapping[str, Any]) -> StoreMetadata:
+    """Raises DataError where the names are no texts, or one of them comes twice."""
+    damaged = f"{path}: damaged: {{}} of its metadata {{}}; prepare it again"
+    for name in ("labels", "fine_grained_labels"):
+        names = raw.get(name)
+        if not isinstance(names, list) or not all(map(is_text, names)):
+            raise DataError(damaged.format(name, "are not a list of texts"))
+        if len(set(names)) != len(names):
+            raise DataError(damaged.format(name, "have a name twice"))
+    relation, provenance = raw.get("fine_to_coarse"), raw.get("provenance")
+    if not isinstance(relation, dict) or not all(map(is_text, [*relation, *relation.values()])):
+        raise DataError(damaged.format("fine_to_coarse", "does not lead from text to text"))
+    if not isinstance(provenance, dict):
+        raise DataError(damaged.format("provenance", "is no object"))
+    return StoreMetadata(tuple(raw["labels"]), tuple(raw["fine_grained_labels"]), relation, provenance)
+
+
+def is_text(value: object) -> bool:
+    """Whether a value is text that can be written as UTF-8; JSON can hold halves of characters that cannot."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
 
 
 def _digests(
@@ -245,8 +285,9 @@ def _digests(
     columns = digest_of_columns(metadata, {name: partition.columns for name, partition in partitions.items()})
     if "digests" not in raw:
         return StoreDigests(columns, None)
-    images = {str(name): str(digest) for name, digest in raw["digests"]["images"].items()}
-    if raw["digests"]["columns"] != columns or set(images) != set(partitions):
+    recorded = raw["digests"] if isinstance(raw["digests"], dict) else {}
+    images = recorded.get("images")
+    if recorded.get("columns") != columns or not isinstance(images, dict) or set(images) != set(partitions):
         raise DataError(f"{path}: damaged: its index is not the one that was written; prepare it again")
     return StoreDigests(columns, images)
 
@@ -269,38 +310,18 @@ def digest_of_columns(metadata: StoreMetadata, partitions: Mapping[str, Partitio
     return fingerprint.columns_digest(labels, columns)
 
 
-def _read_partition(path: Path, file: h5py.File, name: str) -> Partition:
-    group = file[name]
-    columns = PartitionColumns(
-        user_ids=[user_id.decode() for user_id in group["user_ids"][()].tolist()],
-        **{field: group[field][()] for field in INT_COLUMNS + INDEX_COLUMNS},
-    )
-    _check_columns(path, name, columns)
+def _read_partition(path: Path, file: OpenFile, hdf5: h5py.File, name: str, metadata: StoreMetadata) -> Partition:
+    where = f"{path}: partition {name!r}"
+    group = plain_hdf5.group(hdf5, name, str(path))
+    user_ids = plain_hdf5.column(group, "user_ids", where, "text")
+    indices = {field: plain_hdf5.column(group, field, where, "whole numbers") for field in INT_COLUMNS + INDEX_COLUMNS}
+    columns = PartitionColumns(user_ids=[plain_hdf5.text(user, where) for user in user_ids.tolist()], **indices)
+    check_columns(where, columns, len(metadata.labels), len(metadata.fine_grained_labels))
     num_bytes = int(columns.image_offsets[-1])
-    dataset = group["images"]
-    if dataset.shape != (num_bytes,):
-        raise DataError(f"{path}: partition {name!r} holds {dataset.shape[0]} image bytes, its index says {num_bytes}")
-    if num_bytes == 0:
-        return Partition(name, columns, np.empty(0, dtype=np.uint8))
-    offset = dataset.id.get_offset()
-    if offset is None or offset + num_bytes > path.stat().st_size:
+    images = plain_hdf5.dataset(group, "images", where, "bytes", 1, max_bytes=None)
+    if images.shape != (num_bytes,):
+        raise DataError(f"{where} holds {images.shape[0]} image bytes, its index says {num_bytes}; prepare it again")
+    offset = images.id.get_offset() if num_bytes else 0
+    if offset is None or offset + num_bytes > file.size:
         raise DataError(f"{path}: cut short inside the images of partition {name!r}; prepare it again")
-    return Partition(name, columns, np.memmap(path, dtype=np.uint8, mode="r", offset=offset, shape=(num_bytes,)))
-
-
-def _check_columns(path: Path, name: str, columns: PartitionColumns) -> None:
-    """Raises DataError where the columns do not fit together, so that no reader runs past an end later."""
-    for field, entries, end in (
-        ("user_offsets", columns.num_users, columns.num_images),
-        ("image_offsets", columns.num_images, None),
-        ("label_offsets", columns.num_images, len(columns.label_indices)),
-        ("fine_label_offsets", columns.num_images, len(columns.fine_label_indices)),
-    ):
-        offsets = getattr(columns, field)
-        whole = offsets.shape == (entries + 1,) and offsets[0] == 0 and bool((np.diff(offsets) >= 0).all())
-        if not whole or (end is not None and offsets[-1] != end):
-            raise DataError(f"{path}: damaged: {field} of partition {name!r} does not fit; prepare it again")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    return Partition(name, columns, ImageBytes(path, file, offset, num_bytes))

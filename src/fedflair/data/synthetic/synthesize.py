@@ -37,6 +37,8 @@ from fedflair.data.synthetic.images import render
 from fedflair.data.synthetic.labels import FINE_NAMES, PartitionLabels, make_labels
 from fedflair.data.synthetic.vocabulary import COARSE_LABELS, FINE_TO_COARSE
 from fedflair.errors import ConfigError, DataError
+from fedflair.system.cores import num_cores
+from fedflair.system.processes import end_with_parent
 
 Format = Literal["packed", "huggingface", "apple", "all"]
 ScaleName = Literal["mini", "full"]
@@ -126,7 +128,7 @@ def synthetic_source(
     users = SCALES[scale].num_users if num_users is None else num_users
     if not MIN_USERS <= users <= NUM_USERS:
         raise ConfigError(f"num_users {users} is out of range; it must be from {MIN_USERS} to {NUM_USERS}")
-    workers = os.cpu_count() or 1 if processes is None else processes
+    workers = num_cores() if processes is None else processes
     if workers < 1:
         raise ConfigError(f"processes {workers} is out of range; it must be at least 1")
     labels = make_labels(users, seed, min_label_share=SCALES[scale].min_label_share)
@@ -152,7 +154,7 @@ def _records(labels: dict[str, PartitionLabels], seed: int, processes: int, mixe
     # forking beside threads is deprecated.
     method = "fork" if sys.platform == "linux" and sys.version_info < (3, 12) else "spawn"
     context = multiprocessing.get_context(method)
-    with ProcessPoolExecutor(processes, context, initializer=_ignore_interrupts) as pool:
+    with ProcessPoolExecutor(processes, context, initializer=_begin_worker, initargs=(os.getpid(),)) as pool:
         coming: deque[Future[list[Record]]] = deque()
         try:
             for batch in _batches(photographs):
@@ -167,9 +169,13 @@ def _records(labels: dict[str, PartitionLabels], seed: int, processes: int, mixe
             pool.shutdown(cancel_futures=True)
 
 
-def _ignore_interrupts() -> None:
-    """Ctrl-C is the main process's to handle; it then ends the workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _begin_worker(parent: int) -> None:
+    """A worker ends with the process that started it, which alone handles Ctrl-C and a closed terminal."""
+    end_with_parent(parent)
+    for name in ("SIGINT", "SIGHUP"):
+        signal.signal(signal.Signals[name], signal.SIG_IGN)
+    # The pool ends its workers by it.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @dataclass(frozen=True)

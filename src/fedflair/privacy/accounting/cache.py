@@ -9,32 +9,30 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
+
+from fedflair.errors import DiskError
+from fedflair.system.files import cache_folder, write_atomically
 
 # Raised whenever the arithmetic behind cached numbers changes, so that no old number is ever served.
 _GENERATION = 3
 
 
-def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/fedflair/privacy``, by default under ``~/.cache``."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "fedflair" / "privacy"
-
-
 def remembered(kind: str, inputs: Mapping[str, Any], compute: Callable[[], float], *, anew: bool = False) -> float:
     """``compute()``, or what it gave for the same kind and inputs before.
 
-    anew: computes whatever there is, and replaces it. A cache that is damaged, unreadable or on a full disk is the same
-    as none.
+    They are kept in the folder ``privacy`` of the user's cache. anew: computes whatever there is, and replaces it. A
+    cache that is damaged, unreadable or on a full disk is the same as none, and so is that of a user without a home.
     """
     question = {"kind": kind, "inputs": dict(inputs), "generation": _GENERATION, "dp_accounting": _library_version()}
     text = json.dumps(question, sort_keys=True, allow_nan=False)
-    path = cache_folder() / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
+    folder = cache_folder()
+    if folder is None:
+        return compute()
+    path = folder / "privacy" / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
     with suppress(OSError, ValueError, KeyError, TypeError):
         entry = json.loads("{}" if anew else path.read_text())
         if entry["question"] == question and entry["checksum"] == _checksum(text, entry["value"]):
@@ -42,13 +40,8 @@ def remembered(kind: str, inputs: Mapping[str, Any], compute: Callable[[], float
     value = compute()
     written = value if math.isfinite(value) else None
     entry = {"question": question, "value": written, "checksum": _checksum(text, written)}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(entry, allow_nan=False))
-        temporary.replace(path)
-    with suppress(OSError):
-        temporary.unlink(missing_ok=True)
+    with suppress(DiskError):
+        write_atomically(path, json.dumps(entry, allow_nan=False))
     return value
 
 

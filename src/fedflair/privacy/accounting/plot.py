@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from fedflair.errors import ConfigError
 from fedflair.privacy.accounting.accountants import calibrate
 from fedflair.privacy.accounting.question import Question, over_rounds
+from fedflair.system.files import replacing
 
 
 def draw(question: Question, noise_multiplier: float, cohort_size: int | None, path: Path) -> None:
     """Writes a PNG. The right panel keeps epsilon and moves the cohort: noise on the mean falls faster than 1/cohort.
 
-    Raises ConfigError where the file cannot be written.
+    Raises DiskError where the file cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -41,10 +41,8 @@ def draw(question: Question, noise_multiplier: float, cohort_size: int | None, p
     for axes in (left, right):
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter("{x:g}")
-    try:
-        figure.savefig(path, format="png", dpi=120)
-    except OSError as error:
-        raise ConfigError(f"plot: {path} cannot be written ({error.strerror}); name another file") from error
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=120)
 
 
 def noise_by_cohort(question: Question, epsilon: float) -> tuple[list[float], list[float]]:

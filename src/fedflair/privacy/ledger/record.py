@@ -23,10 +23,14 @@ from typing import Any
 from fedflair.errors import DataError, PrivacyError
 from fedflair.privacy.accounting.accountants import PrivacyEvent, accounted_round, epsilon
 from fedflair.privacy.accounting.shown import finite
-from fedflair.privacy.contract import CohortStats, Mechanism, MechanismState
+from fedflair.privacy.contract import CohortStats, Mechanism, MechanismState, binding_of
 from fedflair.privacy.mechanisms.noise import noise_fingerprint
+from fedflair.system.files import disk_errors
+from fedflair.system.json_text import parse_json
 
 FORMAT = "fedflair-privacy-ledger"
+# 2: noise is bound to the sum that it is added to. Ledgers of version 1 are verified, and not continued.
+VERSION = 2
 FILE_NAME = "privacy_ledger.jsonl"
 ORIGIN = "0" * 64
 
@@ -60,8 +64,10 @@ def is_due(mechanism: Mechanism) -> bool:
     return mechanism.event(1) is not None
 
 
-def append(ledger: Ledger, round_: int, cohort: CohortStats, state: MechanismState) -> Ledger:
-    """Writes down round ``round_``, whose sum got its noise under ``state`` (the state before the round).
+def append(ledger: Ledger, round_: int, cohort: CohortStats, state: MechanismState, after: MechanismState) -> Ledger:
+    """Writes down round ``round_``, whose sum got its noise under ``state``, the state before the round.
+
+    after: the mechanism's state after it, which has what the noise was bound to.
 
     Returns once the line is on the disk. Raises PrivacyError where the round is not the ledger's next one.
     """
@@ -71,7 +77,7 @@ def append(ledger: Ledger, round_: int, cohort: CohortStats, state: MechanismSta
         )
     mechanism = ledger.mechanism
     facts = mechanism.description
-    bound = mechanism.clipping_bound(state)
+    bound, bound_to = mechanism.clipping_bound(state), binding_of(after)
     line = {
         "round": round_,
         "sampling": facts["sampling"],
@@ -80,7 +86,11 @@ def append(ledger: Ledger, round_: int, cohort: CohortStats, state: MechanismSta
         "clipping_bound": bound,
         "sensitivity": bound * (2 if facts["neighbouring"] == "replace_one" else 1),
         "noise_std": mechanism.noise_std(state),
-        "generator": {"counter": round_, "fingerprint": noise_fingerprint(ledger.noise_seed, round_)},
+        "generator": {
+            "counter": round_,
+            "binding": bound_to,
+            "fingerprint": noise_fingerprint(ledger.noise_seed, round_, bound_to),
+        },
         **cumulative_epsilon(_terms(mechanism, ledger.noise_seed), round_ + 1),
     }
     text, head = _sealed(line, ledger.head)
@@ -103,12 +113,20 @@ def resume(folder: Path, round_: int, mechanism: Mechanism, noise_seed: int) -> 
     terms = _terms(mechanism, noise_seed)
     kept, head, problem = [], ORIGIN, ""
     for number, (line, problem) in enumerate(read_lines(path)):
-        if problem or number > round_:
+        if number > round_:
+            break
+        if not problem and (line["previous"] != head or (number and line.get("round") != number - 1)):
+            problem = f"line {number + 1} does not follow from the line before"
+        if problem:
             break
         kept.append(line)
         head = line["hash"]
     if not kept:
         raise DataError(f"{path}: {problem or 'is empty'}; start the run again")
+    if kept[0].get("version") == 1:
+        raise PrivacyError(
+            f"{path}: the run was started by an older fedflair, whose noise was not bound to its sums; start it again"
+        )
     if not _agree({name: value for name, value in kept[0].items() if name not in ("previous", "hash")}, terms):
         raise DataError(f"{path}: the run was started with other privacy options or another noise seed; use those")
     if len(kept) - 1 < round_:
@@ -124,10 +142,10 @@ def resume(folder: Path, round_: int, mechanism: Mechanism, noise_seed: int) -> 
 
 def read_lines(path: Path) -> list[tuple[dict[str, Any], str]]:
     """The ledger's lines, each with what is wrong with it by itself ('' for nothing). DataError without a ledger."""
-    try:
+    if not path.exists():
+        raise DataError(f"{path}: no such ledger; only runs with a privacy mechanism keep one")
+    with disk_errors(path):
         text = path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such ledger; only runs with a privacy mechanism keep one") from error
     *whole, torn = text.split("\n")
     lines = [_read(line) for line in whole]
     return [*lines, ({}, "cut short")] if torn else lines
@@ -162,7 +180,7 @@ def _terms(mechanism: Mechanism, noise_seed: int) -> dict[str, Any]:
     event, run_event = mechanism.event(num_rounds), mechanism.run_event(num_rounds)
     return {
         "format": FORMAT,
-        "version": 1,
+        "version": VERSION,
         **facts,
         "event": event and event.as_dict(),
         "run_event": run_event and run_event.as_dict(),
@@ -179,13 +197,15 @@ def _sealed(line: dict[str, Any], previous: str) -> tuple[str, str]:
 
 def _read(text: str) -> tuple[dict[str, Any], str]:
     try:
-        line = json.loads(text)
+        line = parse_json(text)
+        # What is no number has no place in a ledger, and none in what its hash is made of.
+        canonical = _canonical(line)
     except ValueError:
         return {}, "is not JSON"
     if not isinstance(line, dict) or not isinstance(line.get("hash"), str) or not isinstance(line.get("previous"), str):
         return {}, "is not a line of a ledger"
     unsealed = {name: value for name, value in line.items() if name != "hash"}
-    if hashlib.sha256(_canonical(unsealed).encode()).hexdigest() != line["hash"] or _canonical(line) != text:
+    if hashlib.sha256(_canonical(unsealed).encode()).hexdigest() != line["hash"] or canonical != text:
         return line, "was edited (its hash does not fit)"
     return line, ""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +18,9 @@ from fedflair.privacy.ledger.record import (
     read_lines,
     seed_commitment,
 )
+from fedflair.privacy.ledger.terms import terms_problem
 from fedflair.privacy.mechanisms.noise import noise_fingerprint
+from fedflair.system.json_text import parse_json, read_text
 
 _RELATIVE = 1e-6
 
@@ -63,7 +64,7 @@ def verify(run: Path, *, use_cache: bool = False) -> Verification:
         problems += _length_problems(run, len(rounds), checkpoint)
     if not problems:
         problems += _seed_problems(terms, [line for line, _ in rounds], checkpoint)
-    found = cumulative_epsilon(terms, max(len(rounds), 1), use_cache=use_cache) if rounds else {}
+    found = _epsilons(terms, len(rounds), use_cache) if rounds else {}
     return Verification(
         num_rounds=len(rounds),
         delta=terms["delta"],
@@ -79,9 +80,19 @@ def _first_line(path: Path, lines: list[tuple[dict[str, Any], str]]) -> dict[str
     terms, problem = lines[0] if lines else ({}, "is missing")
     if problem:
         raise DataError(f"{path}: line 1 {problem}; without it nothing can be verified")
-    if terms.get("format") != FORMAT or terms.get("version") != 1 or terms["previous"] != ORIGIN:
+    if terms.get("format") != FORMAT or terms.get("version") not in (1, 2) or terms["previous"] != ORIGIN:
         raise DataError(f"{path}: line 1 does not start a ledger that this fedflair reads; upgrade fedflair")
+    if problem := terms_problem(terms):
+        raise DataError(f"{path}: line 1 {problem}; without it nothing can be verified")
     return terms
+
+
+def _epsilons(terms: Mapping[str, Any], num_rounds: int, use_cache: bool) -> dict[str, float | None]:
+    """Raises DataError where no accountant can make anything of what line 1 says."""
+    try:
+        return cumulative_epsilon(terms, num_rounds, use_cache=use_cache)
+    except (TypeError, ValueError, ArithmeticError, MemoryError) as error:
+        raise DataError(f"line 1 of the ledger leads to no epsilon ({error}); do not trust this run") from error
 
 
 def _terms_problems(terms: Mapping[str, Any]) -> list[str]:
@@ -96,7 +107,12 @@ def _terms_problems(terms: Mapping[str, Any]) -> list[str]:
         "sampling": (event["sampling"], terms["sampling"]),
         "number of releases": (event["count"], math.ceil(terms["rounds"] / separation)),
         "noise std": (terms["noise_std"], _noise_std(terms)),
+        "neighbouring": (event["neighbouring"], terms["neighbouring"]),
+        "run's sampling rate": (run_event["sampling_rate"], terms["run_sampling_rate"]),
+        "simulated": (terms["simulated"], event != run_event),
     }
+    expected |= {f"run's {name}": (run_event[name], event[name]) for name in ("noise", "count", "sampling")}
+    expected["run's neighbouring"] = (run_event["neighbouring"], event["neighbouring"])
     return [
         f"line 1 has {name} {found}, which should be {value}"
         for name, (found, value) in expected.items()
@@ -111,7 +127,8 @@ def _noise_std(terms: Mapping[str, Any]) -> float:
         multiplier *= math.sqrt(2)
     if terms["adaptive_clipping"]:
         # The count of whole updates, of sensitivity 1/2, is released with the sum and takes its share of the budget.
-        multiplier = (multiplier**-2 - (2 * terms["run_count_noise_std"]) ** -2) ** -0.5
+        left = multiplier**-2 - (2 * terms["run_count_noise_std"]) ** -2
+        multiplier = left**-0.5 if left > 0 else math.inf
     return multiplier * float(terms["clipping_bound"])
 
 
@@ -143,16 +160,16 @@ def _content_problems(terms: Mapping[str, Any], rounds: list[dict[str, Any]], us
         try:
             reached = accounted_round(index + 1, terms["rounds"])
             if reached not in known:
-                known[reached] = cumulative_epsilon(terms, reached, use_cache=use_cache)
+                known[reached] = _epsilons(terms, reached, use_cache)
             expected = _expected(terms, line, known[reached])
-            generator = (line["generator"]["counter"], line["generator"]["fingerprint"])
+            generator = (line["generator"]["counter"], str(line["generator"]["fingerprint"]))
             problems += [
                 f"{where} has {name} {line[name]}, which should be {value}"
                 for name, value in expected.items()
                 if not _same(line[name], value)
             ]
-        except (KeyError, TypeError) as error:
-            problems.append(f"{where} lacks a field ({type(error).__name__} {error})")
+        except (KeyError, TypeError, ArithmeticError) as error:
+            problems.append(f"{where} lacks a field, or has one that is no number ({type(error).__name__} {error})")
             continue
         if generator[1] in fingerprints:
             problems.append(f"{where} repeats the noise of round {fingerprints[generator[1]]}")
@@ -186,13 +203,13 @@ def _seed_problems(
     """With the checkpoint's noise seed at hand, every round's generator can be checked."""
     if checkpoint is None or "noise_seed" not in checkpoint:
         return []
-    seed = int(checkpoint["noise_seed"])
+    seed = checkpoint["noise_seed"]
     if seed_commitment(seed) != terms["noise_seed_commitment"]:
         return ["line 1 belongs to another noise seed than the run's checkpoint"]
     return [
         f"line {index + 2} was not drawn from the run's noise seed"
         for index, line in enumerate(rounds)
-        if line["generator"]["fingerprint"] != noise_fingerprint(seed, index)
+        if line["generator"]["fingerprint"] != noise_fingerprint(seed, index, line["generator"].get("binding", ""))
     ]
 
 
@@ -203,10 +220,11 @@ def _length_problems(run: Path, num_rounds: int, checkpoint: Mapping[str, Any] |
     summary = run / "summary.json"
     if summary.is_file():
         try:
-            promised = json.loads(summary.read_text())["rounds"]
+            promised = parse_json(read_text(summary))["rounds"]
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
-                f"{summary}: not a run's summary ({type(error).__name__}); the run folder is damaged"
+                f"{summary}: not a run's summary ({type(error).__name__}); put the file back from a copy, or take it "
+                "away to have the ledger verified by itself"
             ) from error
         if promised != num_rounds:
             return [f"has {num_rounds} rounds, but the run's summary has {promised}"]
@@ -222,10 +240,13 @@ def _checkpoint_facts(run: Path) -> dict[str, Any] | None:
         return None
     try:
         with safe_open(path, framework="np") as file:
-            facts: dict[str, Any] = json.loads(file.metadata()["facts"])
-            return {**facts, "round": int(facts["round"])}
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: damaged checkpoint ({type(error).__name__})") from error
+            facts: dict[str, Any] = parse_json(file.metadata()["facts"])
+        return facts | {name: int(facts[name]) for name in ("round", "noise_seed") if name == "round" or name in facts}
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise DataError(
+            f"{path}: damaged checkpoint ({type(error).__name__}); put the file back from a copy, or take it away to "
+            "have the ledger verified by itself"
+        ) from error
 
 
 def _same(found: Any, expected: Any) -> bool:

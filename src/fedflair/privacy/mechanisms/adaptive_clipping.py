@@ -15,10 +15,10 @@ import math
 import torch
 
 from fedflair.errors import ConfigError, PrivacyError
-from fedflair.privacy.contract import CohortStats, Mechanism, MechanismState
-from fedflair.privacy.mechanisms.clipping import clip_update
+from fedflair.privacy.contract import BINDING, CohortStats, Mechanism, MechanismState, encoded
+from fedflair.privacy.mechanisms import noise as noises
+from fedflair.privacy.mechanisms.clipping import clip_update, exact_grid
 from fedflair.privacy.mechanisms.deployment import Deployment, describe
-from fedflair.privacy.mechanisms.noise import scalar_normal, standard_normal
 
 
 def adaptive_gaussian(name: str, deployment: Deployment, noise_multiplier: float, noise_seed: int) -> Mechanism:
@@ -49,20 +49,25 @@ def adaptive_gaussian(name: str, deployment: Deployment, noise_multiplier: float
     def add_noise(
         total: torch.Tensor, cohort: CohortStats, round_: int, state: MechanismState
     ) -> tuple[torch.Tensor, MechanismState]:
-        noise = standard_normal(noise_seed, round_, total.numel())
-        total.add_(noise.to(total.device), alpha=noise_std(state))
         num_whole = cohort.num_clients - cohort.num_clipped - cohort.num_rejected
-        noisy = num_whole - cohort.num_clients / 2 + count_std * scale * scalar_normal(noise_seed, round_)
+        count = num_whole - cohort.num_clients / 2
+        bound_to = noises.binding(noise_seed, round_, total, count, bound_of(state))
+        key = noises.noise_key(noise_seed, round_, bound_to)
+        noises.add_noise(total, "gaussian", noise_std(state), key)
+        noisy = count + count_std * scale * noises.scalar_normal(key)
         share = noisy / sampler.cohort_size + 0.5
         # The bound is a public number from here on: a function of the noisy count alone.
         bound = bound_of(state) * math.exp(-rate * (share - quantile))
-        return total, {"clipping_bound": torch.tensor(bound, dtype=torch.float64)}
+        return total, {"clipping_bound": torch.tensor(bound, dtype=torch.float64), BINDING: encoded(bound_to)}
 
     return Mechanism(
         name=name,
-        init=lambda num_parameters: {"clipping_bound": torch.tensor(options.clipping_bound, dtype=torch.float64)},
+        init=lambda num_parameters: {
+            "clipping_bound": torch.tensor(options.clipping_bound, dtype=torch.float64),
+            BINDING: encoded("0" * 32),
+        },
         clipping_bound=bound_of,
-        clip=lambda update, bound: clip_update(update, bound, 2.0),
+        clip=lambda update, bound: clip_update(update, bound, 2.0, exact_grid(bound, sampler.cohort_size)),
         add_noise=add_noise,
         event=lambda rounds: deployment.event("gaussian", noise_multiplier, rounds),
         noise_std=noise_std,

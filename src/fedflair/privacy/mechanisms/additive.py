@@ -8,13 +8,20 @@ import torch
 
 from fedflair.errors import ConfigError
 from fedflair.privacy.accounting.accountants import Noise
-from fedflair.privacy.contract import CohortStats, LocalPrivacyOptions, Mechanism, MechanismState, PrivacyOptions
-from fedflair.privacy.mechanisms.clipping import clip_update
+from fedflair.privacy.contract import (
+    BINDING,
+    CohortStats,
+    LocalPrivacyOptions,
+    Mechanism,
+    MechanismState,
+    PrivacyOptions,
+    encoded,
+)
+from fedflair.privacy.mechanisms import noise as noises
+from fedflair.privacy.mechanisms.clipping import clip_update, exact_grid
 from fedflair.privacy.mechanisms.deployment import Deployment, describe
-from fedflair.privacy.mechanisms.noise import standard_laplace, standard_normal
 
 ORDERS: dict[Noise, float] = {"gaussian": 2.0, "laplace": 1.0}
-_DRAW = {"gaussian": standard_normal, "laplace": standard_laplace}
 
 
 def additive_mechanism(
@@ -30,7 +37,7 @@ def additive_mechanism(
 
     Raises ConfigError where options.order is not the norm that the noise protects.
     """
-    options, num_rounds, order, draw = deployment.options, deployment.num_rounds, ORDERS[noise], _DRAW[noise]
+    options, num_rounds, order = deployment.options, deployment.num_rounds, ORDERS[noise]
     check_order(options, order)
     scale = noise_multiplier * options.clipping_bound * deployment.noise_scale
     description = describe(
@@ -47,14 +54,15 @@ def additive_mechanism(
     def add_noise(
         total: torch.Tensor, cohort: CohortStats, round_: int, state: MechanismState
     ) -> tuple[torch.Tensor, MechanismState]:
-        unit = draw(noise_seed, round_, total.numel())
-        return total.add_(unit.to(total.device), alpha=scale), state
+        bound_to = noises.binding(noise_seed, round_, total)
+        noises.add_noise(total, noise, scale, noises.noise_key(noise_seed, round_, bound_to))
+        return total, {BINDING: encoded(bound_to)}
 
     return Mechanism(
         name=name,
-        init=lambda num_parameters: {},
+        init=lambda num_parameters: {BINDING: encoded("0" * 32)},
         clipping_bound=lambda state: options.clipping_bound,
-        clip=lambda update, bound: clip_update(update, bound, order),
+        clip=lambda update, bound: clip_update(update, bound, order, exact_grid(bound, deployment.sampler.cohort_size)),
         add_noise=add_noise,
         event=lambda rounds: deployment.event(noise, noise_multiplier, rounds),
         noise_std=lambda state: float(description["noise_std"]),

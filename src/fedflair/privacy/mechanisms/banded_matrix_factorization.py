@@ -12,11 +12,11 @@ import torch
 
 from fedflair.errors import ConfigError, PrivacyError
 from fedflair.privacy.accounting.accountants import calibrate, quick_noise_multiplier
-from fedflair.privacy.contract import CohortStats, Mechanism, MechanismState, PrivacyOptions
+from fedflair.privacy.contract import BINDING, CohortStats, Mechanism, MechanismState, PrivacyOptions, encoded
 from fedflair.privacy.mechanisms.additive import check_order, no_adaptive_clipping
-from fedflair.privacy.mechanisms.clipping import clip_update
+from fedflair.privacy.mechanisms.clipping import clip_update, exact_grid
 from fedflair.privacy.mechanisms.deployment import Deployment, describe, make_deployment
-from fedflair.privacy.mechanisms.noise import standard_normal
+from fedflair.privacy.mechanisms.noise import binding, noise_key, on_grid, standard_normal
 from fedflair.privacy.mechanisms.toeplitz import optimal_coefficients, prefix_error
 from fedflair.sampling import SamplerDescription
 
@@ -51,21 +51,24 @@ def banded_matrix_factorization(
 
     def init(num_parameters: int) -> MechanismState:
         # The coefficients travel with the state: another machine's optimiser may differ in the last digit.
-        return {"noises": torch.zeros(len(coefficients), num_parameters), "coefficients": coefficients.clone()}
+        noises = torch.zeros(len(coefficients), num_parameters)
+        return {"noises": noises, "coefficients": coefficients.clone(), BINDING: encoded("0" * 32)}
 
     def add_noise(
         total: torch.Tensor, cohort: CohortStats, round_: int, state: MechanismState
     ) -> tuple[torch.Tensor, MechanismState]:
         noises = state["noises"].to(total.device)
-        fresh = standard_normal(noise_seed, round_, total.numel()).to(total.device)
+        bound_to = binding(noise_seed, round_, total)
+        fresh = standard_normal(noise_key(noise_seed, round_, bound_to), total.numel()).to(total.device)
         noise = _correlate(fresh, noises, state["coefficients"], round_)
-        return total.add_(noise, alpha=std), {**state, "noises": noises}
+        total.copy_(on_grid(noise.mul_(std).add_(total), std))
+        return total, {**state, "noises": noises, BINDING: encoded(bound_to)}
 
     return Mechanism(
         name="banded_matrix_factorization",
         init=init,
         clipping_bound=lambda state: options.clipping_bound,
-        clip=lambda update, bound: clip_update(update, bound, 2.0),
+        clip=lambda update, bound: clip_update(update, bound, 2.0, exact_grid(bound, sampler.cohort_size)),
         add_noise=add_noise,
         event=lambda rounds: deployment.event("gaussian", multiplier, rounds, num_bands),
         noise_std=lambda state: std,
@@ -110,8 +113,9 @@ def _check_bands(deployment: Deployment, num_bands: int) -> None:
 
 
 def _correlate(fresh: torch.Tensor, noises: torch.Tensor, coefficients: torch.Tensor, round_: int) -> torch.Tensor:
-    """This round's row of C^-1 Z, from fresh noise and the rounds before; kept in the ring ``noises`` [b, P].
+    """This round's row of C^-1 Z (float64 [P]), from fresh noise and the rounds before; kept in the ring ``noises``.
 
+    fresh: float64 [P]. noises: float32 [b, P]; what rounding an earlier row to float32 lost is 1e-7 of the noise.
     Solves c_0 y_t + c_1 y_(t-1) + ... = z_t. Round t owns row t mod b, which its own equation does not read: doing a
     round again from its own result gives the same noise.
     """
@@ -122,5 +126,6 @@ def _correlate(fresh: torch.Tensor, noises: torch.Tensor, coefficients: torch.Te
         if lag <= round_:
             weights[(round_ - lag) % num_bands] = -values[lag] / values[0]
     past = torch.mv(noises.t(), torch.from_numpy(weights).to(noises))
-    row = noises[round_ % num_bands]
-    return row.copy_(past.add_(fresh, alpha=1 / float(values[0])))
+    noise = fresh.div_(float(values[0])).add_(past)
+    noises[round_ % num_bands].copy_(noise)
+    return noise

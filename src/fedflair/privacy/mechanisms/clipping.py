@@ -45,24 +45,48 @@ def vector_norm(vector: torch.Tensor, order: float) -> float:
     return float(largest * math.fsum(float(block.pow(order).sum()) for block in blocks) ** (1 / order))
 
 
-def clip_update(update: torch.Tensor, bound: float, order: float = 2.0) -> ClipResult:
+def clip_update(update: torch.Tensor, bound: float, order: float = 2.0, grid: float | None = None) -> ClipResult:
     """Scales ``update`` (float32 [P]) in place to ``order``-norm <= bound, exactly; a non-finite update becomes zero.
 
-    ``bound`` inf only rejects what is not finite.
+    ``bound`` inf only rejects what is not finite. grid: each entry is also cut, towards zero, to a multiple of it
+    (``exact_grid``), which lengthens nothing.
     """
     norm = vector_norm(update, order)
     if not math.isfinite(norm):
         update.zero_()
         return ClipResult(norm, clipped=False, rejected=True)
     if norm <= bound:
+        if grid is not None:
+            _scale_onto(update, 1.0, grid)
         return ClipResult(norm, clipped=False, rejected=False)
     factor = bound / norm * _ROUNDING
     if factor < _SMALLEST_FACTOR:
         # As one float32 this factor would have few digits or none left.
         update.mul_(_SMALLEST_FACTOR)
         factor /= _SMALLEST_FACTOR
-    update.mul_(factor)
+    if grid is None:
+        update.mul_(factor)
+    else:
+        _scale_onto(update, factor, grid)
     return ClipResult(norm, clipped=True, rejected=False)
+
+
+def exact_grid(bound: float, cohort_size: int) -> float:
+    """The grid on which a sum of clipped updates is exact in float32, whatever its order.
+
+    Otherwise thousands of roundings make one client more or less move the sum by more than the bound. Entries are at
+    most ``bound``; realised Poisson cohorts are far below twice the expected size and 64 more, beyond any doubt.
+    """
+    return 2.0 ** max(math.ceil(math.log2(bound * (2 * cohort_size + 64))) - 24, -120)
+
+
+def _scale_onto(update: torch.Tensor, factor: float, grid: float) -> None:
+    """``update * factor``, cut towards zero to multiples of ``grid``, in place; in one pass where there are kernels."""
+    kernels = library() if update.device.type == "cpu" and update.is_contiguous() else None
+    if kernels is None:
+        update.mul_(factor / grid).trunc_().mul_(grid)
+    else:
+        kernels.scale_onto_grid(update.data_ptr(), factor / grid, grid, update.numel())
 
 
 def norm_order(order: float | None, option: str) -> float:
@@ -95,9 +119,14 @@ def norm_clipping_only(
     return _noiseless("norm_clipping_only", options.clipping_bound, order, description)
 
 
-def clipping_in(mechanism: str, order: float) -> Clipping:
+def clipping_in(mechanism: str, order: float, cohort_size: int) -> Clipping:
     """What the mechanism of that name does to single updates: clips them in the norm of ``order``."""
-    return Clipping(mechanism, lambda update, bound: clip_update(update, bound, order))
+
+    def clip(update: torch.Tensor, bound: float) -> ClipResult:
+        noisy = mechanism not in ("none", "norm_clipping_only")
+        return clip_update(update, bound, order, exact_grid(bound, cohort_size) if noisy else None)
+
+    return Clipping(mechanism, clip)
 
 
 def _noiseless(name: str, bound: float, order: float, description: Mapping[str, Any]) -> Mechanism:

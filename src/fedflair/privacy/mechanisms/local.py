@@ -18,7 +18,7 @@ from fedflair.privacy.contract import ClipResult, LocalMechanism, LocalPrivacyOp
 from fedflair.privacy.mechanisms.additive import ORDERS, check_order
 from fedflair.privacy.mechanisms.clipping import clip_update, norm_order
 from fedflair.privacy.mechanisms.deployment import require_positive
-from fedflair.privacy.mechanisms.noise import standard_laplace, standard_normal
+from fedflair.privacy.mechanisms.noise import add_noise, binding, noise_key
 from fedflair.sampling import SamplerDescription
 
 
@@ -77,11 +77,11 @@ def _noisy(
     check_order(options, order)
     multiplier = single_release(noise, options.epsilon, options.delta, "replace_one")
     scale = multiplier * options.clipping_bound
-    draw = standard_normal if noise == "gaussian" else standard_laplace
 
     def privatise(update: torch.Tensor, round_: int, client: str) -> ClipResult:
         result = clip_update(update, options.clipping_bound, order)
-        update.add_(draw(noise_seed, round_, update.numel(), client).to(update.device), alpha=scale)
+        key = noise_key(noise_seed, round_, binding(noise_seed, round_, update), client)
+        add_noise(update, noise, scale, key)
         return result
 
     return LocalMechanism(noise, privatise, _describe(noise, options, multiplier, sampler, num_rounds))

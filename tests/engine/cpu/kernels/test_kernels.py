@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import subprocess
@@ -28,22 +29,63 @@ def run(cache: Path, **environment: str) -> str:
     ).stdout.strip()
 
 
-def test_built_once_and_kept(tmp_path: Path) -> None:
+def built_in(cache: Path) -> Path:
+    (built,) = (cache / "fedflair").glob("*.so")
+    return built
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    """A cache with the compiled library in it."""
     if library() is None:
         pytest.skip("this machine has no C compiler")
     assert run(tmp_path) == "True"
-    (built,) = (tmp_path / "fedflair").iterdir()
-    before = built.stat().st_mtime_ns
+    return tmp_path
+
+
+def test_built_once_and_kept(kept: Path) -> None:
+    before = built_in(kept).stat().st_mtime_ns
     # From the cache alone: there is no compiler on this path.
-    assert run(tmp_path, PATH="/nonexistent") == "False"
-    assert run(tmp_path) == "True"
-    assert built.stat().st_mtime_ns == before
+    assert run(kept, PATH="/nonexistent") == "False"
+    assert run(kept) == "True"
+    assert built_in(kept).stat().st_mtime_ns == before
+    assert sorted(path.suffix for path in (kept / "fedflair").iterdir()) == [".sha256", ".so"]
 
 
-def test_without_a_compiler_or_a_place_to_build_there_are_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["cut short", "one bit", "no checksum"])
+def test_a_damaged_library_is_built_anew(kept: Path, damage: str) -> None:
+    built = built_in(kept)
+    whole = built.read_bytes()
+    if damage == "cut short":
+        # A call into a page past the end would end the process by SIGBUS.
+        os.truncate(built, 5000)
+    elif damage == "one bit":
+        built.write_bytes(whole[:9000] + bytes([whole[9000] ^ 1]) + whole[9001:])
+    else:
+        built.with_suffix(".sha256").unlink()
+    assert run(kept) == "True"
+    assert built.read_bytes() == whole
+    assert built.with_suffix(".sha256").is_file()
+
+
+def test_where_the_cache_may_not_run_it_another_folder_does(kept: Path) -> None:
+    # Stands for a mount without exec: the checksum fits, and the loader refuses.
+    built_in(kept).write_bytes(b"no library")
+    built_in(kept).with_suffix(".sha256").write_text(hashlib.sha256(b"no library").hexdigest())
+    built_in(kept).parent.chmod(0o500)
+    try:
+        assert run(kept) == "True"
+    finally:
+        built_in(kept).parent.chmod(0o700)
+
+
+def test_without_a_compiler_or_with_a_place_to_build_only(tmp_path: Path) -> None:
+    if library() is None:
+        pytest.skip("this machine has no C compiler")
     assert run(tmp_path, FEDFLAIR_KERNELS="0") == "False"
     (tmp_path / "fedflair").write_text("in the way")
-    assert run(tmp_path) == "False"
+    assert run(tmp_path) == "True"
+    assert (tmp_path / "fedflair").read_text() == "in the way"
 
 
 @pytest.mark.parametrize("count", [1, 15, 16, 17, 1000, 4099])

@@ -174,6 +174,11 @@ void descend(float *parameters, const float *gradients, bf16 *rounded, float rat
   }
 }
 
+/* x * scale, cut towards zero to whole numbers (of which none is above 2^24), times grid. */
+void scale_onto_grid(float *x, float scale, float grid, int64_t count) {
+  for (int64_t i = 0; i < count; i++) x[i] = (float)(int32_t)(x[i] * scale) * grid;
+}
+
 /* Sum of squares in double, in a fixed order. */
 double sum_of_squares(const float *values, int64_t count) {
   double lanes[4 * LANES] = {0}, total = 0;

@@ -1,0 +1,54 @@
+"""What a run writes into its folder, and in which order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedflair.federated.client_states import NO_STATES, ClientStates
+from fedflair.federated.server import ServerState
+from fedflair.runs.folder import RunFolder
+from fedflair.runs.tensors import load_tensors
+from fedflair.training.checkpoint import load_state
+from fedflair.training.record import save_best, save_checkpoint
+
+FACTS = {"best": 0.5, "best_round": 2, "seconds": 1.5, "noise_seed": 1234}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    found = RunFolder(tmp_path / "run")
+    found.last.parent.mkdir(parents=True)
+    return found
+
+
+@pytest.fixture
+def state() -> ServerState:
+    return ServerState(3, torch.arange(4.0), {"momentum": torch.ones(4)}, {}, {})
+
+
+def test_client_states_are_saved_before_a_checkpoint_and_pruned_after_it(folder: RunFolder, state: ServerState) -> None:
+    seen = []
+    states = ClientStates(
+        get=NO_STATES.get,
+        put=NO_STATES.put,
+        save=lambda round_: seen.append(("save", round_, folder.last.exists())),
+        prune=lambda round_: seen.append(("prune", round_, folder.last.exists())),
+    )
+    save_checkpoint(folder, state, FACTS, states)
+    assert seen == [("save", 3, False), ("prune", 3, True)]
+    back, facts = load_state(folder.last, torch.device("cpu"))
+    assert (back.round, facts["noise_seed"], facts["best_round"]) == (3, 1234, 2)
+    assert torch.equal(back.parameters, state.parameters)
+    assert torch.equal(back.optimizer_state["momentum"], torch.ones(4))
+
+
+def test_the_best_model_carries_no_secret(folder: RunFolder, state: ServerState) -> None:
+    save_best(folder, state, FACTS)
+    tensors, facts = load_tensors(folder.best)
+    assert set(tensors) == {"parameters"}
+    assert "noise_seed" not in facts
+    assert (facts["best"], facts["best_round"]) == (0.5, 2)
+    assert b"1234" not in folder.best.read_bytes()
