@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
-from fedflair.data.clients.federated import natural_users
+from fedflair.data.clients.federated import ClientData, natural_users
 from fedflair.data.store.labels import label_space
 from fedflair.data.store.packed import open_store
 from fedflair.engine.flat_model import flatten
@@ -90,6 +92,45 @@ def test_steps_instead_of_epochs_go_round_the_examples() -> None:
     assert sorted(batches[0] + batches[1]) == sorted(batches[2] + batches[3]) == list(range(7))
     whole = [batch.tolist() for batch in local_batches(7, OPTIONS, stream(0, "batches"))]
     assert whole == batches[:4]
+
+
+def test_the_loss_is_the_mean_over_images_whatever_the_last_batch() -> None:
+    # Photographs of one colour look alike in every crop, so that the loss of each can be had by itself.
+    images = []
+    for level in (10, 60, 110, 160, 210, 250, 255):
+        buffer = io.BytesIO()
+        Image.new("RGB", (32, 32), (level, 255 - level, level // 2)).save(buffer, "JPEG")
+        images.append(np.frombuffer(buffer.getvalue(), dtype=np.uint8))
+    labels = np.eye(7, 4, dtype=np.uint8)
+    model = flatten(network(), torch.device("cpu"))
+    server = model.parameters.clone()
+    # Steps that move nothing: what is measured before each of them is the server's model.
+    still = replace(OPTIONS, learning_rate=1e-30)
+
+    def loss(chosen: list[int], generator: str) -> float:
+        client = ClientData("c", [images[k] for k in chosen], labels[chosen])
+        return train_locally(model, server, client, still, stream(0, generator))[1].loss
+
+    alone = [loss([k], "one") for k in range(7)]
+    assert np.std(alone) > 0.01
+    for attempt in ("a", "b", "c"):
+        assert loss(list(range(7)), attempt) == pytest.approx(np.mean(alone), rel=1e-5)
+
+
+def test_every_client_and_round_has_dropout_of_its_own(tiny_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(tiny_store)
+    users = natural_users(store, "train", label_space(store, fine=False))
+    model = flatten(network(), torch.device("cpu"))
+    seeds: list[int] = []
+    monkeypatch.setattr(
+        "fedflair.federated.client.seed_dropout", lambda module, generator: seeds.append(generator.initial_seed())
+    )
+    streams = [(round_, client) for round_ in (0, 1) for client in users.client_ids]
+    for round_, client_id in [*streams, *streams]:
+        client = users.load(users.client_ids[0], None, stream(0, "load"))
+        train_locally(model, model.parameters.clone(), client, OPTIONS, stream(0, "client", round_, client_id))
+    assert len(set(seeds)) == len(streams)
+    assert seeds[: len(streams)] == seeds[len(streams) :]
 
 
 def test_momentum_and_steps_reach_local_training(tiny_store: Path) -> None:

@@ -43,6 +43,19 @@ def test_time_and_bytes_by_hand(tiny_store: Path) -> None:
     assert capped.seconds == pytest.approx(4 * 2 * 1.0 + 8)
     steps = of_everybody(tiny_store, local_num_steps=3, local_batch_size=4)
     assert steps.seconds == pytest.approx(3 * 4 * 0.1 + 8000 / 1e6)
+    # A client with fewer images than a batch takes no longer over a step than over what it has.
+    setup = make_setup(small_config(tiny_store, model="small_cnn", local_num_steps=3, local_batch_size=4), noise_seed=0)
+    for client, num_images in (("train-1@N01", 2), ("train-0@N00", 1), ("train-5@N05", 4), ("train-3@N03", 4)):
+        alone = participate(
+            [client],
+            0,
+            config=setup.config,
+            clients=setup.worker.clients,
+            num_parameters=1000,
+            vectors_up=1,
+            vectors_down=1,
+        )
+        assert alone.seconds == pytest.approx(3 * num_images * 0.1 + 8000 / 1e6)
     controls = of_everybody(tiny_store, vectors=2, compression="quantize_8bit")
     # The update in a byte an entry with one scale, the second vector whole.
     assert (controls.bytes_up, controls.bytes_down) == (6 * (1000 + 4 + 4000), 6 * 8000)

@@ -163,6 +163,23 @@ def test_dropout_draws_from_its_generator_only() -> None:
     assert torch.equal(module(torch.ones(5)), torch.ones(5))
 
 
+@pytest.mark.parametrize("p", [0.1, 0.2, 0.7])
+@pytest.mark.parametrize("kind", ["elements", "rows", "batch"])
+def test_dropout_zeroes_a_share_of_p_and_keeps_the_mean(p: float, kind: str) -> None:
+    dropout = SeededDropout(p, rowwise=kind != "elements", batchwise=kind == "batch").train()
+    dropout.generator = torch.Generator().manual_seed(3)
+    drawn = [dropout(torch.ones(100, 4, 5)) for _ in range(20 if kind != "batch" else 2000)]
+    whole = torch.stack(drawn)
+    assert float((whole == 0).float().mean()) == pytest.approx(p, abs=0.04)
+    assert whole.unique().tolist() == pytest.approx([0.0, 1 / (1 - p)])
+    # What of one row is dropped, and what of one call: of a path, all or nothing.
+    by_row = whole.reshape(len(drawn), 100, 20)
+    whole_rows = (by_row == by_row[..., :1]).all(-1)
+    assert bool(whole_rows.all()) == (kind != "elements")
+    one_call = (by_row[0] == by_row[0, 0, 0]).all()
+    assert bool(one_call) == (kind == "batch")
+
+
 def test_the_small_network() -> None:
     module = small_cnn.build("", 5, pretrained=False, weights=None, seed=1)
     again = small_cnn.build("", 5, pretrained=False, weights=None, seed=1)

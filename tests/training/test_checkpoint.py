@@ -16,10 +16,13 @@ import yaml
 from fedflair.commands.train import parse_train_config
 from fedflair.errors import ConfigError, DataError, FedflairError
 from fedflair.evaluation.run import score_run
+from fedflair.federated.client_states import STORAGES, ClientStates, open_states
+from fedflair.federated.server import ServerState
 from fedflair.privacy.ledger.verification import verify
 from fedflair.runs.folder import RunFolder, read_summary
 from fedflair.runs.provenance import read_provenance
 from fedflair.runs.tensors import load_facts, load_tensors
+from fedflair.training.checkpoint import check_states, go_back, load_state, save_checkpoint
 from fedflair.training.train import train
 from tests.small_runs import small_config, timeless_rows
 from tests.write_order import write_order
@@ -256,6 +259,27 @@ def test_a_checkpoint_takes_its_name_after_all_that_it_covers_is_on_the_disk(
     if kind == "private":
         # A round's line is synced before whatever depends on the round: each of them right after it was written.
         assert order.names("fsync").count("privacy_ledger.jsonl") == 5
+
+
+@pytest.mark.parametrize("kind", STORAGES)
+def test_a_checkpoint_written_twice_leaves_the_one_before_whole(tmp_path: Path, kind: str) -> None:
+    # A run that is stopped right after a checkpoint writes that one again.
+    run, clients = RunFolder(tmp_path), ["a", "b"]
+
+    def opened(round_: int) -> ClientStates:
+        return open_states(STORAGES[kind](tmp_path / "client_states"), clients, round_, None)
+
+    states = opened(0)
+    for round_ in range(3):
+        save_checkpoint(run, ServerState(round_, torch.ones(2) * round_, {}, {}, {}), {}, states)
+        states.put(round_, {"a": {"control": torch.tensor([float(round_)])}})
+    save_checkpoint(run, ServerState(2, torch.ones(2) * 2, {}, {}, {}), {}, states)
+    assert [(load_facts(path) or {})["round"] for path in (run.previous, run.last)] == [1, 2]
+    go_back(run)
+    assert load_state(run.last, torch.device("cpu"))[0].parameters.tolist() == [1.0, 1.0]
+    back = opened(1)
+    check_states(run, back, 1)
+    assert back.get(1, "a")["control"].tolist() == [0.0]
 
 
 def test_rows_that_survive_are_those_that_a_checkpoint_covers(tiny_store: Path, tmp_path: Path) -> None:
