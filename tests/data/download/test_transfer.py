@@ -198,6 +198,16 @@ def test_what_an_unbuffered_file_does_not_take_at_once_is_written_next() -> None
     assert little.getvalue() == CONTENT[:1000]
 
 
+def test_what_came_from_another_address_is_not_gone_on_with(tmp_path: Path) -> None:
+    """Of a mirror that names no versions, a part would fit by its size."""
+    with serving(Files({"/f": CONTENT}, faults={"/f": [Fault(drop_after=50_000)]}, etags=False)) as first:
+        with pytest.raises(DataError):
+            get(first, tmp_path / "f", patience=Patience(1, 0.001))
+    with serving(Files({"/f": OTHER}, etags=False)) as second:
+        assert get(second, tmp_path / "f").read_bytes() == OTHER
+        assert second.gets("/f") == [""]
+
+
 def test_a_part_that_starts_elsewhere_is_not_taken(tmp_path: Path) -> None:
     faults = [Fault(drop_after=50_000), Fault(wrong_start=True)]
     with serving(Files({"/f": CONTENT}, faults={"/f": faults})) as files:
