@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedflair.data.published import IMAGES_PER_USER, NUM_IMAGES, NUM_USERS, PARTITION_SIZES
-from fedflair.data.synthetic.users import apportion, identifiers, sizes_by_partition
+from fedflair.data.synthetic.users import _trade, apportion, identifiers, sizes_by_partition
 
 
 def test_apportion_by_largest_remainder() -> None:
@@ -55,6 +55,17 @@ def test_any_number_of_users_keeps_the_proportions(num_users: int) -> None:
     assert every.min() == 1
     assert every.max() <= max(40, 0.05 * total) + 1
     assert abs(np.median(every) - 2) <= (num_users < 50)
+
+
+def test_partitions_trade_the_pair_that_closes_most_of_the_gap() -> None:
+    # Three images short: one user of 1 for the one of 4, at once.
+    hand, other = np.array([1, 1]), np.array([2, 3, 4])
+    _trade(hand, other, 5)
+    assert (hand.tolist(), other.tolist()) == ([4, 1], [2, 3, 1])
+    # Two too many, which no pair meets at once: 5 for 4, twice.
+    hand, other = np.array([5, 5]), np.array([4, 9, 4])
+    _trade(hand, other, 8)
+    assert (hand.tolist(), other.tolist()) == ([4, 4], [5, 9, 5])
 
 
 def test_mini_has_8_to_1_to_1_users_and_images() -> None:

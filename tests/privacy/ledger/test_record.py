@@ -46,6 +46,17 @@ def test_a_line_says_what_its_round_released(run: Path, mechanism: Mechanism) ->
     assert str(SEED) not in (run / ledger.FILE_NAME).read_text()
 
 
+def test_a_replaced_client_moves_the_sum_by_twice_the_bound(tmp_path: Path) -> None:
+    options = PrivacyOptions("gaussian_moments_accountant", delta=1e-4, clipping_bound=0.25, noise_cohort_size=40)
+    mechanism = make_mechanism(options, SamplerDescription("fixed", 20, 400), ROUNDS, SEED)
+    assert mechanism.description["neighbouring"] == "replace_one"
+    (tmp_path / "run").mkdir()
+    book = ledger.create(tmp_path / "run", mechanism, SEED)
+    ledger.append(book, 0, CohortStats(20, 0, 0), {})
+    line = json.loads(_lines(tmp_path / "run")[1])
+    assert (line["sampling"], line["clipping_bound"], line["sensitivity"]) == ("fixed", 0.25, 0.5)
+
+
 def test_a_sound_ledger_verifies(run: Path) -> None:
     found = verify(run)
     assert found.problems == ()
