@@ -200,9 +200,9 @@ def test_what_an_unbuffered_file_does_not_take_at_once_is_written_next() -> None
 
 def test_what_came_from_another_address_is_not_gone_on_with(tmp_path: Path) -> None:
     """Of a mirror that names no versions, a part would fit by its size."""
-    with serving(Files({"/f": CONTENT}, faults={"/f": [Fault(drop_after=50_000)]}, etags=False)) as first:
-        with pytest.raises(DataError):
-            get(first, tmp_path / "f", patience=Patience(1, 0.001))
+    files = Files({"/f": CONTENT}, faults={"/f": [Fault(drop_after=50_000)]}, etags=False)
+    with serving(files) as first, pytest.raises(DataError):
+        get(first, tmp_path / "f", patience=Patience(1, 0.001))
     with serving(Files({"/f": OTHER}, etags=False)) as second:
         assert get(second, tmp_path / "f").read_bytes() == OTHER
         assert second.gets("/f") == [""]
