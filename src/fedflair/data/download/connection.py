@@ -260,8 +260,8 @@ def _trusted() -> ssl.SSLContext:
 
 
 @functools.lru_cache(maxsize=4)
-def _context(cert_file: str | None, cert_dir: str | None, *bundles: str | None) -> ssl.SSLContext:
-    """Certificates of the system or of SSL_CERT_FILE and SSL_CERT_DIR, and those of the bundles."""
+def _context(cert_file: str | None, _cert_dir: str | None, *bundles: str | None) -> ssl.SSLContext:
+    """Certificates of the system or of SSL_CERT_FILE and SSL_CERT_DIR, which ssl itself reads, and of the bundles."""
     for name, value in zip(("SSL_CERT_FILE", *_BUNDLES), (cert_file, *bundles)):
         if value is not None and not Path(value).exists():
             raise ConfigError(f"{name}: {one_line(value)} is not there; name a file of certificates, or unset it")

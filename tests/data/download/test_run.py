@@ -1,0 +1,28 @@
+"""From a request to what its source works with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fedflair.data.download import run
+from fedflair.data.download.bounds import Bounds
+from fedflair.data.download.plan import Plan, Request, Tools, Watcher
+
+
+def test_a_sources_patience_and_bounds_are_those_of_the_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Tools] = []
+
+    def plan(request: Request, tools: Tools) -> Plan:
+        seen.append(tools)
+        return Plan({}, 0, 0, "none", lambda: None)
+
+    monkeypatch.setitem(run.PLANS, "apple", plan)
+    run.download(Request(tmp_path, source="apple"), Watcher())
+    run.download(Request(tmp_path, source="apple", min_rate=5.0, raise_limits=1.5), Watcher())
+    assert [tools.patience.min_rate for tools in seen] == [1000, 5]
+    assert seen[0].bounds == Bounds()
+    assert (seen[1].bounds.answer, seen[1].bounds.pages) == (24_000_000, 150)
