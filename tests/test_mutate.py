@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 PERF = Path(__file__).parents[1] / "perf"
 SOURCE = '''"""Eggs."""
@@ -109,3 +110,9 @@ def test_what_tests_notice_is_told_from_what_they_do_not(checkout: Path) -> None
     assert "tests/test_elsewhere.py: " not in words
     assert results(checkout)["+    return eggs > 3"] == ("noticed", "tests/test_laying.py::test_three")
     assert words.splitlines()[-1] == "all             4 of 6    67%"
+
+
+def test_what_may_survive_is_told_with_its_reason() -> None:
+    for entry in yaml.safe_load((PERF / "mutants_accepted.yaml").read_text()):
+        assert list(entry) == ["file", "kind", "line", "becomes", "reason"]
+        assert all(isinstance(text, str) and text for text in entry.values())

@@ -7,12 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from fedflair.federated.aggregate import UpdateSum
 from fedflair.federated.client_states import NO_STATES, ClientStates
 from fedflair.federated.server import ServerState
+from fedflair.federated.setup import initial_state, make_setup
+from fedflair.privacy.mechanisms import CohortStats
 from fedflair.runs.folder import RunFolder
 from fedflair.runs.tensors import load_tensors
 from fedflair.training.checkpoint import load_state
-from fedflair.training.record import save_best, save_checkpoint
+from fedflair.training.record import round_row, save_best, save_checkpoint
+from tests.small_runs import small_config
 
 FACTS = {"best": 0.5, "best_round": 2, "seconds": 1.5, "noise_seed": 1234}
 
@@ -43,6 +47,29 @@ def test_client_states_are_saved_before_a_checkpoint_and_pruned_after_it(folder:
     assert (back.round, facts["noise_seed"], facts["best_round"]) == (3, 1234, 2)
     assert torch.equal(back.parameters, state.parameters)
     assert torch.equal(back.optimizer_state["momentum"], torch.ones(4))
+
+
+def test_the_row_of_a_private_round(tiny_store: Path) -> None:
+    config = small_config(
+        tiny_store, model="small_cnn", central_privacy_mechanism="gaussian_moments_accountant", central_epsilon=50,
+        central_delta=0.001, central_privacy_clipping_bound=0.25,
+    )  # fmt: skip
+    setup = make_setup(config, noise_seed=0)
+    cohort_sum = UpdateSum(cohort=CohortStats(num_clients=3, num_clipped=2, num_rejected=1))
+    row = round_row(setup, initial_state(setup), cohort_sum, seconds=2.0)
+    multiplier = setup.mechanism.description["noise_multiplier"]
+    assert row == {
+        "round": 0,
+        "train/loss": None,
+        "train/num_clients": 3,
+        "train/num_examples": 0,
+        "train/num_rejected": 1,
+        "train/seconds": 2.0,
+        "train/images_per_second": 0.0,
+        "privacy/num_clipped": 2,
+        "privacy/clipping_bound": 0.25,
+        "privacy/noise_std": pytest.approx(0.25 * multiplier),
+    }
 
 
 def test_the_best_model_carries_no_secret(folder: RunFolder, state: ServerState) -> None:

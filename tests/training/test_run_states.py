@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,6 +12,7 @@ from fedflair.config.train_config import TrainConfig
 from fedflair.errors import ConfigError
 from fedflair.federated.setup import make_setup
 from fedflair.training.run_states import check_room, describe_states, state_size
+from fedflair.training.train import train
 from tests.small_runs import small_config
 
 
@@ -45,6 +48,19 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(tiny_store: Pat
     object.__setattr__(setup.config.algorithm, "scaffold_states", "memory")
     with pytest.raises(ConfigError, match=r"of memory are in this machine; lower scaffold_max_clients"):
         check_room(setup, tmp_path / "run")
+
+
+def test_the_room_is_that_of_the_runs_own_disk(
+    tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def usage(path: Path) -> SimpleNamespace:
+        return SimpleNamespace(free=0 if path.is_relative_to(tmp_path) else 10**15)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    config = small_config(tiny_store, algorithm_name="scaffold", model="small_cnn", run=tmp_path / "runs" / "one")
+    with pytest.raises(ConfigError, match=rf"only 0 bytes are free at {tmp_path};"):
+        train(config)
+    assert not (tmp_path / "runs").exists()
 
 
 class _a_million_million:

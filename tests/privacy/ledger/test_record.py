@@ -7,11 +7,13 @@ import stat
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from fedflair.errors import DataError, PrivacyError
+from fedflair.privacy.accounting.accountants import PrivacyEvent, epsilon
 from fedflair.privacy.ledger import record as ledger
 from fedflair.privacy.ledger.verification import verify
 from fedflair.privacy.mechanisms import CohortStats, Mechanism, PrivacyOptions, make_mechanism
@@ -55,6 +57,14 @@ def test_a_replaced_client_moves_the_sum_by_twice_the_bound(tmp_path: Path) -> N
     ledger.append(book, 0, CohortStats(20, 0, 0), {})
     line = json.loads(_lines(tmp_path / "run")[1])
     assert (line["sampling"], line["clipping_bound"], line["sensitivity"]) == ("fixed", 0.25, 0.5)
+
+
+@pytest.mark.parametrize(("num_rounds", "releases"), [(1, 1), (3, 1), (4, 2), (6, 2)])
+def test_rounds_begun_count_as_a_whole_release(num_rounds: int, releases: int) -> None:
+    event = PrivacyEvent("gaussian", 2.0, 2, "poisson", 0.3)
+    terms = {"rounds": 6, "min_separation": 3, "delta": 1e-5, "accountant": "rdp", "run_event": None}
+    found = ledger.cumulative_epsilon({**terms, "event": asdict(event)}, num_rounds)
+    assert found == {"epsilon": epsilon(replace(event, count=releases), 1e-5, "rdp"), "run_epsilon": None}
 
 
 def test_a_sound_ledger_verifies(run: Path) -> None:
