@@ -188,7 +188,7 @@ def test_a_stop_asked_just_before_a_start_is_heard(
     stop, module = threading.Event(), sys.modules["fedflair.training.train"]
 
     @contextmanager
-    def asked():  # type: ignore[no-untyped-def]
+    def asked(*arguments: object):  # type: ignore[no-untyped-def]
         if moment == "before the first client":
             stop.set()
         yield stop
