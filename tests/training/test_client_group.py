@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from fedflair.backends.threads import thread_backend
 from fedflair.cli import main
-from fedflair.errors import DataError
+from fedflair.errors import DataError, WorkerError
 from fedflair.evaluation.partition import score_partition
 from fedflair.evaluation.users import federated_evaluation
 from fedflair.federated.setup import initial_state, make_setup
 from fedflair.runs.folder import RunFolder, read_rows
+from fedflair.training import record
 from tests.conftest import USER_SIZES, jpeg, write_tiny_store
 from tests.small_runs import command, small_config
 
@@ -43,17 +46,23 @@ def test_a_broken_image_is_named_with_what_to_do(tmp_path: Path, capsys: pytest.
 
 
 def test_a_run_that_fails_when_it_is_scored_says_how_to_go_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first_of_test = sum(USER_SIZES["train"]) + sum(USER_SIZES["val"])
-    store = write_broken_store(tmp_path / "store.hdf5", first_of_test)
-    assert main(command(small_config(store, run=tmp_path / "run", model="small_cnn"))[3:]) == 1
+    score = record.score_partition
+
+    def lost(parameters: torch.Tensor, partition: str, **rest: Any) -> Any:
+        if partition == "test":
+            raise WorkerError("worker 1 was lost")
+        return score(parameters, partition, **rest)
+
+    monkeypatch.setattr(record, "score_partition", lost)
+    assert main(command(small_config(tiny_store, run=tmp_path / "run", model="small_cnn"))[3:]) == 1
     folder = RunFolder(tmp_path / "run")
     assert len(read_rows(folder)) == 4
     assert not folder.summary.exists()
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("fedflair: scoring images 0 to 8 of test failed with OSError: Truncated File Read")
-    assert last.endswith(f"; stopped after round 4; continue with: fedflair train --resume --run {folder.path}")
+    assert last.startswith("fedflair: worker 1 was lost; stopped after round 4; continue with: ")
+    assert last.endswith(f"fedflair train --resume --run {folder.path}")
 
 
 def test_an_image_that_cannot_be_scored_is_named(tmp_path: Path) -> None:
