@@ -7,6 +7,7 @@ import contextlib
 import re
 import select
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -116,6 +117,33 @@ def test_a_server_that_says_when_to_come_again(tmp_path: Path, status: str, by_d
         assert get(raw.url, tmp_path / "f", patience=patience) == CONTENT
     assert times[1] - times[0] >= 0.9
     assert f"{status}; trying again in" in told[0]
+
+
+@pytest.mark.parametrize("came", [b"", WHOLE[:20], WHOLE[:5000]])
+@pytest.mark.parametrize("how", ["reset", "ended", "silent"])
+def test_a_connection_that_breaks_is_made_again(tmp_path: Path, came: bytes, how: str) -> None:
+    """Before the head, in it, and in the body."""
+    over = threading.Event()
+
+    def answer(connection: socket.socket, asked: str) -> None:
+        if len(raw.heads) > 1:
+            connection.sendall(WHOLE)
+            return
+        connection.sendall(came)
+        if how == "silent":
+            over.wait(10)
+        elif how == "reset":
+            over.wait(0.1)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    told: list[str] = []
+    patience = Patience(attempts=2, first_wait=0.001, timeout=0.5, tell=told.append)
+    with answering(answer) as raw:
+        assert get(raw.url, tmp_path / "f", patience=patience) == CONTENT
+        over.set()
+        assert len(raw.heads) == 2
+    reason = {"reset": "Connection reset by peer", "silent": "timed out", "ended": "ended|without response|BadStatus"}
+    assert re.search(reason[how], told[0])
 
 
 ENDLESS: dict[str, tuple[Answer, str]] = {
