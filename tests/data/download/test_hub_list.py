@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fedflair.errors import DataError
+from tests.data.download.raw_server import answering
 from tests.data.download.small_hub import COMMIT, Hub, download, fetched, listed
 
 DEEP = b"[" * 100_000 + b"]" * 100_000
@@ -106,11 +107,14 @@ def test_a_list_in_pages_is_read_to_its_end(hub: Hub, tmp_path: Path) -> None:
     assert hub.files.sent == fetched(hub)
 
 
-@pytest.mark.parametrize("page", [[], [FILE] * 500])
-def test_pages_without_an_end(hub: Hub, tmp_path: Path, page: list[object]) -> None:
+@pytest.mark.parametrize(
+    ("page", "bound"),
+    [([], "101 pages of files, more than the 100"), ([FILE] * 500, "10,500 files, more than the 10,000")],
+)
+def test_pages_without_an_end(hub: Hub, tmp_path: Path, page: list[object], bound: str) -> None:
     hub.answers["tree"] = json.dumps(page).encode()
     hub.links = {"Link": f'<{hub.files.url}/api/datasets/apple/flair/tree/{COMMIT}>; rel="next"'}
-    with pytest.raises(DataError, match=r"more than the (100|10,000) that FLAIR can have; .* --raise_limits"):
+    with pytest.raises(DataError, match=rf"{bound} that FLAIR can have; .* --raise_limits"):
         download(output=tmp_path, endpoint=hub.files.url)
     assert len(hub.files.log) <= 102
 
@@ -131,6 +135,15 @@ def test_a_list_of_gigabytes_is_not_read(hub: Hub, tmp_path: Path) -> None:
         json.dumps([listed(n, data) for n, data in hub.repository.items()]).encode() + b" " * 17_000_000
     )
     download(output=tmp_path, endpoint=hub.files.url, raise_limits=2)
+
+
+def test_an_answer_that_is_cut_off_is_asked_for_again(tmp_path: Path) -> None:
+    answers = iter([b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{"])
+    gone = b"HTTP/1.1 404 Gone\r\nX-Error-Code: RevisionNotFound\r\nContent-Length: 0\r\n\r\n"
+    with answering(lambda connection, head: connection.sendall(next(answers, gone))) as raw:
+        with pytest.raises(DataError, match="no such revision"):
+            download(output=tmp_path, endpoint=raw.url)
+        assert len(raw.heads) == 2
 
 
 @pytest.mark.parametrize(

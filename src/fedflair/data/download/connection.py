@@ -184,6 +184,9 @@ class _Meter(io.RawIOBase):
         self._waited += time.monotonic() - began
         self._in_window += number
         self._came += number
+        if not number and self.in_head and self._came:
+            # Python takes a head that was cut off for a whole one: then an empty file would count as all of it.
+            raise TryAgain("the connection ended in the answer's head")
         if self._came > (_MOST_HEAD if self.in_head else self._most):
             raise TryAgain("much more came than an answer can be")
         if self._waited >= self._patience.window:
