@@ -40,7 +40,7 @@ def test_a_broken_image_is_named_with_what_to_do(tmp_path: Path, capsys: pytest.
     assert lines[-1] == (
         f"fedflair: {store}: image {BROKEN_IMAGE} of user '{BROKEN_CLIENT}' in partition 'train' cannot be decoded "
         "(Truncated File Read); make the store again with 'fedflair prepare --skip_bad_images', which leaves such "
-        "images out"
+        "images out, and begin its runs again"
     )
     assert not any("Traceback" in line for line in lines)
 

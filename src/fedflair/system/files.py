@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from fedflair.errors import DataError, DiskError
+from fedflair.errors import DataError, DiskError, FedflairError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Of HDF5, safetensors and Arrow.
@@ -128,7 +128,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     """Turns what the disk refuses inside the block into one line that names ``path`` and a remedy (DiskError)."""
     try:
         yield
-    except DiskError:
+    except FedflairError:
         raise
     except Exception as error:
         if not isinstance(error, OSError) and errno_of(error) is None:

@@ -34,7 +34,7 @@ def decode_rgb(encoded: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         place = getattr(encoded, "place", "an image")
         raise DataError(
             f"{place} cannot be decoded ({' '.join(str(error).split())[:200]}); make the store again with "
-            "'fedflair prepare --skip_bad_images', which leaves such images out"
+            "'fedflair prepare --skip_bad_images', which leaves such images out, and begin its runs again"
         ) from error
 
 
