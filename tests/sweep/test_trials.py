@@ -141,6 +141,9 @@ def test_finished_points_are_read_once_and_written_down_once(
         rate = trial.config.server.learning_rate
         text = (folder / "config.yaml").read_text().replace("\nlearning_rate: 0.01\n", f"\nlearning_rate: {rate}\n")
         (folder / "config.yaml").write_text(text)
+        kept = json.loads((folder / "provenance.json").read_text())
+        kept["options"]["learning_rate"] = rate
+        (folder / "provenance.json").write_text(json.dumps(kept))
     done: list[str] = []
 
     def counted(name: str) -> Any:

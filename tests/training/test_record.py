@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,8 @@ from fedflair.federated.setup import initial_state, make_setup
 from fedflair.privacy.mechanisms import CohortStats
 from fedflair.runs.folder import RunFolder
 from fedflair.runs.tensors import load_tensors
-from fedflair.training.checkpoint import load_state
-from fedflair.training.record import round_row, save_best, save_checkpoint
+from fedflair.training.checkpoint import load_state, save_checkpoint
+from fedflair.training.record import round_row, save_best
 from tests.small_runs import small_config
 
 FACTS = {"best": 0.5, "best_round": 2, "seconds": 1.5, "noise_seed": 1234}
@@ -33,16 +34,23 @@ def state() -> ServerState:
     return ServerState(3, torch.arange(4.0), {"momentum": torch.ones(4)}, {}, {})
 
 
+def saved_round(folder: RunFolder) -> int:
+    """Of the checkpoint that is in place."""
+    return int(load_tensors(folder.last)[1]["round"])
+
+
 def test_client_states_are_saved_before_a_checkpoint_and_pruned_after_it(folder: RunFolder, state: ServerState) -> None:
+    save_checkpoint(folder, replace(state, round=2), FACTS, NO_STATES)
     seen = []
     states = ClientStates(
         get=NO_STATES.get,
         put=NO_STATES.put,
-        save=lambda round_: seen.append(("save", round_, folder.last.exists())),
-        prune=lambda round_: seen.append(("prune", round_, folder.last.exists())),
+        save=lambda round_: seen.append(("save", round_, saved_round(folder))),
+        prune=lambda round_: seen.append(("prune", round_, saved_round(folder))),
+        digest=NO_STATES.digest,
     )
     save_checkpoint(folder, state, FACTS, states)
-    assert seen == [("save", 3, False), ("prune", 3, True)]
+    assert seen == [("save", 3, 2), ("prune", 3, 3)]
     back, facts = load_state(folder.last, torch.device("cpu"))
     assert (back.round, facts["noise_seed"], facts["best_round"]) == (3, 1234, 2)
     assert torch.equal(back.parameters, state.parameters)

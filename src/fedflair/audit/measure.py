@@ -116,7 +116,7 @@ def _direct_findings(path: PrivacyPath, seen: Seen, num_canaries: int) -> list[s
     return [
         *_repeated_clients(seen.cohorts, int(facts["min_separation"])),
         *_too_many(seen.cohorts, float(facts["run_sampling_rate"]) / int(facts["min_separation"]), path),
-        *_too_much(seen, num_canaries, banded=int(facts["min_separation"]) > 1),
+        *_too_much(seen),
         *_too_little_noise(seen.noise[:, num_canaries:], kurtosis=6.0 if facts["mechanism"] == "laplace" else 3.0),
         *_repeated_noise(seen.noise[:, num_canaries:]),
     ]
@@ -143,16 +143,21 @@ def _too_many(cohorts: list[list[str]], sampling_rate: float, path: PrivacyPath)
     return []
 
 
-def _too_much(seen: Seen, num_canaries: int, *, banded: bool) -> list[str]:
-    """Canaries' own coordinates in the rounds they were in: on average the bound, at most."""
-    if banded:
-        # Whitening mixes rounds; what is left of a clipped canary there is noise around zero.
-        excess, spread = float(seen.noise[:, :num_canaries].sum()), np.sqrt(seen.noise[:, :num_canaries].size)
-    else:
-        joins = [(round_, canary_number(c)) for round_, cohort in enumerate(seen.cohorts) for c in set(cohort)]
-        rows = [round_ for round_, canary in joins if canary is not None]
-        columns = [canary for _, canary in joins if canary is not None]
-        excess, spread = float(seen.noise[rows, columns].sum()), np.sqrt(max(len(rows), 1))
+def _too_much(seen: Seen) -> list[str]:
+    """Canaries' own coordinates in the rounds they were in: on average the bound, at most.
+
+    What a canary adds to a round is spread by the filter over that round and the next ones, so that each of its rounds
+    is read with the filter's own weights, which is the best that can be done against independent noise.
+    """
+    joins = [(round_, canary_number(c)) for round_, cohort in enumerate(seen.cohorts) for c in set(cohort)]
+    excess, squares = 0.0, 0.0
+    for round_, canary in joins:
+        if canary is not None:
+            values = seen.noise[round_ : round_ + len(seen.coefficients), canary]
+            weights = seen.coefficients[: len(values)]
+            excess += float(values @ weights)
+            squares += float(weights @ weights)
+    spread = np.sqrt(max(squares, 1.0))
     if excess > normal_tail(_LEVEL, 4) * spread:
         return [f"canaries contribute more than the clipping bound ({excess / spread:.1f} standard deviations more)"]
     return []

@@ -40,11 +40,13 @@ class Seen:
     cohorts: client ids a round.
     released: what an observer has, [rounds, num_canaries + NUM_SILENT], in units of the stated noise.
     noise: the same less what the clients should have contributed.
+    coefficients: of the filter that made both independent over rounds, [1] where they are; of norm 1 at most.
     """
 
     cohorts: list[list[str]]
     released: Vector
     noise: Vector
+    coefficients: Vector
 
 
 @dataclass(frozen=True)
@@ -88,11 +90,12 @@ def run_canaries(path: PrivacyPath, client_ids: list[str], num_rounds: int, num_
             released.append(total / std)
             noise.append((total - promised) / std)
     # Noise that is correlated over rounds is made independent again, which an observer can do as well.
+    coefficients = np.ones(1)
     if "coefficients" in state.mechanism_state:
         coefficients = state.mechanism_state["coefficients"].numpy()
         released = list(lfilter(coefficients, [1.0], np.stack(released), axis=0))
         noise = list(lfilter(coefficients, [1.0], np.stack(noise), axis=0))
-    return Seen(cohorts, np.stack(released), np.stack(noise))
+    return Seen(cohorts, np.stack(released), np.stack(noise), coefficients)
 
 
 def _setup(path: PrivacyPath, client_ids: list[str], size: int) -> TrainingSetup:

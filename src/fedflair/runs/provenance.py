@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -69,7 +70,12 @@ class Provenance:
 def plain_options(config: TrainConfig) -> dict[str, Any]:
     """The options that a run's numbers follow from, by published name, as JSON has them."""
     values = config.as_dict()
-    return {name: values[name] for name in NAMES if name not in FREE + PLACES}
+    return {name: _as_json(values[name]) for name in NAMES if name not in FREE + PLACES}
+
+
+def _as_json(value: Any) -> Any:
+    """The value, or in words where it is a number that JSON has none for, as the order of a norm may be."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_provenance(folder: RunFolder, provenance: Provenance) -> None:

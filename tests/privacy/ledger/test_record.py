@@ -54,7 +54,7 @@ def test_a_replaced_client_moves_the_sum_by_twice_the_bound(tmp_path: Path) -> N
     assert mechanism.description["neighbouring"] == "replace_one"
     (tmp_path / "run").mkdir()
     book = ledger.create(tmp_path / "run", mechanism, SEED)
-    ledger.append(book, 0, CohortStats(20, 0, 0), {})
+    ledger.append(book, 0, CohortStats(20, 0, 0), {}, after(0))
     line = json.loads(_lines(tmp_path / "run")[1])
     assert (line["sampling"], line["clipping_bound"], line["sensitivity"]) == ("fixed", 0.25, 0.5)
 

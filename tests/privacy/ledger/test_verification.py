@@ -16,7 +16,7 @@ from fedflair.privacy.mechanisms import CohortStats, Mechanism, PrivacyOptions, 
 from fedflair.privacy.mechanisms.noise import noise_fingerprint
 from fedflair.runs.tensors import save_tensors
 from fedflair.sampling import SamplerDescription
-from tests.privacy.ledgers import COHORTS, ROUNDS, SEED, finished_run, small_mechanism
+from tests.privacy.ledgers import COHORTS, ROUNDS, SEED, after, finished_run, small_mechanism
 
 Line = dict[str, Any]
 
@@ -69,7 +69,7 @@ def test_noise_of_another_round_is_found_by_its_counter_alone(run: Path) -> None
 
 def test_noise_of_another_seed_is_found_by_its_fingerprint_alone(run: Path) -> None:
     lines = lines_of(run)
-    lines[4]["generator"]["fingerprint"] = noise_fingerprint(SEED + 1, 3)
+    lines[4]["generator"]["fingerprint"] = noise_fingerprint(SEED + 1, 3, lines[4]["generator"]["binding"])
     reseal(run, lines)
     assert problems(run) == ("line 5 was not drawn from the run's noise seed",)
 
@@ -101,7 +101,7 @@ def test_a_cohort_of_fixed_size_has_that_size(tmp_path: Path) -> None:
     folder.mkdir()
     book = ledger.create(folder, mechanism, SEED)
     for round_ in range(ROUNDS):
-        book = ledger.append(book, round_, CohortStats(20, 0, 0), {})
+        book = ledger.append(book, round_, CohortStats(20, 0, 0), {}, after(round_))
     assert problems(folder) == ()
     lines = lines_of(folder)
     lines[3]["realised_cohort"] = 21
@@ -211,5 +211,5 @@ def finished_run_of(folder: Path, mechanism: Mechanism) -> Path:
     book = ledger.create(folder, mechanism, SEED)
     state = mechanism.init(4)
     for round_ in range(2):
-        book = ledger.append(book, round_, CohortStats(20, 0, 0), state)
+        book = ledger.append(book, round_, CohortStats(20, 0, 0), state, after(round_))
     return folder

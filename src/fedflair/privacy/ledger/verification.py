@@ -14,6 +14,7 @@ from fedflair.privacy.ledger.record import (
     FILE_NAME,
     FORMAT,
     ORIGIN,
+    VERSION,
     cumulative_epsilon,
     read_lines,
     seed_commitment,
@@ -80,7 +81,13 @@ def _first_line(path: Path, lines: list[tuple[dict[str, Any], str]]) -> dict[str
     terms, problem = lines[0] if lines else ({}, "is missing")
     if problem:
         raise DataError(f"{path}: line 1 {problem}; without it nothing can be verified")
-    if terms.get("format") != FORMAT or terms.get("version") not in (1, 2) or terms["previous"] != ORIGIN:
+    version = terms.get("version")
+    if (
+        terms.get("format") != FORMAT
+        or type(version) is not int
+        or version not in (1, VERSION)
+        or terms["previous"] != ORIGIN
+    ):
         raise DataError(f"{path}: line 1 does not start a ledger that this fedflair reads; upgrade fedflair")
     if problem := terms_problem(terms):
         raise DataError(f"{path}: line 1 {problem}; without it nothing can be verified")
