@@ -22,8 +22,10 @@ from fedflair.data.store.packed import PartitionColumns, StoreMetadata
 # Read when Ray is imported. A token of our own, so that none is written to the home folder.
 os.environ.update({**LOOPBACK, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)})
 
-# Where the suite is started in the background, SIGINT is ignored, and processes that tests start would inherit that.
+# Where the suite is started in the background, SIGINT is ignored, and by nohup SIGHUP too; processes that tests start
+# would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # On a busy machine an example may take any time.
 settings.register_profile("any time", deadline=None)
