@@ -19,6 +19,7 @@ from fedflair.errors import DataError
 from fedflair.runs.folder import RunFolder
 from fedflair.runs.json_text import dumps
 from fedflair.system.files import write_atomically
+from fedflair.system.json_text import read_json
 
 # Guarded by fingerprints and checksums instead.
 PLACES = ("run", "data_path", "pretrained_weights")
@@ -85,15 +86,14 @@ def write_provenance(folder: RunFolder, provenance: Provenance) -> None:
 
 def read_provenance(folder: RunFolder) -> Provenance | None:
     """What the run belongs to; None of a run that an earlier version started. Raises DataError where it is damaged."""
+    if not folder.provenance.exists():
+        return None
+    remedy = "restore it, or start the run again"
+    raw = read_json(folder.provenance, remedy)
     try:
-        raw = json.loads(folder.provenance.read_text())
         labels = tuple(raw["labels"])
         if not isinstance(raw["store"], str) or not all(isinstance(name, str) for name in labels):
             raise TypeError("not text")
         return Provenance(dict(raw["options"]), raw["store"], labels)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{folder.provenance}: damaged ({type(error).__name__}); restore it, or start the run again"
-        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder.provenance}: damaged ({type(error).__name__}); {remedy}") from error
