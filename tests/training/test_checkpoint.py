@@ -142,7 +142,11 @@ DAMAGE: dict[str, tuple[str, Callable[[RunFolder], None], str]] = {
     "rounds": ("plain", set_option("central_num_iterations", 9), r"config.yaml: central_num_iterations is 9"),
     "provenance as well": ("plain", of_another_run, r"provenance.json: missing, or changed since the checkpoint"),
     "no provenance": ("plain", lambda run: run.provenance.unlink(), r"provenance.json: missing, or changed"),
-    "damaged provenance": ("plain", lambda run: run.provenance.write_text("{"), r"provenance.json: damaged"),
+    "damaged provenance": (
+        "plain",
+        lambda run: run.provenance.write_text("{"),
+        r"provenance.json: not JSON; restore it",
+    ),
     "a client's state": ("states on disk", lose_states, r"client_states: states of clients are missing"),
 }
 
