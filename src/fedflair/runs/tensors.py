@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 
 from fedflair.errors import DataError
 from fedflair.system.files import disk_errors, sync_folder
+from fedflair.system.json_text import parse_json
 
 _METADATA = {"facts", "checksum"}
 
@@ -78,7 +79,7 @@ def load_tensors(path: Path, *, remedy: str = "start the run again") -> tuple[di
                 _checksum(tensors, metadata["facts"]),
             ):
                 raise DataError(f"{path}: damaged (its content does not fit its checksum); {remedy}")
-            return tensors, json.loads(metadata["facts"])
+            return tensors, parse_json(metadata["facts"])
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such checkpoint; was the run started, and the folder named right?") from error
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -89,7 +90,7 @@ def load_facts(path: Path) -> dict[str, Any] | None:
     """The facts alone, of which no checksum is checked; None where they cannot be read."""
     try:
         with safe_open(path, framework="pt") as file:
-            facts: dict[str, Any] = json.loads(file.metadata()["facts"])
+            facts: dict[str, Any] = parse_json(file.metadata()["facts"])
             return facts
     except (SafetensorError, OSError, KeyError, TypeError, ValueError):
         return None

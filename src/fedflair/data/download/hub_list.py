@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import re
 import urllib.parse
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from fedflair.data.download.login import Login
 from fedflair.data.download.patience import Refused, TryAgain, persist
 from fedflair.data.download.plan import Tools
 from fedflair.errors import ConfigError, DataError
+from fedflair.system.json_text import parse_json
 from fedflair.system.terminal import one_line
 
 _COMMIT = re.compile(r"[0-9a-f]{40,64}")
@@ -94,8 +94,8 @@ def _ask(url: str, what: str, login: Login, tools: Tools) -> tuple[Any, str | No
 
     body, following = persist(ask, what, tools.patience, tools.stop, lambda: 0)
     try:
-        return json.loads(body), following
-    except (ValueError, RecursionError) as error:
+        return parse_json(body.decode()), following
+    except ValueError as error:
         raise _no_hub(what, f"answers with what is no JSON: {one_line(repr(body[:60]))}") from error
 
 

@@ -44,12 +44,18 @@ class Patience:
 
 
 class TryAgain(Exception):
-    """A failure that may pass by itself. wait: seconds that the server asked for. remedy: what helps if it stays."""
+    """A failure that may pass by itself.
 
-    def __init__(self, reason: str, wait: float | None = None, remedy: str = GO_ON) -> None:
+    wait: seconds that the server asked for. remedy: what helps if it stays. attempts: after which it will stay.
+    """
+
+    def __init__(
+        self, reason: str, wait: float | None = None, remedy: str = GO_ON, attempts: int | None = None
+    ) -> None:
         super().__init__(one_line(reason)[:200])
         self.wait = wait
         self.remedy = remedy
+        self.attempts = attempts
 
 
 class Refused(Exception):
@@ -85,7 +91,7 @@ def persist(
                 is_new = False
             failures = 1 if is_new else failures + 1
             highest = max(highest, there)
-            if failures >= patience.attempts:
+            if failures >= min(patience.attempts, again.attempts or patience.attempts):
                 raise DataError(
                     f"{one_line(url)}: given up after {failures} tries that brought nothing new ({again}); "
                     f"{again.remedy}"

@@ -15,6 +15,7 @@ from fedflair.data.download.patience import Patience
 from fedflair.data.download.transfer import UNBOUNDED, Check, Report
 from fedflair.errors import ConfigError, DataError
 from fedflair.system.files import disk_errors, write_atomically
+from fedflair.system.json_text import parse_json
 from fedflair.system.terminal import one_line
 
 MANIFEST = "download.json"
@@ -144,8 +145,8 @@ class Manifest:
             sound = self._path.is_file() and self._path.stat().st_size <= _LARGEST_MANIFEST
             text = self._path.read_bytes() if sound else b""
         try:
-            content = json.loads(text)
-        except (ValueError, RecursionError):
+            content = parse_json(text.decode())
+        except ValueError:
             content = None
         if not _is_manifest(content):
             raise DataError(f"{self._path}: damaged; remove it to have the files beside it checked anew")

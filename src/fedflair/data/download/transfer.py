@@ -23,6 +23,7 @@ from fedflair.data.download.connection import request
 from fedflair.data.download.patience import GO_ON, Patience, Refused, TryAgain, persist
 from fedflair.errors import DataError, Interrupted
 from fedflair.system.files import disk_errors, sync_folder, write_atomically
+from fedflair.system.json_text import parse_json
 
 Check = Callable[[Path], None]
 Report = Callable[[int], None]
@@ -184,7 +185,12 @@ def _check_same(response: http.client.HTTPResponse, known: Version, have: int, p
 
 def _check_size(file: RemoteFile, version: Version) -> None:
     if file.size is not None and version.size is not None and version.size != file.size:
-        raise TryAgain(f"the server now says {version.size:,} bytes, {file.size:,} are expected")
+        # A cache on the way may be about to notice; a second answer like the first is the server's own.
+        raise TryAgain(
+            f"the server now says {version.size:,} bytes, {file.size:,} are expected",
+            remedy="another server, or another revision, has the file that the list names",
+            attempts=2,
+        )
 
 
 def _append(
@@ -249,12 +255,12 @@ def _read_version(partial: Path, file: RemoteFile) -> Version | None:
     if not (is_own_file(partial) and is_own_file(sidecar) and sidecar.stat().st_size <= _LARGEST_SIDECAR):
         return None
     try:
-        raw = json.loads(sidecar.read_text())
+        raw = parse_json(sidecar.read_text())
         version = Version(raw["size"], raw["etag"], raw["last_modified"])
         same = raw["url"] == file.url and (file.size is None or version.size in (None, file.size))
         same = same and isinstance(version.size, int | None)
         same = same and all(isinstance(text, str | None) for text in (version.etag, version.last_modified))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     return version if same else None
 

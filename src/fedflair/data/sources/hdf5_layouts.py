@@ -12,7 +12,6 @@ An HDF5 group cannot bear every user id as its name: those are percent-encoded, 
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import Counter
@@ -30,6 +29,7 @@ from fedflair.data.sources.records import PARTITION_NAMES, Record, Source, parse
 from fedflair.data.store import plain_hdf5
 from fedflair.data.store.packed import FORMAT, is_text, open_store
 from fedflair.errors import DataError
+from fedflair.system.json_text import parse_json
 
 # Not part of the other tools' layouts, whose readers pass it over: the label relation, so that it is not lost.
 RELATION = "fine_to_coarse"
@@ -121,9 +121,9 @@ def _json(path: Path, file: h5py.File, name: str) -> dict[str, Any]:
         raise DataError(f"{where} is missing; make the file again")
     content = plain_hdf5.scalar_text(plain_hdf5.group(file, "metadata", str(path)), name, f"{path}: /metadata")
     try:
-        value = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where} is damaged ({type(error).__name__}); make the file again") from error
+        value = parse_json(content)
+    except ValueError as error:
+        raise DataError(f"{where} is damaged ({error}); make the file again") from error
     if not isinstance(value, dict):
         raise DataError(f"{where} is not a JSON object; make the file again")
     if not all(map(is_text, value)):

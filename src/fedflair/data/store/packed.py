@@ -19,7 +19,6 @@ provenance, and ``digests``: of the columns, and of the images' bytes of each pa
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,6 +33,7 @@ from fedflair.data.store import fingerprint, plain_hdf5
 from fedflair.data.store.checks import check_columns
 from fedflair.data.store.image_bytes import ImageBytes, OpenFile
 from fedflair.errors import DataError
+from fedflair.system.json_text import parse_json
 
 FORMAT = "fedflair-packed-store"
 SCHEMA_VERSION = 1
@@ -243,11 +243,9 @@ def open_store(path: str | Path) -> Store:
 def _json(path: Path, file: h5py.File) -> dict[str, Any]:
     content = plain_hdf5.dataset(file, "metadata", str(path), "bytes", 1)[()].tobytes()
     try:
-        raw = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"{path}: damaged: its metadata is no JSON ({type(error).__name__}); prepare it again"
-        ) from error
+        raw = parse_json(content.decode())
+    except ValueError as error:
+        raise DataError(f"{path}: damaged: its metadata is no JSON ({error}); prepare it again") from error
     if not isinstance(raw, dict):
         raise DataError(f"{path}: damaged: its metadata is no JSON object; prepare it again")
     return raw
