@@ -7,7 +7,7 @@ import io
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from fedflair.errors import DataError
 
@@ -33,9 +33,16 @@ def decode_rgb(encoded: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     except (OSError, SyntaxError, ValueError, TypeError, LookupError, Image.DecompressionBombError) as error:
         place = getattr(encoded, "place", "an image")
         raise DataError(
-            f"{place} cannot be decoded ({' '.join(str(error).split())[:200]}); make the store again with "
+            f"{place} cannot be decoded ({decoders_words(error)}); make the store again with "
             "'fedflair prepare --skip_bad_images', which leaves such images out, and begin its runs again"
         ) from error
+
+
+def decoders_words(error: BaseException) -> str:
+    """What a decoder says of bytes that it refuses, in a line: Pillow names a buffer where it knows nothing."""
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image of a known format"
+    return " ".join(str(error).split())[:200]
 
 
 def _decoded(encoded: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from fedflair.data.images.decode import decoders_words
 from fedflair.data.images.limits import DEFAULT, Limits
 from fedflair.errors import DataError
 
@@ -177,7 +178,7 @@ def reencode(data: bytes, encoding: ImageEncoding, limits: Limits = DEFAULT) -> 
             with nullcontext() if shrinks or image.width * image.height <= _LARGE_PIXELS else _LARGE:
                 upright = _shrunk(image)
     except _DECODE_ERRORS as error:
-        raise DataError(f"cannot be decoded: {' '.join(str(error).split())}") from error
+        raise DataError(f"cannot be decoded: {decoders_words(error)}") from error
     return _encode(upright, encoding)
 
 
