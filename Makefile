@@ -3,8 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 DEMO := runs/demo
+# The GPU machine's, where it differs from this one's.
+TARGET := --python-version 3.12 --implementation cp --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64
 
-.PHONY: help setup demo test lint bench docs clean
+.PHONY: help setup demo test lint bench gpu wheels docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,7 +45,13 @@ lint: $(READY) ## check style, types, dead code, dependencies and the floors tha
 	$(BIN)/lint-imports --no-logo
 
 bench: $(READY) ## compare speed and memory with other tools; each script in perf/ can be run alone
-	@for script in $(filter-out perf/mutate.py,$(wildcard perf/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in $(filter-out perf/mutate.py perf/gpu.py,$(wildcard perf/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+gpu: ## on a machine with a GPU: its tests, the comparison with other tools, a short training (see perf/gpu.sh)
+	PYTHON=$(PYTHON) sh perf/gpu.sh
+
+wheels: $(READY) ## gather what a bare GPU machine without a network lacks, for make gpu there
+	$(BIN)/python -m pip download --quiet --no-deps --only-binary=:all: --dest wheels $(TARGET) -c constraints.txt -r perf/wheels.txt
 
 docs: $(READY) ## check that the documentation's commands and links are true
 	$(BIN)/python -m pytest tests/test_documentation.py

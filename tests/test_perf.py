@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+import torch
 
 PERF = Path(__file__).parents[1] / "perf"
 
@@ -24,3 +28,20 @@ def test_every_kind_of_work_of_a_round_is_timed() -> None:
         "data", "forward and backward", "parameter vector", "privacy", "aggregation", "rest",
     }  # fmt: skip
     assert all(share > 0 for name, share in phases.items() if name != "rest")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_the_gpu_s_script_says_where_there_is_none(tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["sh", "gpu.sh", str(tmp_path / "results")],
+        cwd=PERF,
+        env={**os.environ, "PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"perf/gpu.sh: {sys.executable} has no torch that sees a GPU; name another one with PYTHON="
+    ]
+    assert not (tmp_path / "results").exists()

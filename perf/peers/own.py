@@ -31,6 +31,8 @@ def serve(task: Task, receive: Receive, reply: Reply) -> None:
         central_num_iterations=10**6,
         precision=task.precision,
         device=task.device,
+        num_threads=task.in_flight,
+        cuda_graphs=task.cuda_graphs,
     )
     setup = make_setup(config, noise_seed=0)
     # Past the warm-up, in whose first round the server does not move.

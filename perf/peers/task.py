@@ -27,7 +27,8 @@ class Task:
 
     store_path: the packed store; pfl_path: the same users and pixels in pfl-research's layout.
     weights_path: initial weights, with frozen BatchNorm; None is a network from scratch, with GroupNorm.
-    device: cpu, or cuda.
+    device: cpu, or cuda. in_flight: clients that fedflair trains at once, 0 for its own choice.
+    cuda_graphs: of fedflair. compiled: the plain loop's network under torch.compile.
     """
 
     store_path: Path
@@ -43,6 +44,9 @@ class Task:
     batch_size: int = 16
     learning_rate: float = 0.01
     max_grad_norm: float = 10.0
+    in_flight: int = 0
+    cuda_graphs: bool = True
+    compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,10 @@ def _serve(module: str, words: str) -> None:
     def reply(facts: dict[str, Any]) -> None:
         if task.device == "cuda":
             torch.cuda.synchronize()
-        print(json.dumps({"seconds": time.perf_counter() - started, **facts}), file=answers, flush=True)
+        facts = {"seconds": time.perf_counter() - started, **facts}
+        if task.device == "cuda":
+            facts["peak_gpu_mb"] = torch.cuda.max_memory_reserved() / 2**20
+        print(json.dumps(facts), file=answers, flush=True)
 
     importlib.import_module(f"peers.{module}").serve(task, receive, reply)
 
