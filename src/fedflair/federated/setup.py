@@ -24,7 +24,7 @@ from fedflair.federated.server import SERVER_OPTIMIZERS, ServerState
 from fedflair.models import MODELS
 from fedflair.models.multi_label_cnn import imagenet_weights
 from fedflair.models.normalization import refuse_batch_statistics
-from fedflair.models.trainable import freeze
+from fedflair.models.trainable import Choice, choose_trained
 from fedflair.privacy.contract import Clipping, LocalMechanism, LocalPrivacyOptions, Mechanism, PrivacyOptions
 from fedflair.privacy.mechanisms import local_noise_seed, make_local_mechanism
 from fedflair.privacy.mechanisms.clipping import clipping_in
@@ -235,8 +235,17 @@ def build_model(config: TrainConfig, num_labels: int, *, load_weights: bool = Tr
         config.model.model_type, num_labels, pretrained=config.model.pretrained, weights=weights, seed=config.run.seed
     )
     refuse_batch_statistics(module)
-    freeze(module, config.model.trainable, config.model.num_trainable_blocks)
+    choose_trained(module, trained_choice(config))
     return module
+
+
+def trained_choice(config: TrainConfig) -> Choice:
+    """The options that say what of the network is trained."""
+    model = config.model
+    alpha = float(model.lora_rank) if model.lora_alpha is None else model.lora_alpha
+    return Choice(
+        model.trainable, model.num_trainable_blocks, model.lora_rank, alpha, model.lora_layers, config.run.seed
+    )
 
 
 def check_image_size(config: TrainConfig, module: nn.Module) -> None:
