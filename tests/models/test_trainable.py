@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,8 @@ def test_a_run_with_live_batch_norm_is_refused(tiny_store: Path, monkeypatch: py
     """A model of one's own, in the table, that forgot to replace it."""
     from fedflair.models import MODELS
 
-    monkeypatch.setitem(MODELS, "small_cnn", lambda *_, **__: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
+    own = replace(MODELS["small_cnn"], build=lambda *_, **__: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
+    monkeypatch.setitem(MODELS, "small_cnn", own)
     with pytest.raises(ConfigError, match=r"model: layer 1 \(BatchNorm2d\)"):
         make_setup(small_config(tiny_store, model="small_cnn"), noise_seed=0)
 
