@@ -10,8 +10,9 @@ from torch import nn
 from torchvision import models, transforms
 
 from fedflair.data.images.crops import IMAGENET_MEAN, IMAGENET_STD, decode, train_inputs
-from fedflair.models.multi_label_cnn import build, read_weights
+from fedflair.models.multi_label_cnn import build
 from fedflair.models.normalization import FrozenBatchNorm2d, replace_modules
+from fedflair.models.weights import read_weights
 from fedflair.sampling import stream
 from peers.task import Task
 from peers.users import pictures

@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 
 
 def model(precision: Precision = "fp32") -> FlatModel:
-    network = MODELS["small_cnn"]("", 4, pretrained=False, weights=None, seed=0)
+    network = MODELS["small_cnn"].build("", 4, pretrained=False, weights=None, seed=0)
     return flatten(network.train(), CPU, precision)
 
 
@@ -38,7 +38,7 @@ def batch(size: int) -> tuple[torch.Tensor, torch.Tensor]:
 def test_only_clients_of_many_images_are_cut_into_parts() -> None:
     assert [num_parts(model(), examples, 16) for examples in (64, 65)] == [1, 2]
     assert [num_parts(model(), 100, size) for size in (4, 8, 16, 64)] == [1, 1, 2, 8]
-    dropout = MODELS["multi_label_cnn"]("squeezenet1_1", 4, pretrained=False, weights=None, seed=0)
+    dropout = MODELS["multi_label_cnn"].build("squeezenet1_1", 4, pretrained=False, weights=None, seed=0)
     assert num_parts(flatten(dropout, CPU), 100, 16) == 1
     assert num_parts(flatten(nn.Sequential(nn.Flatten(), nn.Linear(8, 2)), CPU), 100, 16) == 2
 

@@ -9,7 +9,7 @@ from fedflair.engine.flat_model import flatten
 from fedflair.federated.client import LocalTraining, sgd_step
 from fedflair.models.multi_label_cnn import backbones, build
 from fedflair.models.normalization import refuse_batch_statistics
-from fedflair.models.trainable import freeze
+from fedflair.models.trainable import Choice, choose_trained
 
 # fmt: off
 OFFERED = [
@@ -35,11 +35,11 @@ def test_each_builds_without_batch_statistics_and_with_a_head_of_its_own(name: s
     with torch.device("meta"):
         module = build(name, 17, pretrained=True, weights=None, seed=0)
     refuse_batch_statistics(module)
-    freeze(module, "head", 1)
+    choose_trained(module, Choice("head", 1))
     trained = {key: p for key, p in module.named_parameters() if p.requires_grad}
     assert [p.shape[0] for p in trained.values()] == [17, 17]
     num_head = sum(p.numel() for p in trained.values())
-    freeze(module, "last_block", 2)
+    choose_trained(module, Choice("last_block", 2))
     assert num_head < sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from fedflair.federated.setup import initial_state, make_setup
 from fedflair.models.multi_label_cnn import build
 from fedflair.models.normalization import refuse_batch_statistics
 from fedflair.models.small_cnn import SmallCNN
-from fedflair.models.trainable import freeze
+from fedflair.models.trainable import Choice, choose_trained
 from fedflair.runs.folder import RunFolder
 from fedflair.training.checkpoint import load_state
 from fedflair.training.train import train
@@ -32,7 +33,7 @@ def resnet() -> nn.Module:
 
 def test_the_head_of_resnet18() -> None:
     module = resnet()
-    freeze(module, "head", 1)
+    choose_trained(module, Choice("head", 1))
     assert trained_names(module) == ["fc.weight", "fc.bias"]
     # 512 x 17 + 17
     assert flatten(module, torch.device("cpu")).parameters.numel() == 8721
@@ -43,7 +44,7 @@ def test_the_head_of_resnet18() -> None:
 )
 def test_the_last_blocks_of_resnet18(num_blocks: int, first: str) -> None:
     module = resnet()
-    freeze(module, "last_block", num_blocks)
+    choose_trained(module, Choice("last_block", num_blocks))
     names = trained_names(module)
     assert names[0] == f"{first}.weight"
     everything = [name for name, _ in module.named_parameters()]
@@ -52,12 +53,12 @@ def test_the_last_blocks_of_resnet18(num_blocks: int, first: str) -> None:
 
 def test_more_blocks_than_there_are() -> None:
     with pytest.raises(ConfigError, match="num_trainable_blocks: 10 is more than the 9 blocks of this model"):
-        freeze(resnet(), "last_block", 10)
+        choose_trained(resnet(), Choice("last_block", 10))
 
 
 def test_the_small_network() -> None:
     module = SmallCNN(5)
-    freeze(module, "last_block", 1)
+    choose_trained(module, Choice("last_block", 1))
     assert trained_names(module) == [
         "features.12.weight", "features.13.weight", "features.13.bias", "head.weight", "head.bias",
     ]  # fmt: skip
@@ -65,7 +66,7 @@ def test_the_small_network() -> None:
 
 def test_autograd_stops_at_the_first_trained_layer() -> None:
     module = resnet()
-    freeze(module, "head", 1)
+    choose_trained(module, Choice("head", 1))
     seen: list[bool] = []
     module.fc.register_forward_hook(lambda layer, inputs, output: seen.append(inputs[0].requires_grad))
     module(torch.zeros(2, 3, 64, 64)).sum().backward()
@@ -119,7 +120,8 @@ def test_a_run_with_live_batch_norm_is_refused(tiny_store: Path, monkeypatch: py
     """A model of one's own, in the table, that forgot to replace it."""
     from fedflair.models import MODELS
 
-    monkeypatch.setitem(MODELS, "small_cnn", lambda *_, **__: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
+    own = replace(MODELS["small_cnn"], build=lambda *_, **__: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
+    monkeypatch.setitem(MODELS, "small_cnn", own)
     with pytest.raises(ConfigError, match=r"model: layer 1 \(BatchNorm2d\)"):
         make_setup(small_config(tiny_store, model="small_cnn"), noise_seed=0)
 

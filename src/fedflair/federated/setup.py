@@ -22,9 +22,8 @@ from fedflair.federated.algorithms import ALGORITHMS, Algorithm
 from fedflair.federated.participation import num_asked
 from fedflair.federated.server import SERVER_OPTIMIZERS, ServerState
 from fedflair.models import MODELS
-from fedflair.models.multi_label_cnn import imagenet_weights
 from fedflair.models.normalization import refuse_batch_statistics
-from fedflair.models.trainable import freeze
+from fedflair.models.trainable import Choice, choose_trained
 from fedflair.privacy.contract import Clipping, LocalMechanism, LocalPrivacyOptions, Mechanism, PrivacyOptions
 from fedflair.privacy.mechanisms import local_noise_seed, make_local_mechanism
 from fedflair.privacy.mechanisms.clipping import clipping_in
@@ -229,14 +228,24 @@ def pieces_of_batches(config: TrainConfig, clients: FederatedDataset) -> tuple[F
 
 def build_model(config: TrainConfig, num_labels: int, *, load_weights: bool = True) -> nn.Module:
     """The network with its initial weights; without ``load_weights`` a pretrained one has its shape only."""
-    wanted = config.model.pretrained and load_weights
-    weights = imagenet_weights(config.model.model_type, config.model.pretrained_weights) if wanted else None
-    module = MODELS[config.model.model](
-        config.model.model_type, num_labels, pretrained=config.model.pretrained, weights=weights, seed=config.run.seed
+    options, model = config.model, MODELS[config.model.model]
+    wanted = options.pretrained and load_weights
+    weights = model.weights(options.model_type, options.pretrained_weights) if wanted else None
+    module = model.build(
+        options.model_type, num_labels, pretrained=options.pretrained, weights=weights, seed=config.run.seed
     )
     refuse_batch_statistics(module)
-    freeze(module, config.model.trainable, config.model.num_trainable_blocks)
+    choose_trained(module, trained_choice(config))
     return module
+
+
+def trained_choice(config: TrainConfig) -> Choice:
+    """The options that say what of the network is trained."""
+    model = config.model
+    alpha = float(model.lora_rank) if model.lora_alpha is None else model.lora_alpha
+    return Choice(
+        model.trainable, model.num_trainable_blocks, model.lora_rank, alpha, model.lora_layers, config.run.seed
+    )
 
 
 def check_image_size(config: TrainConfig, module: nn.Module) -> None:

@@ -1,14 +1,30 @@
-"""Models by name: ``MODELS[model](...)`` builds a module with logits float [n, num_labels]."""
+"""Networks by name: what builds one, and where its pretrained weights come from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
+import torch
 from torch import nn
 
-from fedflair.models import multi_label_cnn, small_cnn
+from fedflair.models import multi_label_cnn, small_cnn, weights
 
-MODELS: dict[str, Callable[..., nn.Module]] = {
-    "multi_label_cnn": multi_label_cnn.build,
-    "small_cnn": small_cnn.build,
+
+@dataclass(frozen=True)
+class Model:
+    """build: (model_type, num_labels, pretrained, weights, seed) -> a module with logits float [n, num_labels].
+
+    weights: (model_type, file or None) -> tensors by name to start from. Raises ConfigError, before anything is
+        fetched, where there are none.
+    """
+
+    build: Callable[..., nn.Module]
+    weights: Callable[[str, Path | None], Mapping[str, torch.Tensor]]
+
+
+MODELS: dict[str, Model] = {
+    "multi_label_cnn": Model(multi_label_cnn.build, weights.imagenet_weights),
+    "small_cnn": Model(small_cnn.build, small_cnn.own_weights),
 }

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from fedflair.errors import ConfigError
+from fedflair.models.weights import fit, read_weights
 from fedflair.sampling import torch_stream
 
 WIDTHS = (32, 64, 128, 256)
@@ -41,12 +43,23 @@ class SmallCNN(nn.Module):
 def build(
     model_type: str, num_labels: int, *, pretrained: bool, weights: Mapping[str, torch.Tensor] | None, seed: int
 ) -> nn.Module:
-    """The network with initial weights that depend on ``seed`` alone; ``model_type`` says nothing here.
+    """The network with initial weights that depend on ``seed`` alone, or with ``weights``; ``model_type`` says nothing.
 
-    Raises ConfigError for ``pretrained``: nobody publishes weights of it.
+    Raises DataError where the weights do not fit.
     """
-    if pretrained:
-        raise ConfigError("pretrained: small_cnn has no published weights; use --pretrained false")
     with torch.random.fork_rng(devices=[]):
         torch.random.set_rng_state(torch_stream(seed, "init").get_state())
-        return SmallCNN(num_labels)
+        network = SmallCNN(num_labels)
+    if weights is not None:
+        fit(network, weights, "small_cnn")
+    return network
+
+
+def own_weights(model_type: str, path: Path | None) -> Mapping[str, torch.Tensor]:
+    """Of a file. Raises ConfigError where there is none: nobody publishes weights of this network."""
+    if path is None:
+        raise ConfigError(
+            "pretrained: small_cnn has no published weights; use --pretrained false, or name a file of its own with "
+            "--pretrained_weights"
+        )
+    return read_weights(path)

@@ -11,7 +11,10 @@ from fedflair.training.run_states import describe_states
 def describe_setup(setup: TrainingSetup, folder: RunFolder) -> str:
     """What a run says of itself before it starts."""
     config, worker = setup.config, setup.worker
-    num_parameters = sum(p.numel() for p in worker.module.parameters() if p.requires_grad)
+    sizes = {
+        trained: sum(p.numel() for p in worker.module.parameters() if p.requires_grad == trained)
+        for trained in (True, False)
+    }
     start = "pretrained" if config.model.pretrained else "from scratch"
     network = config.model.model_type if config.model.model == "multi_label_cnn" else config.model.model
     clients = (
@@ -22,7 +25,7 @@ def describe_setup(setup: TrainingSetup, folder: RunFolder) -> str:
     num_images = worker.store.partitions["train"].num_images
     lines = [
         f"{config.setting}: {clients}, {num_images:,} images, {worker.labels.num_labels} labels",
-        f"{network} {start}, {num_parameters:,} parameters, {config.data.image_size} px, {worker.device}",
+        f"{network} {start}, {_how_many(sizes[True], sizes[False])}, {config.data.image_size} px, {worker.device}",
     ]
     for mechanism in (setup.mechanism, worker.local_mechanism):
         if mechanism.description.get("words"):
@@ -30,6 +33,13 @@ def describe_setup(setup: TrainingSetup, folder: RunFolder) -> str:
     if worker.algorithm.keeps_client_state:
         lines.append(describe_states(setup))
     return "\n".join([*lines, f"run folder: {folder.path}"])
+
+
+def _how_many(num_trained: int, num_frozen: int) -> str:
+    """Parameters of the network: all, or those of them that are trained, sent, clipped and noised."""
+    if num_frozen == 0:
+        return f"{num_trained:,} parameters"
+    return f"{num_trained:,} trained parameters of {num_trained + num_frozen:,}"
 
 
 def to_be_continued(error: FedflairError, folder: RunFolder, round_: int) -> FedflairError:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fedflair.config.checks import at_least_one
+from fedflair.config.checks import at_least_one, positive
 from fedflair.errors import ConfigError
 
 
@@ -19,18 +19,28 @@ class ModelOptions:
         model_type: Any torchvision classification backbone.
         pretrained: Start from ImageNet weights, BatchNorm statistics frozen; else from scratch with GroupNorm.
         pretrained_weights: A .safetensors or .pth file to start from instead of downloading torchvision's.
-        trainable: Train every parameter, the last layer only, or the last blocks and the last layer.
+        trainable: All parameters, or the last layer and: nothing else (head), the last blocks, scales and shifts of
+            normalisations (norm), biases, a scale and shift added after each normalisation (film), or low-rank matrices
+            added to weights (lora).
         num_trainable_blocks: How many blocks last_block trains.
+        lora_rank: Rank of the matrices that lora adds.
+        lora_alpha: What is added is their product times lora_alpha / lora_rank; the rank if not given.
+        lora_layers: Layers that lora adds to: all, linear, convolution, or a regular expression found in their names.
     """
 
     model: Literal["multi_label_cnn", "small_cnn"] = "multi_label_cnn"
     model_type: str = "resnet18"
     pretrained: bool = True
     pretrained_weights: Path | None = None
-    trainable: Literal["all", "head", "last_block"] = "all"
+    trainable: Literal["all", "head", "last_block", "norm", "bias", "film", "lora"] = "all"
     num_trainable_blocks: int = 1
+    lora_rank: int = 8
+    lora_alpha: float | None = None
+    lora_layers: str = "all"
 
     def __post_init__(self) -> None:
-        at_least_one(self, "num_trainable_blocks")
+        at_least_one(self, "num_trainable_blocks", "lora_rank")
+        if self.lora_alpha is not None:
+            positive(self, "lora_alpha")
         if self.pretrained_weights is not None and not self.pretrained:
             raise ConfigError("pretrained_weights: given together with pretrained: false; drop one of the two")

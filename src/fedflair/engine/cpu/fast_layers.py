@@ -214,9 +214,9 @@ def can_fuse(norm: nn.Module) -> TypeGuard[nn.GroupNorm | FrozenBatchNorm2d]:
 
 
 def can_be_direct(convolution: nn.Module) -> TypeGuard[nn.Conv2d]:
-    """Whether the convolution is an ordinary one, with a weight that trains."""
+    """Whether it is an ordinary convolution, with a weight that trains: a subclass may adapt its weight first."""
     return (
-        isinstance(convolution, nn.Conv2d)
+        type(convolution) is nn.Conv2d
         and convolution.groups == 1
         and convolution.padding_mode == "zeros"
         and not isinstance(convolution.padding, str)
