@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
-from fedflair.audit.measure import AuditResult, Sizes, audit_central
+from fedflair.audit.measure import AuditResult, Sizes, audit_central, audit_local
 from fedflair.errors import ConfigError
-from fedflair.privacy.contract import PrivacyOptions
+from fedflair.privacy.accounting.accountants import PrivacyEvent
+from fedflair.privacy.contract import LocalMechanism, PrivacyOptions
+from fedflair.privacy.path import PrivacyPath
 from tests.audit.faults import (
     FAULTS,
     FAULTS_OF,
@@ -171,3 +175,55 @@ def test_sizes_that_show_nothing_are_refused() -> None:
             Sizes(**sizes)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="central_privacy_mechanism: norm_clipping_only promises no epsilon"):
         audit_central(PrivacyOptions("norm_clipping_only"), SMALL, 1)
+
+
+def _event_with(**changes: object) -> Callable[[PrivacyPath], PrivacyPath]:
+    """Accounted by another event than the path's own."""
+
+    def tamper(path: PrivacyPath) -> PrivacyPath:
+        def run_event(num_rounds: int) -> PrivacyEvent:
+            event = path.mechanism.run_event(num_rounds)
+            assert event is not None
+            return replace(event, **changes)  # type: ignore[arg-type]
+
+        return replace(path, mechanism=replace(path.mechanism, run_event=run_event))
+
+    return tamper
+
+
+def _described(**changes: object) -> Callable[[PrivacyPath], PrivacyPath]:
+    return lambda path: replace(
+        path, mechanism=replace(path.mechanism, description={**path.mechanism.description, **changes})
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "tamper", "message"),
+    [
+        ("gaussian_moments_accountant", _described(run_epsilon=1.0), "epsilon is stated as 1, and its event costs 2"),
+        ("gaussian_moments_accountant", _described(run_epsilon=None), "epsilon is stated as infinite"),
+        (
+            "gaussian_moments_accountant",
+            _event_with(sampling_rate=0.25),
+            "poisson cohorts of rate 0.5 are accounted as poisson, 0.25",
+        ),
+        ("gaussian_moments_accountant", _event_with(count=4), "8 releases are accounted as 4"),
+        ("adaptive", _described(run_count_noise_std=0.5), "noise of 0.5 on the count leaves no privacy for the sum"),
+        ("banded", _described(min_separation=1), "8 releases are accounted as 2"),
+    ],
+)
+def test_terms_that_do_not_follow_from_the_event_are_named(
+    kind: str, tamper: Callable[[PrivacyPath], PrivacyPath], message: str
+) -> None:
+    findings = KINDS[kind].audited(1, SMALL, tamper).findings
+    assert any(message in finding for finding in findings), findings
+
+
+def test_a_local_multiplier_that_does_not_follow_from_the_budget_is_named() -> None:
+    def tamper(mechanism: LocalMechanism) -> LocalMechanism:
+        return replace(mechanism, description={**mechanism.description, "noise_multiplier": 1.0})
+
+    options = LOCAL_KINDS["local gaussian"]
+    findings = audit_local(options, Sizes(num_rounds=2, num_canaries=100), 1, tamper=tamper).findings
+    assert len(findings) == 1
+    assert findings[0].startswith("a local noise multiplier of 1 is stated, and its budget asks for 3.98")

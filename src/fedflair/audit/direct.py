@@ -68,9 +68,8 @@ def _terms(path: PrivacyPath, seen: Seen) -> list[str]:
             f"correlated noise lets a client count {norm:.4f} times in {len(known.coefficients)} rounds, accounted as "
             f"once in {known.min_separation}"
         )
-    if not math.isfinite(known.multiplier):
+    if known.count_std is not None and 2 * known.count_std <= event.noise_multiplier:
         found.append(f"noise of {known.count_std:.6g} on the count leaves no privacy for the sum")
-        return found
     due = known.multiplier * seen.bounds[:-1] * growth(known.coefficients, num_rounds)
     due *= math.sqrt(2) if event.noise == "laplace" else 1.0
     worst = int(np.argmax(np.abs(seen.stated / due - 1)))
@@ -238,7 +237,7 @@ def _repeated_noise(noise: Vector, rows: str) -> list[str]:
 def _count(path: PrivacyPath, options: PrivacyOptions, seen: Seen) -> list[str]:
     """The noise on the count of whole updates, which whoever knows the true count reads off the bound's path."""
     count_std = seen.accounted.count_std
-    if count_std is None or not math.isfinite(seen.accounted.multiplier):
+    if count_std is None:
         return []
 
     def noisy(ratios: Vector) -> Vector:

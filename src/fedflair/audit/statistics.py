@@ -100,7 +100,9 @@ def as_normal(laplace: Vector) -> Vector:
 
 def largest_correlation(rows: Vector) -> tuple[float, int, int]:
     """(largest absolute correlation of two rows, their positions)."""
-    found = np.abs(np.corrcoef(rows))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # A row without any noise has no correlation.
+        found = np.nan_to_num(np.abs(np.corrcoef(rows)))
     np.fill_diagonal(found, 0.0)
     first, second = np.unravel_index(int(np.argmax(found)), found.shape)
     return float(found[first, second]), int(first), int(second)
