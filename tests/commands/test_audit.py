@@ -67,6 +67,8 @@ def test_what_training_can_run_is_audited(options: list[str], capsys: pytest.Cap
         (["--min_separation", "3"], "min_separation: gaussian_moments_accountant does not enforce any"),
         (["--central_privacy_mechanism", "laplace", "--adaptive_clipping"], "adaptive_clipping: laplace has none"),
         (["--local_epsilon", "3"], "local_epsilon"),
+        (["--adaptive_clipping_quantile", "0.3"], "adaptive_clipping_quantile: .*adaptive_clipping is off"),
+        (["--top_k_fraction", "0.3"], "top_k_fraction: .*compression is none"),
         (["--cohort_size", "30"], "cohort_size: has no effect on this audit"),
         (["--local_privacy_mechanism", "gaussian", "--central_epsilon", "1"], "central_epsilon"),
         (["--local_privacy_mechanism", "gaussian", "--sampling_rate", "1"], "sampling_rate: has no effect"),

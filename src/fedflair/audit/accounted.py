@@ -74,6 +74,6 @@ def accounted(path: PrivacyPath, num_rounds: int, state: MechanismState) -> Acco
 
 
 def _without_count(event: PrivacyEvent, count_std: float) -> PrivacyEvent:
-    """What is left of a release's multiplier for the sum, the count's sensitivity being 1/2; all of it if nothing is."""
+    """What is left of a release's multiplier for the sum, the count's sensitivity being 1/2; all of it if nothing."""
     left = event.noise_multiplier**-2 - (2 * count_std) ** -2
     return replace(event, noise_multiplier=left**-0.5) if left > 0 else event

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from fedflair.system.terminal import say
 # Of the cohort, what changes who is in a sum, or what of an update reaches it.
 _COHORT = ("cohort_size", "cohort_sampling", "dropout_rate", "compression", "top_k_fraction")
 _CENTRAL = tuple(option.name for option in fields(CentralMechanismOptions))
+_ADAPTIVE = tuple(name for name in _CENTRAL if name.startswith("adaptive_clipping_"))
 _LOCAL = tuple(option.name for option in fields(LocalMechanismOptions))
 _ESTIMATE = (
     "(of what is accounted, at the ratio of contributions to noise that was measured: every other honest path's lies\n"
@@ -90,41 +91,46 @@ def _audited(config: TrainConfig, given: Mapping[str, Any], sizes: Mapping[str, 
     local = config.local_privacy.local_privacy_mechanism
     if local == "none":
         _refuse(given, _LOCAL, "local_privacy_mechanism is none")
-        if config.central_privacy.noise_cohort_size is None and config.central_privacy.population is None:
-            _refuse(given, ("cohort_size",), "cohorts are sampling_rate of the audit's clients")
-        number, rate, canaries = sizes["rounds"], sizes["sampling_rate"], sizes["num_canaries"]
-        return audit_central(
-            privacy_options(config),
-            _sizes(number, _rate(config) if rate is None else rate, canaries, num_rounds=20),
-            seed,
-            sampling=config.sampling,
-            cohort=config.cohort,
-        )
+        return _central(config, given, sizes, seed)
     if central != "none":
         raise ConfigError(
             f"local_privacy_mechanism: {local} and {central} each keep a promise of their own; audit one at a time, "
             "with --local_privacy_mechanism none or --central_privacy_mechanism none"
         )
     _refuse(given, _CENTRAL, "central_privacy_mechanism is none")
-    _refuse(
-        {**given, **{name: 1 for name, value in sizes.items() if value is not None}},
-        (*_COHORT, "sampling_rate"),
-        "the server gets each client's own update, whoever else is asked",
-    )
-    return audit_local(
-        local_privacy_options(config), _sizes(sizes["rounds"], 1.0, sizes["num_canaries"], num_rounds=5), seed
+    asked = {*given, *(name for name, value in sizes.items() if value is not None)}
+    _refuse(asked, (*_COHORT, "sampling_rate"), "the server gets each client's own update, whoever else is asked")
+    return audit_local(local_privacy_options(config), _sizes(sizes, rate=1.0, num_rounds=5), seed)
+
+
+def _central(config: TrainConfig, given: Mapping[str, Any], sizes: Mapping[str, Any], seed: int) -> AuditResult:
+    if config.central_privacy.noise_cohort_size is None and config.central_privacy.population is None:
+        _refuse(given, ("cohort_size",), "cohorts are sampling_rate of the audit's clients")
+    if not config.central_privacy.adaptive_clipping:
+        _refuse(given, _ADAPTIVE, "adaptive_clipping is off")
+    if config.cohort.compression != "top_k":
+        _refuse(given, ("top_k_fraction",), f"compression is {config.cohort.compression}")
+    return audit_central(
+        privacy_options(config),
+        _sizes(sizes, rate=_rate(config), num_rounds=20),
+        seed,
+        sampling=config.sampling,
+        cohort=config.cohort,
     )
 
 
-def _refuse(given: Mapping[str, Any], names: Sequence[str], why: str) -> None:
+def _refuse(given: Container[str], names: Sequence[str], why: str) -> None:
     """Refuses what was given on the command line and would change nothing."""
     for name in names:
         if name in given and name not in _MECHANISMS:
             raise ConfigError(f"{name}: has no effect on this audit ({why}); leave it out")
 
 
-def _sizes(rounds: int | None, rate: float, canaries: int | None, num_rounds: int) -> Sizes:
-    return Sizes(num_rounds if rounds is None else rounds, rate, 2000 if canaries is None else canaries)
+def _sizes(sizes: Mapping[str, Any], *, rate: float, num_rounds: int) -> Sizes:
+    """The sizes that were asked for; where none was, these."""
+    chosen: dict[str, Any] = {"rounds": num_rounds, "sampling_rate": rate, "num_canaries": 2000}
+    chosen |= {name: value for name, value in sizes.items() if value is not None}
+    return Sizes(chosen["rounds"], chosen["sampling_rate"], chosen["num_canaries"])
 
 
 def _rate(config: TrainConfig) -> float:
