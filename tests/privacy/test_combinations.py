@@ -201,5 +201,5 @@ def test_two_forks_of_a_run_never_share_their_noise(tiny_config: Any, mechanism:
             after = [run_round(state, cohort, setup=watched, backend=backend)[0].parameters for _ in range(2)]
         assert torch.equal(after[0], after[1])
         released.append(after[0].double() * setup.sampler.description.cohort_size)
-    noise = setup.mechanism.noise_std(state.mechanism_state)
+    noise = setup.mechanism.noise_std(state.mechanism_state, 0)
     assert float((released[0] - released[1]).std()) == pytest.approx(2**0.5 * noise, rel=0.05)

@@ -114,6 +114,10 @@ def test_banded_cohorts_come_from_groups_in_turn_and_the_state_has_a_noise_a_ban
     terms, *rounds = ledger_lines(run)
     assert terms["min_separation"] == 3
     assert terms["event"]["count"] == 3
+    # What a round adds has the noises before it in it too; a row of metrics is about the next round.
+    stated = [line["noise_std"] for line in rounds]
+    assert stated[0] == terms["noise_std"] < stated[1] < stated[-1]
+    assert [row["privacy/noise_std"] for row in read_rows(RunFolder(run))][:-1] == stated[1:]
     assert terms["event"]["sampling_rate"] == 0.5
     # The cohorts that the run's seed leads to are those that the ledger counted, and nobody comes back too soon.
     setup = make_setup(run_config(tiny_store, run, "banded"), int(facts["noise_seed"]))

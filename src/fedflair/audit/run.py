@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,42 +12,61 @@ import torch
 from scipy.signal import lfilter
 from torch import nn
 
+from fedflair.audit.accounted import Accounted, accounted
 from fedflair.backends.threads import thread_backend
+from fedflair.config.groups.cohort import CohortOptions
 from fedflair.config.train_config import TrainConfig
 from fedflair.data.clients.federated import ClientData
 from fedflair.data.store.labels import LabelSpace
 from fedflair.data.store.packed import Store, StoreMetadata
 from fedflair.engine.flat_model import FlatModel
+from fedflair.errors import ConfigError
 from fedflair.federated.aggregate import UpdateSum
 from fedflair.federated.algorithms import Algorithm
 from fedflair.federated.client import ClientUpdate
 from fedflair.federated.local_metrics import LocalMetrics
 from fedflair.federated.server import Broadcast, ServerState
 from fedflair.federated.setup import TrainingSetup, WorkerSetup
-from fedflair.privacy.mechanisms import LocalPrivacyOptions, make_local_mechanism
+from fedflair.privacy.contract import (
+    Clipping,
+    CohortStats,
+    LocalMechanism,
+    LocalPrivacyOptions,
+    Mechanism,
+    MechanismState,
+)
+from fedflair.privacy.mechanisms import make_local_mechanism
 from fedflair.privacy.path import PrivacyPath
-from fedflair.training.round import run_round
+from fedflair.training.round import run_round, who_answers
 
 # Coordinates that no client ever moves: what is seen there is noise alone.
 NUM_SILENT = 4096
 
 Vector = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a run looked like from outside and from inside.
+    """What a run looked like from outside and from inside, rounds by coordinates; the canaries' coordinates come first.
 
-    cohorts: client ids a round.
-    released: what an observer has, [rounds, num_canaries + NUM_SILENT], in units of the stated noise.
+    asked: client ids a round, as sampled. joined: those of them whose updates count.
+    released: what an observer has, in units of the scale of the fresh noise that is accounted, made independent.
     noise: the same less what the clients should have contributed.
-    coefficients: of the filter that made both independent over rounds, [1] where they are; of norm 1 at most.
+    sent: what the mechanism was given to make private, over the clipping bound.
+    signs: of what each canary sends; 0 sends nothing.
+    bounds, stated: clipping bound of each round and one more, and the noise's standard deviation as stated.
     """
 
-    cohorts: list[list[str]]
+    accounted: Accounted
+    asked: list[list[str]]
+    joined: list[list[str]]
     released: Vector
     noise: Vector
-    coefficients: Vector
+    sent: Vector
+    signs: Vector
+    bounds: Vector
+    stated: Vector
 
 
 @dataclass(frozen=True)
@@ -68,61 +88,125 @@ def canary_number(client_id: str) -> int | None:
     return int(number) if kind == "canary" else None
 
 
-def run_canaries(path: PrivacyPath, client_ids: list[str], num_rounds: int, num_canaries: int) -> Seen:
-    """Trains for ``num_rounds`` rounds on ``path``; each canary sends 1,000 times the clipping bound in its coordinate.
+def population(num_canaries: int, *, signed: bool) -> list[str]:
+    """The clients that cohorts are drawn from, whatever the coins say.
 
-    The server's optimizer takes the mean as it is, so that what it was given can be read off its parameters.
+    Where canaries are in or out there are half as many others, who always send zeros: adaptive clipping then finds as
+    many updates whole as clipped.
     """
-    mechanism, size = path.mechanism, num_canaries + NUM_SILENT
-    cohort_size = path.sampler.description.cohort_size
+    others = 0 if signed else num_canaries // 2
+    return [f"canary-{i}" for i in range(num_canaries)] + [f"client-{i}" for i in range(others)]
+
+
+def run_canaries(path: PrivacyPath, cohort: CohortOptions, num_rounds: int, included: Bools) -> Seen:
+    """Trains for ``num_rounds`` rounds on ``path``; a canary sends 1,000 times the clipping bound in its coordinate.
+
+    A canary whose coin says so, and only such a one, counts when it is drawn; where clients are replaced, not left out,
+    the others send the opposite. The server's optimizer takes the mean as it is, so that what it was given can be read
+    off its parameters. Raises ConfigError where adaptive clipping has moved the bound beyond what numbers hold.
+    """
+    mechanism, size = path.mechanism, len(included) + NUM_SILENT
     state = ServerState(0, torch.zeros(size), {}, {}, mechanism.init(size))
-    setup = _setup(path, client_ids, size)
-    cohorts, released, noise = [], [], []
+    facts = accounted(path, num_rounds, state.mechanism_state)
+    signs = np.where(included, 1.0, -1.0 if facts.signed else 0.0)
+    given: list[torch.Tensor] = []
+    setup = _setup(path, cohort, signs, size, given)
+    asked, joined, totals, promised, bounds, stated = [], [], [], [], [], []
     with thread_backend(setup.worker) as backend:
         for round_ in range(num_rounds):
-            cohort = path.sampler.sample(round_)
-            bound, std = mechanism.clipping_bound(state.mechanism_state), mechanism.noise_std(state.mechanism_state)
-            state, _ = run_round(state, cohort, setup=setup, backend=backend)
-            promised = np.zeros(size)
-            promised[[number for number in map(canary_number, cohort) if number is not None]] = bound
-            total = state.parameters.double().numpy() * cohort_size
-            cohorts.append(cohort)
-            released.append(total / std)
-            noise.append((total - promised) / std)
-    # Noise that is correlated over rounds is made independent again, which an observer can do as well.
-    coefficients = np.ones(1)
-    if "coefficients" in state.mechanism_state:
-        coefficients = state.mechanism_state["coefficients"].numpy()
-        released = list(lfilter(coefficients, [1.0], np.stack(released), axis=0))
-        noise = list(lfilter(coefficients, [1.0], np.stack(noise), axis=0))
-    return Seen(cohorts, np.stack(released), np.stack(noise), coefficients)
+            asked.append(path.sampler.sample(round_))
+            joined.append(who_answers(setup, state).cohort)
+            bound = mechanism.clipping_bound(state.mechanism_state)
+            if not 1e-30 < bound < 1e30:
+                raise ConfigError(
+                    f"rounds: adaptive clipping has moved the bound to {bound:.3g} by {round_}; use fewer"
+                )
+            stated.append(mechanism.noise_std(state.mechanism_state, round_))
+            bounds.append(bound)
+            state, _ = run_round(state, joined[-1], setup=setup, backend=backend)
+            promised.append(_contributions(joined[-1], signs, size))
+            totals.append(state.parameters.double().numpy() * path.sampler.description.cohort_size / bound)
+    bounds.append(mechanism.clipping_bound(state.mechanism_state))
+
+    def independent(rows: Vector) -> Vector:
+        """Made independent over rounds, which an observer can do as well."""
+        return np.asarray(lfilter(facts.coefficients, [1.0], rows / facts.multiplier, axis=0))
+
+    released = np.stack(totals)
+    return Seen(
+        accounted=facts,
+        asked=asked,
+        joined=joined,
+        released=independent(released),
+        noise=independent(released - np.stack(promised)),
+        sent=np.stack([total.double().numpy() / bound for total, bound in zip(given, bounds)]),
+        signs=signs,
+        bounds=np.array(bounds),
+        stated=np.array(stated),
+    )
 
 
-def _setup(path: PrivacyPath, client_ids: list[str], size: int) -> TrainingSetup:
-    """A run's set-up with canaries for data, and no more of a model than there has to be."""
+def _contributions(joined: list[str], signs: Vector, size: int) -> Vector:
+    """What the clients of a round should have added to its sum, over the clipping bound."""
+    found = np.zeros(size)
+    canaries = [number for number in map(canary_number, set(joined)) if number is not None]
+    found[canaries] = signs[canaries]
+    return found
 
+
+def _setup(
+    path: PrivacyPath, cohort: CohortOptions, signs: Vector, size: int, given: list[torch.Tensor]
+) -> TrainingSetup:
+    """A run's set-up with canaries for data; what its mechanism is given is kept in ``given``."""
+
+    def drawn(round_: int) -> list[str]:
+        numbers = ((client_id, canary_number(client_id)) for client_id in path.sampler.sample(round_))
+        return [client_id for client_id, number in numbers if number is None or signs[number] != 0]
+
+    def add_noise(
+        total: torch.Tensor, stats: CohortStats, round_: int, state: MechanismState
+    ) -> tuple[torch.Tensor, MechanismState]:
+        given.append(total.clone())
+        return path.mechanism.add_noise(total, stats, round_, state)
+
+    mechanism: Mechanism = replace(path.mechanism, add_noise=add_noise)
+    silent = make_local_mechanism(LocalPrivacyOptions(), path.sampler.description, 1, 0)
+    worker = canary_worker(cohort, signs, size, silent, mechanism.clipping)
+    return TrainingSetup(worker, replace(path.sampler, sample=drawn), mechanism, noise_seed=0)
+
+
+def canary_worker(
+    cohort: CohortOptions, signs: Vector, size: int, local_mechanism: LocalMechanism, clipping: Clipping
+) -> WorkerSetup:
+    """What trains canaries: no more of a model than there has to be, and nothing to score."""
+    return WorkerSetup(
+        config=replace(TrainConfig.of(device="cpu", num_threads=1), cohort=cohort),
+        # No photographs, no labels.
+        store=Store(Path("canaries"), StoreMetadata((), (), {}, {}), {}),
+        labels=LabelSpace((), fine=False),
+        module=nn.Linear(1, 1),
+        device=torch.device("cpu"),
+        clients=CanaryClients([]),
+        algorithm=Algorithm(lambda parameters: {}, _canary_update(signs, size), _server_update),
+        local_mechanism=local_mechanism,
+        clipping=clipping,
+    )
+
+
+def _canary_update(
+    signs: Vector, size: int
+) -> Callable[[FlatModel, Broadcast, ClientData, np.random.Generator], ClientUpdate]:
     def client_update(
         model: FlatModel, server: Broadcast, client: ClientData, generator: np.random.Generator
     ) -> ClientUpdate:
         delta = torch.zeros(size)
         canary = canary_number(client.client_id)
         if canary is not None:
-            delta[canary] = 1000 * server.clipping_bound
+            delta[canary] = 1000 * signs[canary] * server.clipping_bound
         return ClientUpdate(delta, 1.0, 1, LocalMetrics())
 
-    def server_update(state: ServerState, mean_delta: torch.Tensor, cohort_sum: UpdateSum) -> ServerState:
-        return replace(state, round=state.round + 1, parameters=mean_delta)
+    return client_update
 
-    worker = WorkerSetup(
-        config=TrainConfig.of(device="cpu", num_threads=1),
-        # There is nothing to score: no photographs, no labels.
-        store=Store(Path("canaries"), StoreMetadata((), (), {}, {}), {}),
-        labels=LabelSpace((), fine=False),
-        module=nn.Linear(1, 1),
-        device=torch.device("cpu"),
-        clients=CanaryClients(client_ids),
-        algorithm=Algorithm(lambda parameters: {}, client_update, server_update),
-        local_mechanism=make_local_mechanism(LocalPrivacyOptions(), path.sampler.description, 1, 0),
-        clipping=path.mechanism.clipping,
-    )
-    return TrainingSetup(worker, path.sampler, path.mechanism, noise_seed=0)
+
+def _server_update(state: ServerState, mean_delta: torch.Tensor, cohort_sum: UpdateSum) -> ServerState:
+    return replace(state, round=state.round + 1, parameters=mean_delta)

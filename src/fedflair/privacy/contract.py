@@ -76,7 +76,8 @@ class Mechanism:
     add_noise: (sum float32 [P], cohort, round, state) -> (noisy sum, next state). Works in place.
     event: what all rounds up to and including a number of rounds release, in the deployment that the noise was scaled
         for; None where no epsilon holds.
-    noise_std: standard deviation of the noise on the sum, given the state; 0 where none is added.
+    noise_std: (state before a round, round) -> standard deviation of the noise that the round adds to each entry of its
+        sum; 0 where none is added.
     description: what a summary says of the mechanism: epsilon, delta, noise_multiplier, sampler, ... ; empty for none.
     run_event: as ``event``, of this run itself: other than ``event`` only where a larger deployment is simulated.
     """
@@ -87,7 +88,7 @@ class Mechanism:
     clip: Callable[[torch.Tensor, float], ClipResult]
     add_noise: Callable[[torch.Tensor, CohortStats, int, MechanismState], tuple[torch.Tensor, MechanismState]]
     event: Callable[[int], PrivacyEvent | None]
-    noise_std: Callable[[MechanismState], float]
+    noise_std: Callable[[MechanismState, int], float]
     description: Mapping[str, Any]
     run_event: Callable[[int], PrivacyEvent | None]
 

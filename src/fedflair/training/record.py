@@ -44,7 +44,7 @@ def round_row(setup: TrainingSetup, state: ServerState, cohort_sum: UpdateSum, s
     if setup.mechanism.name != "none":
         row["privacy/num_clipped"] = cohort_sum.cohort.num_clipped
         row["privacy/clipping_bound"] = setup.mechanism.clipping_bound(state.mechanism_state)
-        row["privacy/noise_std"] = setup.mechanism.noise_std(state.mechanism_state)
+        row["privacy/noise_std"] = setup.mechanism.noise_std(state.mechanism_state, state.round)
     return row
 
 

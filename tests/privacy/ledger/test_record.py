@@ -38,7 +38,7 @@ def test_a_line_says_what_its_round_released(run: Path, mechanism: Mechanism) ->
     last = lines[-1]
     assert (last["sampling"], last["expected_cohort"], last["realised_cohort"]) == ("poisson", 20, 19)
     assert last["clipping_bound"] == last["sensitivity"] == 0.1
-    assert last["noise_std"] == mechanism.noise_std({})
+    assert last["noise_std"] == mechanism.noise_std({}, 0)
     assert last["generator"]["counter"] == 5
     assert last["epsilon"] == mechanism.description["epsilon"] == pytest.approx(2.0, rel=1e-4)
     assert last["run_epsilon"] == mechanism.description["run_epsilon"]

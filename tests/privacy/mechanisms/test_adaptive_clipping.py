@@ -48,8 +48,8 @@ def test_one_step_by_hand() -> None:
     share = (80 - 55 + 5.0 * scalar_normal(noise_key(SEED, 4, binding_of(after)))) / 100 + 0.5
     assert mechanism.clipping_bound(after) == pytest.approx(0.5 * math.exp(-0.4 * (share - 0.3)), rel=1e-12)
     assert mechanism.clipping_bound(state) == 0.5
-    assert mechanism.noise_std(after) / mechanism.clipping_bound(after) == pytest.approx(
-        mechanism.noise_std(state) / 0.5
+    assert mechanism.noise_std(after, 1) / mechanism.clipping_bound(after) == pytest.approx(
+        mechanism.noise_std(state, 0) / 0.5
     )
 
 

@@ -27,11 +27,12 @@ def made(num_rounds: int = 30, **changes: object) -> Mechanism:
 
 
 def noises(mechanism: Mechanism, num_rounds: int, size: int) -> torch.Tensor:
-    """The noise of each round over its standard deviation: float64 [num_rounds, size]."""
+    """The noise of each round over the standard deviation of the fresh noise in it: float64 [num_rounds, size]."""
     state, rows = mechanism.init(size), []
+    fresh = mechanism.description["noise_multiplier"] * 0.1
     for round_ in range(num_rounds):
         total, state = mechanism.add_noise(torch.zeros(size), COHORT, round_, state)
-        rows.append(total.double() / mechanism.noise_std(state))
+        rows.append(total.double() / fresh)
     return torch.stack(rows)
 
 
@@ -50,6 +51,20 @@ def test_the_strategy_undoes_the_correlation() -> None:
     independent = torch.stack([standard_normal(key_of(t), 500) for t in range(30)]).numpy()
     # The released noise is a multiple of its grid, 2^-20 of the standard deviation.
     assert strategy @ correlated == pytest.approx(independent, abs=1e-5)
+
+
+def test_what_is_stated_is_the_noise_that_each_round_adds() -> None:
+    mechanism = made()
+    state = mechanism.init(20_000)
+    stated = [mechanism.noise_std(state, round_) for round_ in range(30)]
+    added = []
+    for round_ in range(30):
+        total, state = mechanism.add_noise(torch.zeros(20_000), COHORT, round_, state)
+        added.append(float(total.double().square().mean().sqrt()))
+    assert stated == pytest.approx(added, rel=0.03)
+    fresh = mechanism.description["noise_multiplier"] * 0.1
+    assert mechanism.description["noise_std"] == stated[0] > 1.1 * fresh
+    assert stated == sorted(stated)
 
 
 def test_the_running_sum_has_the_predicted_error() -> None:
@@ -91,7 +106,7 @@ def test_resuming_from_a_checkpoint_continues_the_noise_bit_for_bit(tmp_path: Pa
     resumed, state = made(), load_tensors(tmp_path / "state.safetensors")[0]
     for round_ in range(11, 20):
         total, state = resumed.add_noise(torch.zeros(300), COHORT, round_, state)
-        assert torch.equal(total.double() / resumed.noise_std(state), whole[round_])
+        assert torch.equal(total.double() / (resumed.description["noise_multiplier"] * 0.1), whole[round_])
 
 
 def test_doing_a_round_again_from_its_own_result_gives_the_same_noise() -> None:
@@ -106,7 +121,8 @@ def test_doing_a_round_again_from_its_own_result_gives_the_same_noise() -> None:
 def test_simulated_cohorts_scale_the_noise_and_have_two_epsilons() -> None:
     mechanism = made(noise_cohort_size=100)
     facts = mechanism.description
-    assert facts["noise_std"] == pytest.approx(facts["noise_multiplier"] * 0.1 * 20 / 100)
+    first = float(mechanism.init(1)["coefficients"][0])
+    assert facts["noise_std"] == pytest.approx(facts["noise_multiplier"] * 0.1 * 20 / 100 / first)
     assert mechanism.event(30) == PrivacyEvent("gaussian", facts["noise_multiplier"], 4, "poisson", 0.8)
     run = mechanism.run_event(30)
     assert run is not None

@@ -23,8 +23,8 @@ def test_published_noise_on_the_sum() -> None:
     options = small(delta=1e-5, population=10_000_000, noise_cohort_size=5000, allow_large_delta=True)
     mechanism = make_mechanism(options, FLAIR, 5000, SEED)
     assert mechanism.description["noise_multiplier"] == pytest.approx(0.545453, rel=1e-4)
-    assert mechanism.noise_std({}) == pytest.approx(0.00218182, rel=1e-4)
-    assert mechanism.description["noise_std"] == mechanism.noise_std({})
+    assert mechanism.noise_std({}, 0) == pytest.approx(0.00218182, rel=1e-4)
+    assert mechanism.description["noise_std"] == mechanism.noise_std({}, 0)
 
 
 def test_a_simulated_cohort_has_two_epsilons() -> None:
@@ -80,7 +80,7 @@ def test_noise_is_added_once_and_belongs_to_the_round() -> None:
     cohort = CohortStats(20, 0, 0)
     total, _ = mechanism.add_noise(torch.full((200_000,), 3.0), cohort, 7, state)
     noise = total.double() - 3.0
-    assert float(noise.std()) == pytest.approx(mechanism.noise_std(state), rel=0.01)
+    assert float(noise.std()) == pytest.approx(mechanism.noise_std(state, 0), rel=0.01)
     # A resumed run is another object over the same seed: same round, same noise; another round, other noise.
     again = make_mechanism(small(), SMALL, 50, SEED)
     replayed, _ = again.add_noise(torch.full((200_000,), 3.0), cohort, 7, state)

@@ -85,7 +85,7 @@ def append(ledger: Ledger, round_: int, cohort: CohortStats, state: MechanismSta
         "realised_cohort": cohort.num_clients,
         "clipping_bound": bound,
         "sensitivity": bound * (2 if facts["neighbouring"] == "replace_one" else 1),
-        "noise_std": mechanism.noise_std(state),
+        "noise_std": mechanism.noise_std(state, round_),
         "generator": {
             "counter": round_,
             "binding": bound_to,

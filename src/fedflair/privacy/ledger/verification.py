@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from fedflair.errors import DataError
 from fedflair.privacy.accounting.accountants import accounted_round
@@ -21,6 +25,7 @@ from fedflair.privacy.ledger.record import (
 )
 from fedflair.privacy.ledger.terms import terms_problem
 from fedflair.privacy.mechanisms.noise import noise_fingerprint
+from fedflair.privacy.mechanisms.toeplitz import growth, optimal_coefficients
 from fedflair.system.json_text import parse_json, read_text
 
 _RELATIVE = 1e-6
@@ -127,8 +132,8 @@ def _terms_problems(terms: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _noise_std(terms: Mapping[str, Any]) -> float:
-    """The noise on the sum at the first bound, from the event of one release of the run."""
+def _noise_std(terms: Mapping[str, Any], round_: int = 0) -> float:
+    """The noise that a round adds to its sum at the first bound, from the event of one release of the run."""
     multiplier = float(terms["run_event"]["noise_multiplier"])
     if terms["run_event"]["noise"] == "laplace":
         multiplier *= math.sqrt(2)
@@ -136,7 +141,16 @@ def _noise_std(terms: Mapping[str, Any]) -> float:
         # The count of whole updates, of sensitivity 1/2, is released with the sum and takes its share of the budget.
         left = multiplier**-2 - (2 * terms["run_count_noise_std"]) ** -2
         multiplier = left**-0.5 if left > 0 else math.inf
+    if terms["min_separation"] > 1 and terms["version"] > 1:
+        by_round = _growth(terms["rounds"], terms["min_separation"])
+        multiplier *= float(by_round[min(round_, len(by_round) - 1)])
     return multiplier * float(terms["clipping_bound"])
+
+
+@lru_cache(maxsize=4)
+def _growth(num_rounds: int, num_bands: int) -> npt.NDArray[np.float64]:
+    """By how much each round's noise is above the fresh noise in it, where rounds' noises are correlated."""
+    return growth(optimal_coefficients(num_rounds, num_bands), num_rounds)
 
 
 def _chain_problems(head: str, rounds: list[tuple[dict[str, Any], str]]) -> list[str]:
@@ -195,7 +209,7 @@ def _expected(
         "sampling": terms["sampling"],
         "expected_cohort": terms["cohort_size"],
         "sensitivity": bound * (2 if terms["neighbouring"] == "replace_one" else 1),
-        "noise_std": terms["noise_std"] / terms["clipping_bound"] * bound,
+        "noise_std": _noise_std(terms, line["round"]) / terms["clipping_bound"] * bound,
     }
     if not terms["adaptive_clipping"]:
         expected["clipping_bound"] = terms["clipping_bound"]

@@ -43,7 +43,7 @@ def adaptive_gaussian(name: str, deployment: Deployment, noise_multiplier: float
     def bound_of(state: MechanismState) -> float:
         return float(state["clipping_bound"])
 
-    def noise_std(state: MechanismState) -> float:
+    def noise_std(state: MechanismState, round_: int) -> float:
         return sum_multiplier * scale * bound_of(state)
 
     def add_noise(
@@ -53,7 +53,7 @@ def adaptive_gaussian(name: str, deployment: Deployment, noise_multiplier: float
         count = num_whole - cohort.num_clients / 2
         bound_to = noises.binding(noise_seed, round_, total, count, bound_of(state))
         key = noises.noise_key(noise_seed, round_, bound_to)
-        noises.add_noise(total, "gaussian", noise_std(state), key)
+        noises.add_noise(total, "gaussian", noise_std(state, round_), key)
         noisy = count + count_std * scale * noises.scalar_normal(key)
         share = noisy / sampler.cohort_size + 0.5
         # The bound is a public number from here on: a function of the noisy count alone.

@@ -65,7 +65,7 @@ def additive_mechanism(
         clip=lambda update, bound: clip_update(update, bound, order, exact_grid(bound, deployment.sampler.cohort_size)),
         add_noise=add_noise,
         event=lambda rounds: deployment.event(noise, noise_multiplier, rounds),
-        noise_std=lambda state: float(description["noise_std"]),
+        noise_std=lambda state, round_: float(description["noise_std"]),
         description=description,
         run_event=lambda rounds: deployment.run_event(noise, noise_multiplier, rounds),
     )

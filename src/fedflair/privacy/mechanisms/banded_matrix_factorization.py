@@ -17,7 +17,7 @@ from fedflair.privacy.mechanisms.additive import check_order, no_adaptive_clippi
 from fedflair.privacy.mechanisms.clipping import clip_update, exact_grid
 from fedflair.privacy.mechanisms.deployment import Deployment, describe, make_deployment
 from fedflair.privacy.mechanisms.noise import binding, noise_key, on_grid, standard_normal
-from fedflair.privacy.mechanisms.toeplitz import optimal_coefficients, prefix_error
+from fedflair.privacy.mechanisms.toeplitz import growth, optimal_coefficients, prefix_error
 from fedflair.sampling import SamplerDescription
 
 _MAX_AUTO_BANDS = 64
@@ -64,6 +64,9 @@ def banded_matrix_factorization(
         total.copy_(on_grid(noise.mul_(std).add_(total), std))
         return total, {**state, "noises": noises, BINDING: encoded(bound_to)}
 
+    def noise_std(state: MechanismState, round_: int) -> float:
+        return std * float(growth(state["coefficients"].double().cpu().numpy(), round_ + 1)[-1])
+
     return Mechanism(
         name="banded_matrix_factorization",
         init=init,
@@ -71,8 +74,13 @@ def banded_matrix_factorization(
         clip=lambda update, bound: clip_update(update, bound, 2.0, exact_grid(bound, sampler.cohort_size)),
         add_noise=add_noise,
         event=lambda rounds: deployment.event("gaussian", multiplier, rounds, num_bands),
-        noise_std=lambda state: std,
-        description={**description, "prefix_error": multiplier * prefix_error(coefficients.numpy(), num_rounds)},
+        noise_std=noise_std,
+        description={
+            **description,
+            # Of the first round; later ones have the noises before them in theirs too.
+            "noise_std": std * float(growth(coefficients.numpy(), 1)[0]),
+            "prefix_error": multiplier * prefix_error(coefficients.numpy(), num_rounds),
+        },
         run_event=lambda rounds: deployment.run_event("gaussian", multiplier, rounds, num_bands),
     )
 

@@ -142,7 +142,7 @@ def _noiseless(name: str, bound: float, order: float, description: Mapping[str, 
         clip=lambda update, bound: clip_update(update, bound, order),
         add_noise=add_noise,
         event=lambda num_rounds: None,
-        noise_std=lambda state: 0.0,
+        noise_std=lambda state, round_: 0.0,
         description=description,
         run_event=lambda num_rounds: None,
     )

@@ -52,6 +52,13 @@ def prefix_error(coefficients: Vector, num_rounds: int) -> float:
     return math.sqrt(_squared_error(_prefix_noise(coefficients, num_rounds)) / num_rounds)
 
 
+def growth(coefficients: Vector, num_rounds: int) -> Vector:
+    """Standard deviation of each round's noise for unit Z, the norms of the rows of C^-1: float64 [num_rounds]."""
+    impulse = np.zeros(num_rounds)
+    impulse[0] = 1.0
+    return np.sqrt(np.cumsum(_divided(impulse, coefficients) ** 2))
+
+
 def _unit(coefficients: Vector) -> Vector:
     """Norm 1, or less by a rounding error: never more."""
     scaled: Vector = coefficients / (np.linalg.norm(coefficients) * (1 + 1e-15))

@@ -1,0 +1,79 @@
+"""What a path is accounted with: how much noise there has to be, from the event and not from what a mechanism says.
+
+The event is what epsilon was computed from. Everything that a mechanism states beside it is compared with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from fedflair.errors import ConfigError
+from fedflair.privacy.accounting.accountants import Accountant, PrivacyEvent
+from fedflair.privacy.contract import MechanismState
+from fedflair.privacy.path import PrivacyPath
+
+Vector = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Accounted:
+    """What the run's own epsilon rests on.
+
+    event: of the run itself, over all its rounds. seen: the same with the noise on the sum alone; other than ``event``
+        where a count is released as well.
+    min_separation: rounds of one group of clients that count as one. count_std: of the noise on the count of whole
+        updates, in clients; None where none is released.
+    coefficients: of the filter that makes the noise independent over rounds, [1] where it is.
+    """
+
+    event: PrivacyEvent
+    seen: PrivacyEvent
+    delta: float
+    accountant: Accountant
+    min_separation: int
+    count_std: float | None
+    coefficients: Vector
+
+    @property
+    def multiplier(self) -> float:
+        """Scale of the fresh noise on a sum over the clipping bound."""
+        return self.seen.noise_multiplier
+
+    @property
+    def signed(self) -> bool:
+        """A client is replaced by another one, whose update may be the opposite, instead of being left out."""
+        return self.event.neighbouring == "replace_one"
+
+
+def accounted(path: PrivacyPath, num_rounds: int, state: MechanismState) -> Accounted:
+    """What ``path`` is accounted with; ``state`` is its mechanism's, which has the filter of correlated noise.
+
+    Raises ConfigError where the mechanism promises nothing.
+    """
+    mechanism, facts = path.mechanism, path.mechanism.description
+    event = mechanism.run_event(num_rounds)
+    if event is None:
+        raise ConfigError(
+            f"central_privacy_mechanism: {mechanism.name} promises no epsilon, so there is nothing to audit; name "
+            "another"
+        )
+    count_std = float(facts["run_count_noise_std"]) if facts["adaptive_clipping"] else None
+    coefficients = state["coefficients"].double().numpy() if "coefficients" in state else np.ones(1)
+    return Accounted(
+        event=event,
+        seen=event if count_std is None else _without_count(event, count_std),
+        delta=float(facts["delta"]),
+        accountant=facts["accountant"],
+        min_separation=int(facts["min_separation"]),
+        count_std=count_std,
+        coefficients=coefficients,
+    )
+
+
+def _without_count(event: PrivacyEvent, count_std: float) -> PrivacyEvent:
+    """What is left of a release's multiplier for the sum, the count's sensitivity being 1/2; all of it if nothing."""
+    left = event.noise_multiplier**-2 - (2 * count_std) ** -2
+    return replace(event, noise_multiplier=left**-0.5) if left > 0 else event

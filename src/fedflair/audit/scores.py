@@ -1,0 +1,91 @@
+"""How somebody who sees only noisy sums guesses who is in them: by likelihood, which nothing tells better."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from fedflair.audit.accounted import Accounted
+from fedflair.audit.game import Game
+from fedflair.audit.run import Seen, canary_number
+from fedflair.audit.statistics import Bools
+from fedflair.privacy.accounting.accountants import PrivacyEvent
+from fedflair.privacy.path import PrivacyPath
+
+Vector = npt.NDArray[np.float64]
+
+# Draws of a group of clients after which most of its clients have been seen.
+_MOST_DRAWS = 200
+
+
+def game_of(path: PrivacyPath, seen: Seen, heads: Bools) -> Game:
+    """The canaries' game in a central run, played by somebody who knows in which rounds a client could be drawn."""
+    known, num_canaries = seen.accounted, len(heads)
+    matched, squares = _matched(seen.released[:, :num_canaries], known.coefficients)
+    likely = log_likelihood_ratio(matched, squares, known.seen)
+    could = _rounds_of_canaries(path, known, num_canaries, len(matched))
+    rate = min(known.event.sampling_rate, 1.0)
+    silent = seen.noise[:, num_canaries:]
+    return Game(
+        event=known.event,
+        seen=known.seen,
+        delta=known.delta,
+        accountant=known.accountant,
+        heads=heads,
+        scores=(likely * could).sum(axis=0),
+        sums=(matched * could).sum(axis=0),
+        expected=float((squares[:, None] * could).sum(axis=0).mean()) * rate * _apart(known.seen),
+        noise=math.sqrt(float((silent**2).mean()) / (2.0 if known.event.noise == "laplace" else 1.0)),
+    )
+
+
+def _matched(released: Vector, coefficients: Vector) -> tuple[Vector, Vector]:
+    """(for each round, what is seen of a contribution to it, weighted with what the filter makes of one; its square).
+
+    rounds x canaries, in units of the noise's scale; and [rounds], less than 1 near the end of the run.
+    """
+    num_rounds = len(released)
+    matched, squares = np.zeros_like(released), np.zeros(num_rounds)
+    for lag, weight in enumerate(coefficients[:num_rounds]):
+        matched[: num_rounds - lag] += weight * released[lag:]
+        squares[: num_rounds - lag] += weight**2
+    return matched, squares
+
+
+def _apart(event: PrivacyEvent) -> float:
+    """Distance between what heads and tails contribute, over the scale of the noise."""
+    return (2.0 if event.neighbouring == "replace_one" else 1.0) / event.noise_multiplier
+
+
+def log_likelihood_ratio(matched: Vector, squares: Vector, event: PrivacyEvent) -> Vector:
+    """Of heads over tails, for each of ``matched``; ``event`` says how often a client contributes, and how much."""
+    rate = 1.0 if event.sampling == "none" else min(event.sampling_rate, 1.0)
+    step = 1 / event.noise_multiplier
+
+    def likely(sign: float) -> Vector:
+        """Log of the density where the client contributes if drawn, over that of noise alone."""
+        if event.noise == "laplace":
+            joined = np.abs(matched) - np.abs(matched - sign * step)
+        else:
+            joined = sign * step * matched - step**2 * squares[:, None] / 2
+        return joined if rate == 1 else np.logaddexp(math.log1p(-rate), math.log(rate) + joined)
+
+    return likely(1.0) - likely(-1.0) if event.neighbouring == "replace_one" else likely(1.0)
+
+
+def _rounds_of_canaries(path: PrivacyPath, known: Accounted, num_canaries: int, num_rounds: int) -> Bools:
+    """In which rounds a canary could have been drawn: bool [rounds, canaries].
+
+    The groups of clients that take turns are secret; the promise holds against those who know them.
+    """
+    separation = known.min_separation
+    could = np.ones((num_rounds, num_canaries), dtype=bool)
+    if separation == 1:
+        return could
+    draws = min(math.ceil(7 / min(known.event.sampling_rate, 1.0)), _MOST_DRAWS)
+    for round_ in range(separation * draws):
+        canaries = [number for number in map(canary_number, path.sampler.sample(round_)) if number is not None]
+        could[:, canaries] = (np.arange(num_rounds) % separation == round_ % separation)[:, None]
+    return could
