@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torchvision import models, transforms
 
-from fedflair.data.images.crops import IMAGENET_MEAN, IMAGENET_STD, decode, train_inputs
+from fedflair.data.images.crops import decode, train_inputs
+from fedflair.data.images.preprocessing import IMAGENET
 from fedflair.models.multi_label_cnn import build
 from fedflair.models.normalization import FrozenBatchNorm2d, replace_modules
 from fedflair.models.weights import read_weights
@@ -31,7 +32,7 @@ class PeerNetwork(nn.Module):
         weights = None if task.weights_path is None else read_weights(task.weights_path)
         self.network = build(task.model_type, task.num_labels, pretrained=weights is not None, weights=weights, seed=0)
         replace_modules(self.network, FrozenBatchNorm2d, _batch_norm)
-        normalise = transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)
+        normalise = transforms.Normalize(IMAGENET.mean, IMAGENET.deviation)
         crop = transforms.RandomResizedCrop(image_size)
         self.train_transform = transforms.Compose([crop, transforms.RandomHorizontalFlip(), normalise])
         self.eval_transform = transforms.Compose([transforms.Resize(image_size), normalise])

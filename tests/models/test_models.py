@@ -15,9 +15,8 @@ from fedflair.engine.flat_model import flatten
 from fedflair.errors import ConfigError, DataError
 from fedflair.models import small_cnn
 from fedflair.models.dropout import SeededDropout, replace_dropout, seed_dropout
-from fedflair.models.multi_label_cnn import build
+from fedflair.models.multi_label_cnn import build, start_weights
 from fedflair.models.normalization import FrozenBatchNorm2d, frozen_batch_norm, group_norm
-from fedflair.models.weights import imagenet_weights
 from tests.data.download.fault_server import Files, serving
 
 CPU = torch.device("cpu")
@@ -73,21 +72,21 @@ def test_pretrained_weights_load_all_but_the_head(tmp_path: Path) -> None:
     published.bn1.running_mean.fill_(0.25)
     path = tmp_path / "resnet18.pth"
     torch.save(published.state_dict(), path)
-    module = build("resnet18", 17, pretrained=True, weights=imagenet_weights("resnet18", path), seed=0)
+    module = build("resnet18", 17, pretrained=True, weights=start_weights("resnet18", path), seed=0)
     assert isinstance(module.bn1, FrozenBatchNorm2d)
     assert module.bn1.running_mean[0] == 0.25
     assert torch.equal(module.layer4[1].conv2.weight, published.layer4[1].conv2.weight)
     assert module.fc.weight.shape == (17, 512)
     save_file(published.state_dict(), tmp_path / "resnet18.safetensors")
-    assert imagenet_weights("resnet18", tmp_path / "resnet18.safetensors").keys() == published.state_dict().keys()
+    assert start_weights("resnet18", tmp_path / "resnet18.safetensors").keys() == published.state_dict().keys()
 
 
 def test_bad_weights_are_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"absent\.pth: no such file"):
-        imagenet_weights("resnet18", tmp_path / "absent.pth")
+        start_weights("resnet18", tmp_path / "absent.pth")
     (tmp_path / "junk.pth").write_bytes(b"junk")
     with pytest.raises(DataError, match=r"junk\.pth"):
-        imagenet_weights("resnet18", tmp_path / "junk.pth")
+        start_weights("resnet18", tmp_path / "junk.pth")
     with pytest.raises(DataError, match="do not fit resnet18"):
         build(
             "resnet18",
@@ -108,7 +107,7 @@ def test_without_network_the_error_says_which_file_to_put_where(
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     put = rf"put https://.*resnet18-.*\.pth at {tmp_path}.*--pretrained_weights"
     with pytest.raises(ConfigError, match=put) as raised:
-        imagenet_weights("resnet18", None)
+        start_weights("resnet18", None)
     assert "(Connection refused)" in str(raised.value)
     assert "--endpoint" not in str(raised.value)
 
@@ -122,15 +121,15 @@ def test_published_weights_are_fetched_once_and_checked(tmp_path: Path, monkeypa
     with serving(Files({name: content, "/resnet18-00000000.pth": content})) as files:
         monkeypatch.setattr(published.value, "url", files.url + "/resnet18-00000000.pth")
         with pytest.raises(ConfigError, match=r"its hash is [0-9a-f]{64}, not 00000000"):
-            imagenet_weights("resnet18", None)
+            start_weights("resnet18", None)
         monkeypatch.setattr(published.value, "url", files.url + name)
         for _ in range(2):
-            assert imagenet_weights("resnet18", None)["fc.weight"].shape == (1000, 512)
+            assert start_weights("resnet18", None)["fc.weight"].shape == (1000, 512)
         assert files.gets(name) == [""]
     assert [path.name for path in (tmp_path / "hub" / "checkpoints").iterdir()] == [name[1:]]
     (tmp_path / "hub" / "checkpoints" / name[1:]).write_bytes(b"junk")
     with pytest.raises(DataError, match=r"\.pth: (refused|not a weights file)"):
-        imagenet_weights("resnet18", None)
+        start_weights("resnet18", None)
 
 
 def test_the_flat_vector_is_the_model() -> None:

@@ -10,10 +10,12 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import nn
 
+from fedflair.data.images.preprocessing import Preprocessing
 from fedflair.engine.cpu.fast_layers import DirectConv2d
 from fedflair.engine.cpu.fused import fused
 from fedflair.engine.gpu.device_form import DeviceForm, device_form
 from fedflair.engine.vector import descend, load
+from fedflair.models.preprocessing import preprocessing_of
 
 Precision = Literal["fp32", "bf16"]
 
@@ -54,6 +56,11 @@ class FlatModel:
     @property
     def device(self) -> torch.device:
         return self.parameters.device
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How the network wants its inputs."""
+        return preprocessing_of(self.module)
 
     def load(self, parameters: torch.Tensor) -> None:
         """Sets the parameters: float32 [P]."""

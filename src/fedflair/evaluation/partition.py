@@ -55,10 +55,10 @@ def score_images(
     model = worker.model
     model.load(parameters)
     model.module.eval()
-    size = worker.setup.config.data.image_size
+    size = worker.setup.config.data.image_size or model.preprocessing.size
     with torch.inference_mode():
         if model.on_device is None:
-            inputs = eval_inputs(decode(encoded), size)
+            inputs = eval_inputs(decode(encoded), size, model.preprocessing)
         else:
             crops = whole_images(len(encoded), model.device)
             inputs = cropped(decode_to(encoded, model.device), crops, size, model.on_device.normalisation)

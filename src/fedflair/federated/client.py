@@ -26,6 +26,7 @@ GradientAdjustment = Callable[[torch.Tensor, torch.Tensor], None]
 class LocalTraining:
     """Hyper-parameters of local SGD in one round; see the ``local_*`` options of the same names in ``config.py``.
 
+    image_size: None is the network's own.
     num_steps: steps in a round, over as many passes as they need; None is ``num_epochs`` whole passes.
     """
 
@@ -33,7 +34,7 @@ class LocalTraining:
     num_epochs: int
     batch_size: int
     max_grad_norm: float
-    image_size: int
+    image_size: int | None
     num_steps: int | None = None
     momentum: float = 0.0
     weight_decay: float = 0.0
@@ -96,11 +97,12 @@ def _host_steps(
     """Positions of a batch -> a step taken on it, and the sum of its examples' losses before."""
     labels = torch.from_numpy(client.labels).float()
     parts = num_parts(model, client.num_examples, options.batch_size)
+    size = options.image_size or model.preprocessing.size
 
     def step(batch: npt.NDArray[np.int64]) -> torch.Tensor:
         # Decoded for each use: that is 1 % of a step, and a large client's pixels would be 100 MB.
         pixels = decode([client.images[i] for i in batch])
-        inputs = train_inputs(pixels, options.image_size, generator).to(model.device)
+        inputs = train_inputs(pixels, size, generator, model.preprocessing).to(model.device)
         targets = labels[torch.from_numpy(batch)].to(model.device)
         return sgd_step(model, inputs, targets, options, adjust_gradient, velocity, parts) * len(batch)
 
@@ -117,7 +119,11 @@ def _device_steps(
 ) -> Callable[[npt.NDArray[np.int64]], torch.Tensor]:
     """As ``_host_steps``, with the images on the device; plain SGD is one graph from crops to parameters."""
     examples = DeviceExamples(
-        model, client, image_size=options.image_size, batch_size=options.batch_size, generator=generator
+        model,
+        client,
+        image_size=options.image_size or model.preprocessing.size,
+        batch_size=options.batch_size,
+        generator=generator,
     )
     if adjust_gradient is None and velocity is None and options.weight_decay == 0.0:
         return examples.plain_steps(options.learning_rate, options.max_grad_norm)

@@ -51,7 +51,9 @@ def _host_gradient(
 
     def gradient(batch: npt.NDArray[np.int64]) -> torch.Tensor:
         pixels = decode([client.images[i] for i in batch])
-        inputs = train_inputs(pixels, options.image_size, generator).to(model.device)
+        inputs = train_inputs(
+            pixels, options.image_size or model.preprocessing.size, generator, model.preprocessing
+        ).to(model.device)
         targets = labels[torch.from_numpy(batch)].to(model.device)
         model.clear_gradients()
         loss = binary_cross_entropy_with_logits(model.logits(inputs), targets) * len(batch)
@@ -66,6 +68,10 @@ def _device_gradient(
 ) -> Callable[[npt.NDArray[np.int64]], torch.Tensor]:
     """As ``_host_gradient``, with the images on the device."""
     examples = DeviceExamples(
-        model, client, image_size=options.image_size, batch_size=options.batch_size, generator=generator
+        model,
+        client,
+        image_size=options.image_size or model.preprocessing.size,
+        batch_size=options.batch_size,
+        generator=generator,
     )
     return lambda batch: examples.gradient(batch, client.num_examples)

@@ -22,7 +22,9 @@ from fedflair.federated.algorithms import ALGORITHMS, Algorithm
 from fedflair.federated.participation import num_asked
 from fedflair.federated.server import SERVER_OPTIMIZERS, ServerState
 from fedflair.models import MODELS
+from fedflair.models.checks import check_network
 from fedflair.models.normalization import refuse_batch_statistics
+from fedflair.models.preprocessing import preprocessing_of
 from fedflair.models.trainable import Choice, choose_trained
 from fedflair.privacy.contract import Clipping, LocalMechanism, LocalPrivacyOptions, Mechanism, PrivacyOptions
 from fedflair.privacy.mechanisms import local_noise_seed, make_local_mechanism
@@ -111,7 +113,9 @@ def make_setup(config: TrainConfig, noise_seed: int, fixed: Mapping[str, torch.T
         local_noise_seed(noise_seed),
     )
     module = build_model(config, labels.num_labels) if fixed is None else _without_weights(config, labels, fixed)
-    check_image_size(config, module)
+    check_network(
+        module, config.model.model_type, config.data.image_size or preprocessing_of(module).size, labels.num_labels
+    )
     clients, sampler = dataset, path.sampler
     if not algorithm.federated:
         clients, sampler = pieces_of_batches(config, dataset)
@@ -246,19 +250,6 @@ def trained_choice(config: TrainConfig) -> Choice:
     return Choice(
         model.trainable, model.num_trainable_blocks, model.lora_rank, alpha, model.lora_layers, config.run.seed
     )
-
-
-def check_image_size(config: TrainConfig, module: nn.Module) -> None:
-    """Raises ConfigError where the network cannot take images of ``image_size``."""
-    try:
-        module.eval()
-        with torch.inference_mode():
-            module(torch.zeros(1, 3, config.data.image_size, config.data.image_size))
-    except (RuntimeError, ValueError, AssertionError) as error:
-        raise ConfigError(
-            f"image_size: {config.model.model_type} cannot take images of {config.data.image_size} px "
-            f"({' '.join(str(error).split())}); use the size it was made for, such as 224"
-        ) from error
 
 
 def initial_state(setup: TrainingSetup) -> ServerState:

@@ -9,22 +9,22 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from fedflair.models import multi_label_cnn, small_cnn, weights
+from fedflair.models import multi_label_cnn, small_cnn
 
 
 @dataclass(frozen=True)
 class Model:
     """build: (model_type, num_labels, pretrained, weights, seed) -> a module with logits float [n, num_labels].
 
-    weights: (model_type, file or None) -> tensors by name to start from. Raises ConfigError, before anything is
-        fetched, where there are none.
+    weights: (model_type, file or None) -> tensors by name to start from, None where it is made with them. Raises
+        ConfigError, before anything is fetched, where there are none.
     """
 
     build: Callable[..., nn.Module]
-    weights: Callable[[str, Path | None], Mapping[str, torch.Tensor]]
+    weights: Callable[[str, Path | None], Mapping[str, torch.Tensor] | None]
 
 
 MODELS: dict[str, Model] = {
-    "multi_label_cnn": Model(multi_label_cnn.build, weights.imagenet_weights),
+    "multi_label_cnn": Model(multi_label_cnn.build, multi_label_cnn.start_weights),
     "small_cnn": Model(small_cnn.build, small_cnn.own_weights),
 }

@@ -44,6 +44,15 @@ def replace_dropout(module: nn.Module) -> None:
     replace_modules(module, nn.Dropout, lambda old: SeededDropout(old.p, rowwise=False))
 
 
+def replace_drop_path(module: nn.Module) -> None:
+    """Swaps the stochastic depth of timm and transformers, by their name for it, for its seeded form, in place."""
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            probability = getattr(child, "drop_prob", None)
+            if type(child).__name__.endswith("DropPath") and isinstance(probability, float | int | None):
+                setattr(parent, name, SeededDropout(float(probability or 0.0), rowwise=True))
+
+
 def replace_stochastic_depth(module: nn.Module) -> None:
     """Swaps torchvision's ``StochasticDepth``, which only its own networks have, for its seeded form, in place."""
     from torchvision.ops import StochasticDepth

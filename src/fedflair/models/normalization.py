@@ -40,14 +40,21 @@ def group_norm(norm: nn.BatchNorm2d) -> nn.Module:
     """GroupNorm for the channels of ``norm``: 32 groups, or the most below 32 that divide the channels."""
     channels = norm.num_features
     groups = next(g for g in range(min(MAX_GROUPS, channels), 0, -1) if channels % g == 0)
-    return nn.GroupNorm(groups, channels, eps=norm.eps)
+    return _then_as(norm, nn.GroupNorm(groups, channels, eps=norm.eps))
 
 
 def frozen_batch_norm(norm: nn.BatchNorm2d) -> nn.Module:
     """Frozen BatchNorm with the parameters and statistics of ``norm``."""
     frozen = FrozenBatchNorm2d(norm.num_features, norm.eps)
-    frozen.load_state_dict({k: v for k, v in norm.state_dict().items() if k != "num_batches_tracked"})
-    return frozen
+    known = frozen.state_dict().keys()
+    frozen.load_state_dict({k: v for k, v in norm.state_dict().items() if k in known})
+    return _then_as(norm, frozen)
+
+
+def _then_as(norm: nn.BatchNorm2d, replacement: nn.Module) -> nn.Module:
+    """With what timm's normalisations do afterwards: an activation, and dropout before it."""
+    after = [layer for name in ("drop", "act") if isinstance(layer := getattr(norm, name, None), nn.Module)]
+    return nn.Sequential(replacement, *after) if after else replacement
 
 
 def refuse_batch_statistics(module: nn.Module) -> None:

@@ -27,13 +27,11 @@ _PREFIXES = ("module.", "_orig_mod.", "model.")
 _NUM_NAMED = 3
 
 
-def imagenet_weights(model_type: str, path: Path | None) -> dict[str, torch.Tensor]:
-    """Tensors to start from: of the file ``path``, or torchvision's ImageNet weights, downloaded once and cached.
+def imagenet_weights(model_type: str) -> dict[str, torch.Tensor]:
+    """torchvision's ImageNet weights, downloaded once and cached.
 
     Raises ConfigError where they cannot be had, saying which file to put where.
     """
-    if path is not None:
-        return read_weights(path)
     from torchvision import models
 
     weights = models.get_model_weights(model_type).DEFAULT

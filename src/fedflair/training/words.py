@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fedflair.errors import FedflairError, Interrupted
 from fedflair.federated.setup import TrainingSetup
+from fedflair.models.preprocessing import preprocessing_of
 from fedflair.runs.folder import RunFolder
 from fedflair.training.run_states import describe_states
 
@@ -17,6 +18,7 @@ def describe_setup(setup: TrainingSetup, folder: RunFolder) -> str:
     }
     start = "pretrained" if config.model.pretrained else "from scratch"
     network = config.model.model_type if config.model.model == "multi_label_cnn" else config.model.model
+    side = config.data.image_size or preprocessing_of(worker.module).size
     clients = (
         f"{len(worker.clients.client_ids):,} clients"
         if worker.algorithm.federated
@@ -25,7 +27,7 @@ def describe_setup(setup: TrainingSetup, folder: RunFolder) -> str:
     num_images = worker.store.partitions["train"].num_images
     lines = [
         f"{config.setting}: {clients}, {num_images:,} images, {worker.labels.num_labels} labels",
-        f"{network} {start}, {_how_many(sizes[True], sizes[False])}, {config.data.image_size} px, {worker.device}",
+        f"{network} {start}, {_how_many(sizes[True], sizes[False])}, {side} px, {worker.device}",
     ]
     for mechanism in (setup.mechanism, worker.local_mechanism):
         if mechanism.description.get("words"):

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from fedflair.data.images.crops import IMAGENET_STD, decode, eval_inputs, normalise, resized, train_inputs
+from fedflair.data.images.crops import decode, eval_inputs, normalise, resized, train_inputs
 from fedflair.data.images.on_device import cropped, decode_to, normalisation, random_crops, upload, whole_images
+from fedflair.data.images.preprocessing import IMAGENET, Interpolation, Preprocessing
 from fedflair.errors import DataError
 from fedflair.sampling import stream
 from tests.conftest import jpeg
@@ -21,20 +22,22 @@ def photographs(count: int) -> list[np.ndarray]:
 
 def levels(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """How far normalised pixels are apart, in levels of 255."""
-    return ((one - other) * torch.tensor(IMAGENET_STD).view(1, 3, 1, 1) * 255).abs()
+    return ((one - other) * torch.tensor(IMAGENET.deviation).view(1, 3, 1, 1) * 255).abs()
 
 
 @pytest.mark.parametrize("size", [32, 224, 300])
 @pytest.mark.parametrize("noise", [False, True])
-def test_crops_equal_torchvisions(size: int, noise: bool) -> None:
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_crops_equal_torchvisions(size: int, noise: bool, interpolation: Interpolation) -> None:
     # 300 enlarges every crop, 32 shrinks most, 224 does both.
     if noise:
         pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (16, 256, 256, 3), dtype=np.uint8))
     else:
         pixels = decode_to(photographs(16), CPU)
-    one_by_one = train_inputs(list(pixels.permute(0, 3, 1, 2)), size, stream(0, "crop"))
+    wanted = Preprocessing(interpolation=interpolation)
+    one_by_one = train_inputs(list(pixels.permute(0, 3, 1, 2)), size, stream(0, "crop"), wanted)
     crops = torch.from_numpy(random_crops(16, stream(0, "crop")))
-    together = cropped(pixels, crops, size, normalisation(CPU))
+    together = cropped(pixels, crops, size, normalisation(CPU, wanted))
     assert together.shape == (16, 3, size, size)
     assert together.is_contiguous(memory_format=torch.channels_last)
     off = levels(one_by_one, together)

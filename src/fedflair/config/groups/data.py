@@ -26,7 +26,7 @@ class DataOptions:
         max_num_user_images: Most images of one user in one round; a larger user draws a fresh subset each round.
         mean_datapoints_per_user: Images of an artificial user (flair_iid only).
         datapoints_per_user_distribution: Whether those sizes are all equal or Poisson.
-        image_size: Side in pixels of the square network input.
+        image_size: Side in pixels of the square network input; the network's own, mostly 224, if not given.
     """
 
     data_path: Path = Path("data/flair/flair_federated.hdf5")
@@ -38,10 +38,10 @@ class DataOptions:
     max_num_user_images: int = 512
     mean_datapoints_per_user: int = 50
     datapoints_per_user_distribution: Literal["constant", "poisson"] = "constant"
-    image_size: int = 224
+    image_size: int | None = None
 
     def __post_init__(self) -> None:
-        require(self.image_size >= 16, "image_size", self.image_size, "at least 16")
+        require(self.image_size is None or self.image_size >= 16, "image_size", self.image_size, "at least 16")
         at_least_one(self, "minimum_num_datapoints_per_user", "max_num_user_images", "mean_datapoints_per_user")
         if self.binary_label is not None and self.label_subset is not None:
             raise ConfigError("binary_label: given together with label_subset; drop one of the two")

@@ -15,10 +15,10 @@ class ModelOptions:
     """Model: the network, what it starts from, and what of it is trained.
 
     Args:
-        model: A torchvision backbone, or a small network for quick checks on small images.
-        model_type: Any torchvision classification backbone.
+        model: Any classification backbone, or a small network for quick checks on small images.
+        model_type: A torchvision backbone, timm:NAME, hf:NAME (transformers), or MODULE:FUNCTION for your own.
         pretrained: Start from ImageNet weights, BatchNorm statistics frozen; else from scratch with GroupNorm.
-        pretrained_weights: A .safetensors or .pth file to start from instead of downloading torchvision's.
+        pretrained_weights: A .safetensors or .pth file to start from instead of downloading what is published.
         trainable: All parameters, or the last layer and: nothing else (head), the last blocks, scales and shifts of
             normalisations (norm), biases, a scale and shift added after each normalisation (film), or low-rank matrices
             added to weights (lora).

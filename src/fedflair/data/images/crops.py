@@ -10,9 +10,8 @@ import torch
 from torch.nn.functional import interpolate
 
 from fedflair.data.images.decode import decode_rgb
+from fedflair.data.images.preprocessing import IMAGENET, Interpolation, Preprocessing
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 CROP_AREA = (0.08, 1.0)
 CROP_LOG_RATIO = (np.log(3 / 4), np.log(4 / 3))
 
@@ -22,7 +21,9 @@ def decode(encoded: Sequence[npt.NDArray[np.uint8]]) -> list[torch.Tensor]:
     return [torch.from_numpy(decode_rgb(image)).permute(2, 0, 1) for image in encoded]
 
 
-def train_inputs(images: Sequence[torch.Tensor], size: int, generator: np.random.Generator) -> torch.Tensor:
+def train_inputs(
+    images: Sequence[torch.Tensor], size: int, generator: np.random.Generator, wanted: Preprocessing = IMAGENET
+) -> torch.Tensor:
     """A fresh random resized crop and horizontal flip of EACH image: float32 [n, 3, size, size], normalised.
 
     images: uint8 [3, H, W] each. The crop covers 8 to 100 % of the area at an aspect ratio of 3/4 to 4/3, as in
@@ -31,27 +32,26 @@ def train_inputs(images: Sequence[torch.Tensor], size: int, generator: np.random
     crops = []
     for image in images:
         top, left, height, width, flipped = random_crop(int(image.shape[1]), int(image.shape[2]), generator)
-        crop = resized(image[:, top : top + height, left : left + width], size)
+        crop = resized(image[:, top : top + height, left : left + width], size, wanted.interpolation)
         crops.append(crop.flip(2) if flipped else crop)
-    return normalise(torch.stack(crops))
+    return normalise(torch.stack(crops), wanted)
 
 
-def eval_inputs(images: Sequence[torch.Tensor], size: int) -> torch.Tensor:
+def eval_inputs(images: Sequence[torch.Tensor], size: int, wanted: Preprocessing = IMAGENET) -> torch.Tensor:
     """Each image resized whole: float32 [n, 3, size, size], normalised."""
-    return normalise(torch.stack([resized(image, size) for image in images]))
+    return normalise(torch.stack([resized(image, size, wanted.interpolation) for image in images]), wanted)
 
 
-def resized(image: torch.Tensor, size: int) -> torch.Tensor:
-    """Bilinear, with antialiasing, as torchvision and Pillow do it: uint8 [3, H, W] to [3, size, size]."""
+def resized(image: torch.Tensor, size: int, interpolation: Interpolation = "bilinear") -> torch.Tensor:
+    """With antialiasing, as torchvision and Pillow do it: uint8 [3, H, W] to [3, size, size]."""
     if image.shape[1:] == (size, size):
         return image
-    return interpolate(image[None], (size, size), mode="bilinear", antialias=True)[0]
+    return interpolate(image[None], (size, size), mode=interpolation, antialias=True)[0]
 
 
-def normalise(pixels: torch.Tensor) -> torch.Tensor:
-    """uint8 [n, 3, H, W] to float32 in channels-last layout, by ImageNet's mean and deviation."""
-    mean = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1) * 255
-    scale = 1 / (torch.tensor(IMAGENET_STD).view(1, 3, 1, 1) * 255)
+def normalise(pixels: torch.Tensor, wanted: Preprocessing = IMAGENET) -> torch.Tensor:
+    """uint8 [n, 3, H, W] to float32 in channels-last layout, less the mean and over the deviation."""
+    mean, scale = (values.view(1, 3, 1, 1) for values in wanted.normalisation(pixels.device))
     return ((pixels.float() - mean) * scale).contiguous(memory_format=torch.channels_last)
 
 

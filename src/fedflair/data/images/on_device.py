@@ -6,30 +6,35 @@ device from five numbers. Nothing here waits for the device, and every shape is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from fedflair.data.images.crops import IMAGENET_MEAN, IMAGENET_STD, random_crop
+from fedflair.data.images.crops import random_crop
 from fedflair.data.images.decode import decode_rgb
 from fedflair.data.images.jpeg import SIDE
+from fedflair.data.images.preprocessing import IMAGENET, Interpolation, Preprocessing
 from fedflair.errors import DataError
 
 
 @dataclass(frozen=True)
 class Normalisation:
-    """ImageNet's mean, and the inverse of its deviation, of values from 0 to 255: float32 [3] each, on a device."""
+    """The mean, and the inverse of the deviation, of values from 0 to 255: float32 [3] each, on a device.
+
+    interpolation: of the resize before it.
+    """
 
     mean: torch.Tensor
     scale: torch.Tensor
+    interpolation: Interpolation = "bilinear"
 
 
-def normalisation(device: torch.device) -> Normalisation:
-    mean, deviation = torch.tensor(IMAGENET_MEAN) * 255, torch.tensor(IMAGENET_STD) * 255
-    return Normalisation(mean.to(device), (1 / deviation).to(device))
+def normalisation(device: torch.device, wanted: Preprocessing = IMAGENET) -> Normalisation:
+    """What a network wants of its inputs, on ``device``."""
+    return Normalisation(*wanted.normalisation(device), wanted.interpolation)
 
 
 def upload(array: npt.NDArray[np.generic] | torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -75,14 +80,15 @@ def cropped(pixels: torch.Tensor, crops: torch.Tensor, size: int, normalise: Nor
 
     crops: float32 [n, 5], of each image top, left, height, width, and 1 where it is mirrored.
 
-    As ``images.train_inputs`` makes them with the same crops: bilinear, antialiased, rounded to 8 bits after either
-    direction, with weights of 16 bits. One value in thousands may come out one level of 255 apart.
+    As ``images.train_inputs`` makes them with the same crops: antialiased, rounded to 8 bits after either direction,
+    with weights of 16 bits. One value in thousands may come out one level of 255 apart.
     """
     top, left, height, width, mirrored = crops.unbind(1)
     n, num_rows, num_columns, channels = pixels.shape
-    across, across_unit = _resize_matrix(left, width, num_columns, size)
+    kernel = _KERNELS[normalise.interpolation]
+    across, across_unit = _resize_matrix(left, width, num_columns, size, kernel)
     across = torch.where(mirrored.view(-1, 1, 1) > 0, across.flip(1), across)
-    down, down_unit = _resize_matrix(top, height, num_rows, size)
+    down, down_unit = _resize_matrix(top, height, num_rows, size, kernel)
     columns = pixels.transpose(1, 2).reshape(n, num_columns, num_rows * channels).float()
     narrow = _rounded(torch.bmm(across, columns), across_unit).view(n, size, num_rows, channels)
     rows = narrow.transpose(1, 2).reshape(n, num_rows, size * channels)
@@ -90,12 +96,30 @@ def cropped(pixels: torch.Tensor, crops: torch.Tensor, size: int, normalise: Nor
     return ((small - normalise.mean) * normalise.scale).permute(0, 3, 1, 2)
 
 
+def _triangle(distance: torch.Tensor) -> torch.Tensor:
+    return (1 - distance).clamp(min=0)
+
+
+def _cubic(distance: torch.Tensor) -> torch.Tensor:
+    """Keys' kernel with a = -1/2, as Pillow and torch's antialiased resize have it."""
+    near = (1.5 * distance - 2.5) * distance * distance + 1
+    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+    return torch.where(distance < 1, near, far * (distance < 2))
+
+
+_KERNELS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"bilinear": _triangle, "bicubic": _cubic}
+
+
 def _resize_matrix(
-    start: torch.Tensor, length: torch.Tensor, side: int, size: int
+    start: torch.Tensor,
+    length: torch.Tensor,
+    side: int,
+    size: int,
+    kernel: Callable[[torch.Tensor], torch.Tensor],
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Weights of ``side`` pixels in each of ``size`` that ``length`` of them from ``start`` on become, and their unit.
 
-    (whole numbers [n, size, side], [n, 1, 1]), float32. A weight is a triangle around the output pixel's centre, wide
+    (whole numbers [n, size, side], [n, 1, 1]), float32. A weight is the kernel around the output pixel's centre, wide
     enough to average what that stands for, cut off at the crop's edge. Torch's own resize of 8-bit images has weights
     below 2**15 in units of the smallest power of two that allows it.
     """
@@ -103,7 +127,7 @@ def _resize_matrix(
     scale = length / size
     centre = start + (_counted(size, start) + 0.5).view(1, -1, 1) * scale
     position = (_counted(side, start) + 0.5).view(1, 1, -1)
-    weights = (1 - (position - centre).abs() / scale.clamp(min=1)).clamp(min=0)
+    weights = kernel((position - centre).abs() / scale.clamp(min=1))
     weights = weights * ((position > start) & (position < start + length))
     weights = weights / weights.sum(2, keepdim=True)
     bits = torch.log2((2**15 - 0.5) / weights.amax((1, 2), keepdim=True)).floor().clamp(max=22)

@@ -11,6 +11,7 @@ from torch import nn
 from fedflair.data.images.on_device import Normalisation, normalisation
 from fedflair.engine.gpu.cuda_graphs import GraphCapture
 from fedflair.models.dropout import draws_noise
+from fedflair.models.preprocessing import preprocessing_of
 
 Run = Callable[[], None]
 StepKey = tuple[int, int, int, bool]
@@ -64,7 +65,7 @@ def device_form(module: nn.Module, device: torch.device, *, cuda_graphs: bool) -
     return DeviceForm(
         trained=list(trained),
         gradients=[p.grad for p in trained if p.grad is not None],
-        normalisation=normalisation(device),
+        normalisation=normalisation(device, preprocessing_of(module)),
         learning_rate=torch.zeros((), device=device),
         max_grad_norm=torch.zeros((), device=device),
         capture=GraphCapture() if cuda_graphs and not draws_noise(module) else None,
