@@ -22,7 +22,6 @@ from fedflair.commands.report import report as write_report
 from fedflair.errors import Interrupted
 from fedflair.federated.local_metrics import LocalMetrics
 from fedflair.federated.setup import initial_state, make_setup
-from fedflair.privacy.ledger.verification import verify
 from fedflair.privacy.mechanisms.clipping import vector_norm
 from fedflair.runs.folder import RunFolder, read_rows, read_summary
 from fedflair.runs.tensors import load_tensors
@@ -30,6 +29,7 @@ from fedflair.training import record
 from fedflair.training.checkpoint import load_state
 from fedflair.training.round import run_round
 from fedflair.training.train import train
+from fedflair.training.verification import verify
 from tests.privacy.runs import MECHANISMS, run_config
 from tests.small_runs import timeless_rows
 

@@ -18,12 +18,12 @@ from fedflair.errors import ConfigError, DataError, FedflairError
 from fedflair.evaluation.run import score_run
 from fedflair.federated.client_states import STORAGES, ClientStates, open_states
 from fedflair.federated.server import ServerState
-from fedflair.privacy.ledger.verification import verify
 from fedflair.runs.folder import RunFolder, read_summary
 from fedflair.runs.provenance import read_provenance
 from fedflair.runs.tensors import load_facts, load_tensors
 from fedflair.training.checkpoint import check_states, go_back, load_state, save_checkpoint
 from fedflair.training.train import train
+from fedflair.training.verification import verify
 from tests.small_runs import small_config, timeless_rows
 from tests.write_order import write_order
 
