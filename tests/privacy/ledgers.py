@@ -68,8 +68,13 @@ def begun_run(folder: Path, config: TrainConfig, anchor: Path | None = None) -> 
 
 
 def save_checkpoint(folder: Path, book: ledger.Ledger) -> None:
-    facts = {"round": book.num_rounds, "noise_seed": str(SEED), "ledger": book.head}
-    save_tensors(folder / "checkpoints" / "last.safetensors", {}, facts)
+    save_tensors(folder / "checkpoints" / "last.safetensors", {}, facts_of(book))
+
+
+def facts_of(book: ledger.Ledger) -> dict[str, Any]:
+    """What a checkpoint says at the ledger's end."""
+    digest = book.terms["provenance"]
+    return {"round": book.num_rounds, "noise_seed": str(SEED), "ledger": book.head, "provenance": digest}
 
 
 def released(book: ledger.Ledger, num_rounds: int, state: MechanismState | None = None) -> ledger.Ledger:

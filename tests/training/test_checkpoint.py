@@ -257,7 +257,10 @@ def test_a_checkpoint_takes_its_name_after_all_that_it_covers_is_on_the_disk(
     for event in order.taken("last.safetensors"):
         states = {name for name in event.unsynced if name[0].isdigit()}
         assert event.unsynced & covered | states == set()
+    # The model of a round leaves the run after the checkpoint of that round; in between nothing takes a name.
     names = order.names()
+    assert "best.safetensors" in names
+    assert {names[k - 1] for k, name in enumerate(names) if name == "best.safetensors"} == {"last.safetensors"}
     for name in ("label_ap.json", "summary.json"):
         assert names.index(name) > max(k for k, taken in enumerate(names) if taken == "last.safetensors")
     if kind == "private":

@@ -162,6 +162,8 @@ def _check_against_run(
     terms = ledger.terms_of(mechanism, seed or 0, provenance.digest())
     if seed is None:
         terms["noise_seed_commitment"] = first.get("noise_seed_commitment")
+    if last is not None and last.get("provenance") != provenance.digest():
+        found.problems.append(f"{folder.provenance}: is not the one that {folder.last.name} was written with")
     clients = _clients(config, provenance, found)
     found.problems += [*_seed_problems(config, seed), *checks.first_line_problems(first, terms)]
     found.problems += _summary_problems(folder, mechanism, local)
@@ -256,6 +258,8 @@ def _check_files(
             problems.append(
                 f"ends after {num_rounds} rounds, but {path.name} has {facts['round']}: lines miss at the end"
             )
+        elif not bound and "ledger" in facts:
+            problems.append(f"line 1 is of an earlier version than the ledger that {path.name} was written with")
         elif bound and facts.get("ledger") != heads[facts["round"]]:
             problems.append(f"line {facts['round'] + 1} is not the one that {path.name} was written with")
     if last and previous and previous["round"] > last["round"]:

@@ -20,7 +20,7 @@ from fedflair.privacy.mechanisms import CohortStats
 from fedflair.runs.tensors import load_tensors, save_tensors
 from fedflair.sampling import stream
 from fedflair.training.verification import verify
-from tests.privacy.ledgers import SEED, begun_run, mechanism_of, resumed, small_config
+from tests.privacy.ledgers import begun_run, facts_of, mechanism_of, resumed, small_config
 
 
 def config(num_rounds: int) -> TrainConfig:
@@ -46,8 +46,7 @@ def run(folder: Path, num_rounds: int) -> None:
         model += total
         book = ledger.append(book, round_, cohort, {}, after)
         if (round_ + 1) % 3 == 0 or round_ + 1 == num_rounds:
-            facts = {"round": round_ + 1, "noise_seed": str(SEED), "ledger": book.head}
-            save_tensors(checkpoint, {"model": model}, facts)
+            save_tensors(checkpoint, {"model": model}, facts_of(book))
 
 
 def kill_soon(child: int, path: Path, chance: random.Random) -> None:

@@ -22,6 +22,7 @@ from tests.privacy.ledgers import (
     SEED,
     after,
     begun_run,
+    facts_of,
     finished_run,
     lines_of,
     mechanism_of,
@@ -136,7 +137,7 @@ def test_resuming_writes_the_same_bytes_again_wherever_the_kill_cut(quick_run: P
     whole = path.read_bytes()
     (run / "summary.json").unlink()
     ends = [end for end in range(len(whole)) if whole[end : end + 1] == b"\n"]
-    facts = {"round": 2, "noise_seed": str(SEED), "ledger": lines_of(run)[2]["hash"]}
+    facts = facts_of(resumed(run, 2, EVERYBODY))
     save_tensors(run / "checkpoints" / "last.safetensors", {}, facts)
     cuts = range(ends[2] + 1, len(whole) + 1, 97)
     for cut in [*cuts, *(end for end in ends[3:]), *(end + 1 for end in ends[3:])]:

@@ -22,6 +22,7 @@ from tests.privacy.ledgers import (
     SEED,
     Line,
     begun_run,
+    facts_of,
     finished_run,
     lines_of,
     released,
@@ -87,7 +88,7 @@ def test_replayed_noise_is_found_without_the_seed(run: Path) -> None:
 
 def test_a_checkpoint_of_more_rounds_is_found_without_a_summary(run: Path) -> None:
     (run / "summary.json").unlink()
-    facts = {"round": ROUNDS + 1, "noise_seed": str(SEED), "ledger": "0" * 64}
+    facts = {**facts_of(resumed(run, ROUNDS)), "round": ROUNDS + 1}
     save_tensors(run / "checkpoints" / "last.safetensors", {}, facts)
     assert problems(run) == (
         f"ends after {ROUNDS} rounds, but last.safetensors has {ROUNDS + 1}: lines miss at the end",
@@ -199,7 +200,8 @@ def older_found_in(first: Line, line: Line) -> list[str]:
         problems = older.first_line_problems(first) or older.round_problems(first, [line])
     except FedflairError as error:
         problems = [str(error)]
-    return [*problems, *checks.noise_problems(SEED, [line], bound=first.get("version") == 2)]
+    chain = checks.chain_problems(line["previous"], [(line, "")])
+    return [*chain, *problems, *checks.noise_problems(SEED, [line], bound=first.get("version") == 2)]
 
 
 def test_a_number_that_no_float_holds_is_no_line(run: Path) -> None:
