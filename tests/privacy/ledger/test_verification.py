@@ -103,12 +103,10 @@ def test_a_checkpoint_of_more_rounds_is_found_without_a_summary(run: Path) -> No
 
 
 def test_a_cohort_of_fixed_size_has_that_size(tmp_path: Path) -> None:
-    run = finished_run(tmp_path / "run", small_config(**KINDS["fixed"]))
-    assert problems(run) == ()
-    lines = lines_of(run)
+    book = released(begun_run(tmp_path / "run", small_config(**KINDS["fixed"])), 3)
+    lines = lines_of(tmp_path / "run")
     lines[3]["realised_cohort"] = 21
-    reseal(run, lines)
-    assert problems(run) == ("line 4 has realised_cohort 21, which should be 20",)
+    assert found_in(book, lines) == ["line 4 has realised_cohort 21, which should be 20"]
 
 
 def test_a_cohort_of_coins_may_have_any_size_that_there_are_clients_for(run: Path) -> None:
