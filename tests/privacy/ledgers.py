@@ -11,7 +11,7 @@ from fedflair import __version__
 from fedflair.config.train_config import TrainConfig
 from fedflair.federated.setup import mechanisms_of
 from fedflair.privacy.contract import BINDING, MechanismState, encoded
-from fedflair.privacy.ledger import lines
+from fedflair.privacy.ledger import coverage, lines
 from fedflair.privacy.ledger import record as ledger
 from fedflair.privacy.mechanisms import CohortStats, Mechanism
 from fedflair.runs.folder import RunFolder, write_config
@@ -100,6 +100,7 @@ def finished_run(folder: Path, config: TrainConfig | None = None, anchor: Path |
         "test": {},
         "privacy": dict(book.mechanism.description),
         "local_privacy": None,
+        coverage.FIELD: coverage.SUMMARY,
         "ledger": book.head,
         "version": __version__,
     }

@@ -23,15 +23,15 @@ from fedflair.federated.participation import answering
 from fedflair.federated.setup import labels_of, mechanisms_of, privacy_options, training_clients
 from fedflair.privacy.accounting.cache import unremembered
 from fedflair.privacy.contract import LocalMechanism, Mechanism
-from fedflair.privacy.ledger import older
+from fedflair.privacy.ledger import coverage, older
 from fedflair.privacy.ledger import record as ledger
 from fedflair.privacy.ledger import verification as checks
-from fedflair.privacy.ledger.agreement import differences
+from fedflair.privacy.ledger.agreement import differences, shown
 from fedflair.privacy.ledger.anchor import read_anchor
 from fedflair.privacy.ledger.lines import FILE_NAME, FORMAT, ORIGIN, TORN, VERSION, Read, read_lines
 from fedflair.privacy.path import make_path
 from fedflair.runs.configuration import config_of_run
-from fedflair.runs.folder import RunFolder, read_rows, read_summary
+from fedflair.runs.folder import RunFolder, read_rows, read_summary, seal_rows
 from fedflair.runs.provenance import Provenance, read_provenance
 from fedflair.runs.shapes import is_whole
 from fedflair.system.json_text import parse_json
@@ -88,6 +88,8 @@ def verify(run: Path, anchor: Path | None = None, *, use_cache: bool = False) ->
             terms = _check_against_run(folder, first, looked_into, last, found)
         else:
             terms = _check_against_itself(path, first, looked_into, last, found)
+            if (provenance := read_provenance(folder)) is not None and provenance.num_clients is not None:
+                found.problems.append(f"line 1 is of an earlier version than the run's {folder.provenance.name}")
         if is_chain:
             heads = [first["hash"], *(line["hash"] for line in sound)]
             _check_files(folder, heads, last, found, bound=first["version"] == VERSION)
@@ -145,9 +147,11 @@ def _check_against_run(
     found: _Findings,
 ) -> Mapping[str, Any] | None:
     """Lines compared with what the run's files lead to; returns what line 1 should be, None where nothing can say."""
+    seed = last.get("noise_seed") if last else None
     if last is None:
         found.problems.append(f"{folder.last}: is missing, and every run writes it before round 1; put it back")
-    seed = last.get("noise_seed") if last else None
+    elif seed is None:
+        found.problems.append(f"{folder.last}: has no noise seed, as every private run's checkpoint does")
     try:
         config, provenance = config_of_run(folder), read_provenance(folder)
         num_clients = None if provenance is None else provenance.num_clients
@@ -166,7 +170,7 @@ def _check_against_run(
         found.problems.append(f"{folder.provenance}: is not the one that {folder.last.name} was written with")
     clients = _clients(config, provenance, found)
     found.problems += [*_seed_problems(config, seed), *checks.first_line_problems(first, terms)]
-    found.problems += _summary_problems(folder, mechanism, local)
+    _check_summary(folder, mechanism, local, found)
     if len(rounds) > terms["rounds"]:
         found.problems.append(f"has {len(rounds)} rounds, of a run of {terms['rounds']}")
         return terms
@@ -232,17 +236,22 @@ def _cohort_sizes(config: TrainConfig, clients: FederatedDataset, noise_seed: in
         yield len(answering(config, round_, path.sampler.sample(round_)))
 
 
-def _summary_problems(folder: RunFolder, mechanism: Mechanism, local: LocalMechanism) -> list[str]:
+def _check_summary(folder: RunFolder, mechanism: Mechanism, local: LocalMechanism, found: _Findings) -> None:
+    """What the summary says of privacy, and of what epsilon does not cover."""
     if not folder.summary.is_file():
-        return []
-    summary, problems = read_summary(folder), []
-    for name, description in (("privacy", mechanism.description), ("local_privacy", local.description)):
-        said, right = summary.get(name), dict(description) or None
-        if summary.get("version") != __version__ and isinstance(said, dict) and right:
-            # Another version may say the same in other words.
+        return
+    summary, name = read_summary(folder), folder.summary.name
+    is_ours = summary.get("version") == __version__
+    if not is_ours:
+        version = shown(summary.get("version"))
+        found.notes.append(f"{name} is of version {version}: how it puts things in words is not compared.")
+    for field_, description in (("privacy", mechanism.description), ("local_privacy", local.description)):
+        said, right = summary.get(field_), dict(description) or None
+        if not is_ours and isinstance(said, dict) and right:
             right["words"] = said.get("words")
-        problems += [f"{folder.summary.name} has {problem}" for problem in differences(said, right, name)]
-    return problems
+        found.problems += [f"{name} has {problem}" for problem in differences(said, right, field_)]
+    if is_ours and summary.get(coverage.FIELD) != coverage.SUMMARY:
+        found.problems.append(f"{name} has another {coverage.FIELD} than runs with an epsilon have")
 
 
 def _check_files(
@@ -266,6 +275,8 @@ def _check_files(
         problems.append(f"last.safetensors has {last['round']} rounds, and previous.safetensors {previous['round']}")
     if best and best["best_round"] > num_rounds:
         problems.append(f"ends after {num_rounds} rounds, but best.safetensors is of round {best['best_round']}")
+    if bound and last and last.get("metrics") not in (None, seal_rows(folder, last["round"])):
+        problems.append(f"{folder.metrics.name} has other rows than {folder.last.name} was written with")
     try:
         rows = read_rows(folder)
         summary = read_summary(folder) if folder.summary.is_file() else None
@@ -278,6 +289,8 @@ def _check_files(
         return
     if summary["rounds"] != num_rounds:
         problems.append(f"has {num_rounds} rounds, but the run's summary has {summary['rounds']}")
+    elif not bound and "ledger" in summary:
+        problems.append(f"line 1 is of an earlier version than the ledger that {folder.summary.name} was written with")
     elif bound and summary.get("ledger") != heads[-1]:
         problems.append(f"line {num_rounds + 1} is not the one that {folder.summary.name} was written with")
     elif last and last["round"] != num_rounds:
@@ -298,7 +311,7 @@ def _facts(path: Path, number: str = "round") -> dict[str, Any] | None:
             facts: dict[str, Any] = parse_json(file.metadata()["facts"])
         if not is_whole(facts[number]) or facts[number] < 0:
             raise ValueError(number)
-        return facts | {name: int(facts[name]) for name in ("noise_seed",) if name in facts}
+        return facts | {name: int(str(facts[name])) for name in ("noise_seed",) if name in facts}
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(
             f"{path}: damaged checkpoint ({type(error).__name__}); put the file back from a copy"

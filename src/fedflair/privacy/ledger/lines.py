@@ -48,7 +48,8 @@ def read_lines(path: Path) -> list[Read]:
     if not path.exists():
         raise DataError(f"{path}: no such ledger; only runs with a privacy mechanism keep one")
     with disk_errors(path):
-        text = path.read_text(encoding="utf-8", errors="replace")
+        # Not as text, whose line ends would be made alike.
+        text = path.read_bytes().decode(errors="replace")
     *whole, torn = text.split("\n")
     lines = [_read(line) for line in whole]
     return [*lines, ({}, TORN)] if torn else lines

@@ -23,6 +23,7 @@ from fedflair.privacy.mechanisms.noise import noise_fingerprint
 
 BOUND_NOTE = "Clipping bounds after the first follow users' updates: that they moved as they should is not verified."
 _BINDING = re.compile("[0-9a-f]{32}")
+_GENERATOR = {"counter", "binding", "fingerprint"}
 
 
 def chain_problems(head: str, rounds: Sequence[Read]) -> list[str]:
@@ -105,7 +106,8 @@ def noise_problems(noise_seed: int | None, rounds: Sequence[Mapping[str, Any]], 
         said = generator if isinstance(generator, dict) else {}
         counter, mark = said.get("counter"), said.get("fingerprint")
         bound_to = str(said.get("binding")) if bound else ""
-        if not isinstance(mark, str) or (bound and not _BINDING.fullmatch(bound_to)):
+        known = bool(_BINDING.fullmatch(bound_to)) and said.keys() == _GENERATOR if bound else True
+        if not isinstance(mark, str) or not known:
             problems.append(f"{where} has generator {shown(generator)}, which does not say what its noise was")
         elif mark in seen:
             problems.append(f"{where} repeats the noise of round {seen[mark]}")
