@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from fedflair.errors import DataError
+from fedflair.commands.train import parse_train_config
+from fedflair.errors import ConfigError, DataError
 from fedflair.privacy.ledger import lines as files
 from fedflair.runs.folder import RunFolder
 from fedflair.runs.provenance import read_provenance
@@ -366,3 +367,33 @@ def test_a_store_that_is_elsewhere_is_a_note(copied: Callable[[str], Path]) -> N
         f"The run's store is not at {run}/nowhere.hdf5: that it has 6 clients, and how many of them each round drew, "
         "is not verified.",
     )
+
+
+def test_rounds_that_a_resumed_run_does_again_are_recognised_by_its_anchor(
+    runs: Callable[[str], Path], copied: Callable[[str], Path]
+) -> None:
+    run, anchor = copied("moments"), runs("moments").with_suffix(".anchor")
+    before = anchor.read_bytes()
+    assert len(before.splitlines()) == 1 + 8
+    train(parse_train_config(["--resume", "--resume_from", "previous", "--run", str(run)]))
+    assert anchor.read_bytes() == before
+    assert problems(run, anchor) == ()
+    assert (run / files.FILE_NAME).read_bytes() == (runs("moments") / files.FILE_NAME).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"central_privacy_mechanism": "none"}, "ledger_anchor: this run promises no epsilon and keeps no ledger"),
+        ({"central_privacy_mechanism": "norm_clipping_only"}, "ledger_anchor: this run promises no epsilon"),
+        ({"ledger_anchor": "run/anchor"}, "run/anchor lies in the run's own folder; keep it elsewhere"),
+    ],
+)
+def test_an_anchor_that_would_hold_nothing_is_refused(
+    tiny_store: Path, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    options["ledger_anchor"] = tmp_path / options.get("ledger_anchor", "anchor")
+    with pytest.raises(ConfigError, match=message):
+        train(run_config(tiny_store, tmp_path / "run", "moments", **options))
+    assert not (tmp_path / "run" / "config.yaml").exists()
+    assert not (tmp_path / "anchor").exists()
