@@ -397,3 +397,9 @@ def test_an_anchor_that_would_hold_nothing_is_refused(
         train(run_config(tiny_store, tmp_path / "run", "moments", **options))
     assert not (tmp_path / "run" / "config.yaml").exists()
     assert not (tmp_path / "anchor").exists()
+
+
+def test_an_anchor_that_cannot_be_written_is_told_before_the_run_has_a_folder(tiny_store: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"{tmp_path}: "):
+        train(run_config(tiny_store, tmp_path / "run", "moments", ledger_anchor=tmp_path))
+    assert not (tmp_path / "run").exists()

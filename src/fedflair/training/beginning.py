@@ -16,6 +16,7 @@ from fedflair.federated.client_states import ClientStates
 from fedflair.federated.server import ServerState
 from fedflair.federated.setup import TrainingSetup, initial_state, make_setup
 from fedflair.privacy.ledger import record as ledger
+from fedflair.privacy.ledger.anchor import require_anchor
 from fedflair.runs.configuration import check_same_run, require_store
 from fedflair.runs.folder import RunFolder, new_run, write_config, writing
 from fedflair.runs.provenance import Provenance, plain_options, read_provenance, write_provenance
@@ -62,6 +63,9 @@ def begun(config: TrainConfig) -> Iterator[Beginning]:
     check_room(setup, config.run.run or Path("runs"))
     folder = new_run(config)
     _check_anchor(setup, folder)
+    if config.run.ledger_anchor is not None:
+        # Before there is a folder that would have to be begun again.
+        require_anchor(config.run.ledger_anchor)
     with writing(folder):
         yield _new(setup, folder)
 
@@ -126,7 +130,7 @@ def _check_anchor(setup: TrainingSetup, folder: RunFolder) -> None:
         return
     if not is_private(setup):
         raise ConfigError("ledger_anchor: this run promises no epsilon and keeps no ledger; drop it")
-    if folder.path.absolute() in anchor.absolute().parents:
+    if folder.path.resolve() in anchor.resolve().parents:
         raise ConfigError(f"ledger_anchor: {anchor} lies in the run's own folder; keep it elsewhere")
 
 

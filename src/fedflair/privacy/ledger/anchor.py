@@ -48,6 +48,12 @@ def read_anchor(path: Path, run: str) -> Anchor:
             return _with(Anchor(path, run, {}), file.read())
 
 
+def require_anchor(path: Path) -> None:
+    """Makes the file where it is missing. Raises DataError where it cannot be written, or can be no anchor."""
+    with _locked(path):
+        pass
+
+
 def anchored(anchor: Anchor, round_: int, head: str) -> Anchor:
     """The anchor with one more line, on the disk; it is not written twice. The file is made where it is missing.
 
