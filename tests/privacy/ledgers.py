@@ -151,8 +151,9 @@ def _rehead(run: Path, heads: list[str]) -> None:
     """Gives checkpoints and the summary the hashes of the ledger's lines."""
     for path in sorted((run / "checkpoints").glob("*.safetensors")):
         tensors, facts = load_tensors(path)
-        if "ledger" in facts and facts.get("round", len(heads)) < len(heads):
-            save_tensors(path, tensors, {**facts, "ledger": heads[facts["round"]]})
+        round_ = facts.get("round", facts.get("best_round", len(heads)))
+        if "ledger" in facts and round_ < len(heads):
+            save_tensors(path, tensors, {**facts, "ledger": heads[round_]})
     summary = run / "summary.json"
     if summary.is_file():
         summary.write_text(json.dumps({**json.loads(summary.read_text()), "ledger": heads[-1]}))

@@ -138,6 +138,11 @@ def in_options(**options: Any) -> Forge:
     return forge
 
 
+def another_best(run: Path) -> None:
+    tensors, facts = load_tensors(RunFolder(run).best)
+    save_tensors(RunFolder(run).best, tensors, {**facts, "ledger": "0" * 64})
+
+
 def cut(run: Path, num_rounds: int) -> None:
     """Everything that follows a round: its lines, the checkpoint after it, the summary."""
     path = run / files.FILE_NAME
@@ -304,6 +309,7 @@ FORGED: dict[str, tuple[str, Forge, str]] = {
         in_lines(lambda _, rounds: rounds[3]["generator"].update(secret=True)),
         "line 5 has generator {",
     ),
+    "another best model": ("moments", another_best, "is not the one that best.safetensors was written with"),
     "no checkpoint": ("moments", cut_without_checkpoint, "last.safetensors: is missing, and every run writes it"),
     "an older checkpoint": ("moments", cut_to_the_checkpoint_before, "ends after 6 rounds, but metrics.jsonl has 8"),
     "an earlier version": ("moments", in_lines(of_earlier_version), "line 1 is of an earlier version than the ledger"),

@@ -274,7 +274,9 @@ def _check_files(
     if last and previous and previous["round"] > last["round"]:
         problems.append(f"last.safetensors has {last['round']} rounds, and previous.safetensors {previous['round']}")
     if best and best["best_round"] > num_rounds:
-        problems.append(f"ends after {num_rounds} rounds, but best.safetensors is of round {best['best_round']}")
+        problems.append(f"ends after {num_rounds} rounds, but {folder.best.name} is of round {best['best_round']}")
+    elif best and bound and best.get("ledger") != heads[best["best_round"]]:
+        problems.append(f"line {best['best_round'] + 1} is not the one that {folder.best.name} was written with")
     if bound and last and last.get("metrics") not in (None, seal_rows(folder, last["round"])):
         problems.append(f"{folder.metrics.name} has other rows than {folder.last.name} was written with")
     try:
