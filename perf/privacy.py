@@ -58,14 +58,15 @@ def main() -> None:
         num_parameters = sum(p.numel() for p in model.parameters())
         update = torch.randn(num_parameters, device=device)
         total = torch.zeros(num_parameters, device=device)
-        book = ledger.create(Path(folder), mechanism, 1)
+        book = ledger.create(Path(folder), mechanism, 1, "perf")
         ledger.append(
             book, 0, CohortStats(200, 0, 0), {}, mechanism.init(0)
         )  # computes the first epsilon, which the cache then has
 
         def write_line() -> None:
             Path(folder, ledger.FILE_NAME).unlink()
-            ledger.append(ledger.create(Path(folder), mechanism, 1), 0, CohortStats(200, 0, 0), {}, mechanism.init(0))
+            book = ledger.create(Path(folder), mechanism, 1, "perf")
+            ledger.append(book, 0, CohortStats(200, 0, 0), {}, mechanism.init(0))
 
         def repeat(action: Callable[[], object]) -> float:
             action()

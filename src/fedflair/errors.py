@@ -12,7 +12,12 @@ FedflairError
 
 
 class FedflairError(Exception):
-    """Base of every error a user can act on; the command line prints its message and exits with status 1."""
+    """Base of every error a user can act on; the command line prints its message and exits with status 1.
+
+    of_client: it came from the work on a client, whom its message may name.
+    """
+
+    of_client = False
 
 
 class UsageError(FedflairError):

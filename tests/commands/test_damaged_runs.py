@@ -56,8 +56,8 @@ COMMANDS: dict[str, Callable[[Path, Path], list[str]]] = {
     "verify": lambda sweep, whole: ["ledger", "verify", str(sweep / RUN)],
 }  # fmt: skip
 READERS = {
-    RUN / "config.yaml": ("report", "evaluate", "sweep", "resume"),
-    RUN / "provenance.json": ("evaluate", "sweep", "resume"),
+    RUN / "config.yaml": ("report", "evaluate", "sweep", "resume", "verify"),
+    RUN / "provenance.json": ("evaluate", "sweep", "resume", "verify"),
     RUN / "metrics.jsonl": ("report", "resume"),
     RUN / "summary.json": ("report", "sweep", "verify"),
     RUN / "label_ap.json": ("report",),

@@ -6,16 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from fedflair.cli import main
 from fedflair.commands.ledger import ledger
 from fedflair.errors import PrivacyError
-from fedflair.privacy.ledger.record import FILE_NAME
-from fedflair.privacy.ledger.verification import verify
-from tests.privacy.ledgers import finished_run, small_mechanism
+from fedflair.privacy.ledger.lines import FILE_NAME
+from fedflair.training.verification import verify
+from tests.privacy.ledgers import finished_run
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    return finished_run(tmp_path / "run", small_mechanism())
+    return finished_run(tmp_path / "run")
 
 
 def test_a_sound_ledger_shows_both_epsilons(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,3 +36,11 @@ def test_an_unsound_ledger_fails_in_one_line(run: Path) -> None:
     ) as caught:
         ledger("verify", run)
     assert "\n" not in str(caught.value)
+
+
+def test_an_anchor_is_named_by_an_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = finished_run(tmp_path / "run", anchor=tmp_path / "anchor")
+    assert main(["ledger", "verify", str(run), "--ledger_anchor", str(tmp_path / "anchor")]) == 0
+    assert f"sound, 6 rounds, as anchored in {tmp_path / 'anchor'}\n" in capsys.readouterr().out
+    assert main(["ledger", "verify", str(run), f"--ledger_anchor={tmp_path / 'another'}"]) == 1
+    assert "another: no such anchor; name the file that" in capsys.readouterr().err

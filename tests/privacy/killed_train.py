@@ -19,9 +19,9 @@ import torch
 import torch.utils.tensorboard
 
 from fedflair.config.train_config import TrainConfig
-from fedflair.privacy.ledger.verification import verify
 from fedflair.runs.folder import RunFolder
 from fedflair.training.train import train
+from fedflair.training.verification import verify
 from tests.privacy.runs import run_config
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedflair.privacy.ledger.verification import verify
 from fedflair.runs.folder import RunFolder, read_summary
 from fedflair.runs.tensors import load_tensors
+from fedflair.training.verification import verify
 from tests.small_runs import timeless_rows
 
 # "both" has a local mechanism beside the central one.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,13 +20,13 @@ from fedflair.errors import ConfigError, DataError, FedflairError
 from fedflair.evaluation.run import score_run
 from fedflair.federated.client_states import STORAGES, ClientStates, open_states
 from fedflair.federated.server import ServerState
-from fedflair.privacy.ledger.verification import verify
 from fedflair.runs.folder import RunFolder, read_summary
 from fedflair.runs.provenance import read_provenance
 from fedflair.runs.tensors import load_facts, load_tensors
 from fedflair.training.checkpoint import check_states, go_back, load_state, save_checkpoint
 from fedflair.training.train import train
-from tests.small_runs import small_config, timeless_rows
+from fedflair.training.verification import verify
+from tests.small_runs import command, small_config, timeless_rows
 from tests.write_order import write_order
 
 PRIVATE = {
@@ -257,7 +259,10 @@ def test_a_checkpoint_takes_its_name_after_all_that_it_covers_is_on_the_disk(
     for event in order.taken("last.safetensors"):
         states = {name for name in event.unsynced if name[0].isdigit()}
         assert event.unsynced & covered | states == set()
+    # The model of a round leaves the run after the checkpoint of that round; in between nothing takes a name.
     names = order.names()
+    assert "best.safetensors" in names
+    assert {names[k - 1] for k, name in enumerate(names) if name == "best.safetensors"} == {"last.safetensors"}
     for name in ("label_ap.json", "summary.json"):
         assert names.index(name) > max(k for k, taken in enumerate(names) if taken == "last.safetensors")
     if kind == "private":
@@ -294,3 +299,56 @@ def test_rows_that_survive_are_those_that_a_checkpoint_covers(tiny_store: Path, 
     resume(run.path, "--resume_from", "previous")
     kept = rows.splitlines()[:2]
     assert run.metrics.read_text().splitlines()[:2] == kept
+
+
+@pytest.mark.parametrize("victim", ["last.safetensors", "best.safetensors"])
+def test_a_kill_between_a_rounds_line_its_checkpoint_and_its_model_costs_nothing(
+    tiny_store: Path, tmp_path: Path, victim: str
+) -> None:
+    options = {"model": "small_cnn", "num_threads": 1, "central_num_iterations": 3, "evaluation_frequency": 3}
+    config = small_config(tiny_store, run=tmp_path / "whole", **options, **PRIVATE)
+    whole = RunFolder(train(config))
+    # The process dies just before the file of round 3 takes its name.
+    script = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "replace, victims = os.replace, []\n"
+        "def die(source, target):\n"
+        "    victims.extend([1] if Path(target).name == sys.argv[1] else [])\n"
+        "    if len(victims) == (2 if sys.argv[1] == 'last.safetensors' else 1):\n"
+        "        os._exit(9)\n"
+        "    replace(source, target)\n"
+        "os.replace = die\n"
+        "from fedflair.cli import main\n"
+        "main(sys.argv[2:])\n"
+    )
+    words = command(config.changed(run=tmp_path / "killed"))[3:]
+    done = subprocess.run([sys.executable, "-c", script, victim, *words], capture_output=True, check=False, timeout=120)
+    assert done.returncode == 9, done.stderr
+    killed = RunFolder(tmp_path / "killed")
+    assert not killed.best.exists()
+    assert len((killed.path / "privacy_ledger.jsonl").read_text().splitlines()) == 1 + 3
+    assert (load_facts(killed.last) or {})["round"] == (0 if victim == "last.safetensors" else 3)
+    assert verify(killed.path, use_cache=True).problems == ()
+    resume(killed.path)
+    same_end(killed.path, whole.path)
+    assert torch.equal(load_tensors(killed.best)[0]["parameters"], load_tensors(whole.best)[0]["parameters"])
+    assert (load_facts(killed.best) or {}).keys() == (load_facts(whole.best) or {}).keys()
+    ledgers = [(run.path / "privacy_ledger.jsonl").read_bytes() for run in (killed, whole)]
+    assert ledgers[0] == ledgers[1]
+    assert verify(killed.path, use_cache=True).problems == ()
+
+
+def test_a_checkpoint_is_closed_to_others_where_there_are_no_hard_links(
+    copied: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder(copied("private"))
+
+    def refuse(*arguments: object) -> None:
+        raise OSError(1, "no links here")
+
+    monkeypatch.setattr("os.link", refuse)
+    run.previous.chmod(0o644)
+    go_back(run)
+    assert run.last.stat().st_mode & 0o777 == 0o600
+    assert run.last.read_bytes() == run.previous.read_bytes()

@@ -10,6 +10,7 @@ import torch
 
 from fedflair.federated.aggregate import UpdateSum
 from fedflair.federated.client_states import NO_STATES, ClientStates
+from fedflair.federated.participation import Participation
 from fedflair.federated.server import ServerState
 from fedflair.federated.setup import initial_state, make_setup
 from fedflair.privacy.mechanisms import CohortStats
@@ -64,17 +65,12 @@ def test_the_row_of_a_private_round(tiny_store: Path) -> None:
     )  # fmt: skip
     setup = make_setup(config, noise_seed=0)
     cohort_sum = UpdateSum(cohort=CohortStats(num_clients=3, num_clipped=2, num_rejected=1))
-    row = round_row(setup, initial_state(setup), cohort_sum, seconds=2.0)
+    row = round_row(setup, initial_state(setup), cohort_sum, Participation(["a", "b", "c"], bytes_up=12), seconds=2.0)
     multiplier = setup.mechanism.description["noise_multiplier"]
     assert row == {
         "round": 0,
         "train/loss": None,
-        "train/num_clients": 3,
-        "train/num_examples": 0,
-        "train/num_rejected": 1,
         "train/seconds": 2.0,
-        "train/images_per_second": 0.0,
-        "privacy/num_clipped": 2,
         "privacy/clipping_bound": 0.25,
         "privacy/noise_std": pytest.approx(0.25 * multiplier),
     }

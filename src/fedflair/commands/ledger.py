@@ -7,25 +7,27 @@ from typing import Literal
 
 from fedflair.errors import PrivacyError
 from fedflair.privacy.accounting.shown import show
-from fedflair.privacy.ledger.record import FILE_NAME
-from fedflair.privacy.ledger.verification import verify
+from fedflair.privacy.ledger.lines import FILE_NAME
 from fedflair.system.terminal import say
+from fedflair.training.verification import verify
 
 
-def ledger(action: Literal["verify"], run: Path) -> None:
-    """Checks a run's privacy ledger and computes its epsilon anew, from nothing but the run's folder.
+def ledger(action: Literal["verify"], run: Path, *, ledger_anchor: Path | None = None) -> None:
+    """Checks a run's privacy ledger against its folder and computes its noise and its epsilon anew.
 
     Args:
         action: verify is the only one.
         run: Folder of the run.
+        ledger_anchor: The file that the training left the hashes of the ledger's lines in.
     """
-    found = verify(run)
+    found = verify(run, ledger_anchor)
     path = run / FILE_NAME
     if found.problems:
         more = f" (and {len(found.problems) - 1} more problems)" if len(found.problems) > 1 else ""
         raise PrivacyError(f"{path}: {found.problems[0]}{more}; do not trust this run's epsilon")
     whose = "simulated deployment" if found.simulated else "run"
-    say(f"{path}: sound, {found.num_rounds} rounds")
+    agreed = "" if ledger_anchor is None else f", as anchored in {ledger_anchor}"
+    say(f"{path}: sound, {found.num_rounds} rounds{agreed}")
     say(f"epsilon of the {whose}: {show(found.epsilon)} at delta {found.delta:g}")
     if found.simulated:
         say(f"epsilon of the run itself: {show(found.run_epsilon)} at delta {found.delta:g}")

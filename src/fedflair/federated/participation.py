@@ -65,7 +65,7 @@ def participate(
     """
     down = 4 * num_parameters * vectors_down
     up = UPDATE_BYTES[config.cohort.compression](num_parameters, config.cohort) + 4 * num_parameters * (vectors_up - 1)
-    answers = [client for client in asked if not _drops_out(config, round_, client)]
+    answers = answering(config, round_, asked)
     seconds = {client: _seconds(config, client, clients.num_images(client), up + down) for client in answers}
     cohort = answers
     if config.cohort.over_selection > 0:
@@ -79,6 +79,11 @@ def participate(
         up * len(cohort),
         down * len(asked),
     )
+
+
+def answering(config: TrainConfig, round_: int, asked: list[str]) -> list[str]:
+    """Those of the clients asked in a round that do not drop out."""
+    return [client for client in asked if not _drops_out(config, round_, client)]
 
 
 def _drops_out(config: TrainConfig, round_: int, client: str) -> bool:

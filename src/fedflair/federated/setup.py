@@ -27,7 +27,7 @@ from fedflair.models.normalization import refuse_batch_statistics
 from fedflair.models.preprocessing import preprocessing_of
 from fedflair.models.trainable import Choice, choose_trained
 from fedflair.privacy.contract import Clipping, LocalMechanism, LocalPrivacyOptions, Mechanism, PrivacyOptions
-from fedflair.privacy.mechanisms import local_noise_seed, make_local_mechanism
+from fedflair.privacy.mechanisms import local_noise_seed, make_local_mechanism, make_mechanism
 from fedflair.privacy.mechanisms.clipping import clipping_in
 from fedflair.privacy.path import make_path
 from fedflair.sampling import CohortSampler, SamplerDescription
@@ -131,6 +131,19 @@ def make_setup(config: TrainConfig, noise_seed: int, fixed: Mapping[str, torch.T
         clipping=path.mechanism.clipping,
     )
     return TrainingSetup(worker, sampler, path.mechanism, noise_seed)
+
+
+def mechanisms_of(config: TrainConfig, num_clients: int, noise_seed: int) -> tuple[Mechanism, LocalMechanism]:
+    """The central and the local mechanism of a run over that many clients, as ``make_setup`` makes them, without data.
+
+    Raises ConfigError and PrivacyError for options that there is no mechanism for.
+    """
+    cohorts = SamplerDescription(config.sampling, num_asked(config), num_clients)
+    num_rounds = config.algorithm.central_num_iterations
+    return (
+        make_mechanism(privacy_options(config), cohorts, num_rounds, noise_seed),
+        make_local_mechanism(local_privacy_options(config), cohorts, num_rounds, local_noise_seed(noise_seed)),
+    )
 
 
 def make_worker_setup(

@@ -6,7 +6,8 @@ runs/NAME/
     metrics.jsonl, .csv    one row a round; in private runs it names the numbers that epsilon does not cover
     tensorboard/           the same numbers as events
     checkpoints/           last, previous, best and fixed tensors, as safetensors
-    privacy_ledger.jsonl   what was released, round by round (private runs)
+    privacy_ledger.jsonl   what was released, round by round (private runs; closed to others)
+    failures.txt           errors that name a client of a secret cohort (private runs; closed to others)
     wandb/                 the same rows for Weights & Biases (--wandb_project_id)
     summary.json           written once, at the end; label_ap.json: AP on test of each label
     .lock                  held by the process that writes the folder
@@ -69,6 +70,10 @@ class RunFolder:
     @property
     def label_ap(self) -> Path:
         return self.path / "label_ap.json"
+
+    @property
+    def failures(self) -> Path:
+        return self.path / "failures.txt"
 
     @property
     def last(self) -> Path:

@@ -1,7 +1,8 @@
 """``provenance.json``: what a run belongs to, written once at its start and compared whenever somebody returns to it.
 
-Its options, the fingerprint of its store, and its labels in the order of the model's outputs. Where things are and how
-fast they go may change (``FREE``), and is not in it; a checkpoint carries its digest.
+Its options, the fingerprint of its store, its labels in the order of the model's outputs, and how many clients its
+cohorts are drawn from, on which the noise of a private run depends. Where things are and how fast they go may change
+(``FREE``), and is not in it; a checkpoint carries its digest.
 """
 
 from __future__ import annotations
@@ -36,20 +37,29 @@ FREE = (
     "gpus_per_worker",
     "worker_timeout",
     "wandb_project_id",
+    "ledger_anchor",
 )
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """options: by published name, plain values. store: its fingerprint. labels: one for each output of the model."""
+    """options: by published name, plain values. store: its fingerprint. labels: one for each output of the model.
+
+    num_clients: that cohorts are drawn from; None where there are none, or where an earlier version did not say.
+    """
 
     options: Mapping[str, Any]
     store: str
     labels: tuple[str, ...]
+    num_clients: int | None = None
 
     def digest(self) -> str:
         """Hexadecimal SHA-256 of all of it."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True, allow_nan=False).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON has it; what is not known is left out, so that an earlier version's digest stays what it was."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     def check_store(self, fingerprint: str, place: Path, remedy: str) -> None:
         """Raises DataError, with the ``remedy``, where the store at ``place`` is not the run's."""
@@ -81,7 +91,7 @@ def _as_json(value: Any) -> Any:
 
 def write_provenance(folder: RunFolder, provenance: Provenance) -> None:
     """Writes ``provenance.json``, whole or not at all."""
-    write_atomically(folder.provenance, dumps(asdict(provenance), indent=2) + "\n")
+    write_atomically(folder.provenance, dumps(provenance.as_dict(), indent=2) + "\n")
 
 
 def read_provenance(folder: RunFolder) -> Provenance | None:
@@ -94,6 +104,9 @@ def read_provenance(folder: RunFolder) -> Provenance | None:
         labels = tuple(raw["labels"])
         if not isinstance(raw["store"], str) or not all(isinstance(name, str) for name in labels):
             raise TypeError("not text")
-        return Provenance(dict(raw["options"]), raw["store"], labels)
+        num_clients = raw.get("num_clients")
+        if num_clients is not None and (type(num_clients) is not int or num_clients < 1):
+            raise TypeError("no number of clients")
+        return Provenance(dict(raw["options"]), raw["store"], labels, num_clients)
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder.provenance}: damaged ({type(error).__name__}); {remedy}") from error

@@ -30,7 +30,7 @@ def shortage(error: BaseException | None) -> BaseException | None:
             return error
         if any(words in str(error).lower() for words in _WORDS):
             return error
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return None
 
 

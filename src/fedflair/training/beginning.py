@@ -16,12 +16,14 @@ from fedflair.federated.client_states import ClientStates
 from fedflair.federated.server import ServerState
 from fedflair.federated.setup import TrainingSetup, initial_state, make_setup
 from fedflair.privacy.ledger import record as ledger
+from fedflair.privacy.ledger.anchor import require_anchor
 from fedflair.runs.configuration import check_same_run, require_store
 from fedflair.runs.folder import RunFolder, new_run, write_config, writing
 from fedflair.runs.provenance import Provenance, plain_options, read_provenance, write_provenance
 from fedflair.runs.tensors import load_tensors, save_tensors
 from fedflair.system.files import sweep
 from fedflair.training.checkpoint import check_provenance, check_states, go_back, last_checkpoint, save_checkpoint
+from fedflair.training.record import restore_best
 from fedflair.training.round import is_private
 from fedflair.training.run_states import check_room, open_run_states
 
@@ -60,6 +62,10 @@ def begun(config: TrainConfig) -> Iterator[Beginning]:
     setup = make_setup(config, noise_seed=config.run.seed if config.run.noise_from_seed else secrets.randbits(128))
     check_room(setup, config.run.run or Path("runs"))
     folder = new_run(config)
+    _check_anchor(setup, folder)
+    if config.run.ledger_anchor is not None:
+        # Before there is a folder that would have to be begun again.
+        require_anchor(config.run.ledger_anchor)
     with writing(folder):
         yield _new(setup, folder)
 
@@ -70,9 +76,12 @@ def _new(setup: TrainingSetup, folder: RunFolder) -> Beginning:
     provenance = _provenance(setup)
     write_provenance(folder, provenance)
     save_tensors(folder.fixed, frozen_tensors(setup.worker.module), {})
-    book = ledger.create(folder.path, setup.mechanism, setup.noise_seed) if is_private(setup) else None
-    facts = {"best": None, "best_round": 0, "seconds": 0.0, "noise_seed": str(setup.noise_seed)}
-    facts["provenance"] = provenance.digest()
+    facts: dict[str, Any] = {"best": None, "best_round": 0, "seconds": 0.0, "noise_seed": str(setup.noise_seed)}
+    facts["provenance"], book = provenance.digest(), None
+    if is_private(setup):
+        anchor = setup.config.run.ledger_anchor
+        book = ledger.create(folder.path, setup.mechanism, setup.noise_seed, facts["provenance"], anchor)
+        facts["ledger"] = book.head
     states = open_run_states(setup, folder.path, 0)
     save_checkpoint(folder, state, facts, states)
     return Beginning(setup, folder, state, facts, states, book)
@@ -101,11 +110,31 @@ def _resumed(config: TrainConfig, folder: RunFolder) -> Beginning:
     provenance.check_store(
         setup.worker.store.fingerprint, setup.worker.store.path, "name the run's own with --data_path"
     )
-    book = ledger.resume(folder.path, state.round, setup.mechanism, setup.noise_seed) if is_private(setup) else None
+    _check_anchor(setup, folder)
+    book = None
+    if is_private(setup):
+        head, anchor = str(facts.get("ledger")), config.run.ledger_anchor
+        book = ledger.resume(
+            folder.path, state.round, setup.mechanism, setup.noise_seed, provenance.digest(), head, anchor
+        )
     states = open_run_states(setup, folder.path, state.round)
     check_states(folder, states, state.round)
+    restore_best(folder, state, facts)
     return Beginning(setup, folder, state, facts, states, book, tuple(notes))
 
 
+def _check_anchor(setup: TrainingSetup, folder: RunFolder) -> None:
+    """Raises ConfigError for an anchor that would hold nothing, or nobody."""
+    anchor = setup.config.run.ledger_anchor
+    if anchor is None:
+        return
+    if not is_private(setup):
+        raise ConfigError("ledger_anchor: this run promises no epsilon and keeps no ledger; drop it")
+    if folder.path.resolve() in anchor.resolve().parents:
+        raise ConfigError(f"ledger_anchor: {anchor} lies in the run's own folder; keep it elsewhere")
+
+
 def _provenance(setup: TrainingSetup) -> Provenance:
-    return Provenance(plain_options(setup.config), setup.worker.store.fingerprint, setup.worker.labels.names)
+    worker = setup.worker
+    num_clients = len(worker.clients.client_ids) if worker.algorithm.federated else None
+    return Provenance(plain_options(setup.config), worker.store.fingerprint, worker.labels.names, num_clients)

@@ -22,6 +22,7 @@ from fedflair.system.files import disk_errors, sync_folder
 _GROUPS = ("optimizer_state", "algorithm_state", "mechanism_state")
 # Of the checkpoint alone: what it says of the files beside it.
 _SEALS = ("metrics", "client_states")
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 def save_checkpoint(folder: RunFolder, state: ServerState, facts: Mapping[str, Any], states: ClientStates) -> None:
@@ -121,9 +122,10 @@ def _put_in_place_of(path: Path, other: Path) -> None:
         try:
             os.link(other, temporary)
         except OSError:
-            # A file system without hard links.
-            shutil.copy2(other, temporary)
-            with temporary.open("rb") as file:
+            # A file system without hard links. Closed to others before the secret seed of the noise is in it.
+            with other.open("rb") as source, os.fdopen(os.open(temporary, _NEW, 0o600), "wb") as file:
+                shutil.copyfileobj(source, file)
+                file.flush()
                 os.fsync(file.fileno())
         temporary.replace(path)
         sync_folder(path.parent)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
 
 from fedflair.backends.contract import Worker, naming
-from fedflair.errors import PrivacyError
+from fedflair.errors import FedflairError, PrivacyError
 from fedflair.evaluation.users import with_local_evaluation
 from fedflair.federated.aggregate import UpdateSum
 from fedflair.federated.client import ClientUpdate
@@ -36,10 +37,21 @@ def train_group(worker: Worker[WorkerSetup], server: Broadcast, group: list[Clie
     partial = UpdateSum()
     for work in group:
         worker.check_stop()
-        # Rounds are counted from 1 wherever a person reads of them.
-        with naming(f"round {server.round + 1}: client {work.client_id}"):
+        with _of_client(server, work):
             partial = _add_client(worker, server, work, partial)
     return partial
+
+
+@contextmanager
+def _of_client(server: Broadcast, work: ClientWork) -> Iterator[None]:
+    """Marks whatever goes wrong as the client's: a private run tells its owner only (``secrecy.py``)."""
+    try:
+        # Rounds are counted from 1 wherever a person reads of them.
+        with naming(f"round {server.round + 1}: client {work.client_id}"):
+            yield
+    except FedflairError as error:
+        error.of_client = True
+        raise
 
 
 def _add_client(worker: Worker[WorkerSetup], server: Broadcast, work: ClientWork, partial: UpdateSum) -> UpdateSum:

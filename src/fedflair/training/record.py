@@ -12,18 +12,22 @@ from fedflair.errors import DataError
 from fedflair.evaluation.partition import score_partition
 from fedflair.evaluation.users import federated_evaluation
 from fedflair.federated.aggregate import UpdateSum
+from fedflair.federated.participation import Participation
 from fedflair.federated.server import ServerState
 from fedflair.federated.setup import TrainingSetup
 from fedflair.metrics.per_user import UserAverages
 from fedflair.privacy.ledger import coverage
 from fedflair.runs.folder import RunFolder
 from fedflair.runs.json_text import dumps
-from fedflair.runs.tensors import load_tensors, save_tensors
+from fedflair.runs.tensors import load_facts, load_tensors, save_tensors
 from fedflair.system.files import write_atomically
+from fedflair.training.round import is_private
 
 
-def round_row(setup: TrainingSetup, state: ServerState, cohort_sum: UpdateSum, seconds: float) -> dict[str, Any]:
-    """The row of ``metrics.jsonl`` for the round that led to ``state``."""
+def round_row(
+    setup: TrainingSetup, state: ServerState, cohort_sum: UpdateSum, answers: Participation, seconds: float
+) -> dict[str, Any]:
+    """The row of ``metrics.jsonl`` for the round that led to ``state``; of a secret cohort, nothing that counts it."""
     num_examples = cohort_sum.metrics.num_examples
     row: dict[str, Any] = {
         "round": state.round,
@@ -45,7 +49,8 @@ def round_row(setup: TrainingSetup, state: ServerState, cohort_sum: UpdateSum, s
         row["privacy/num_clipped"] = cohort_sum.cohort.num_clipped
         row["privacy/clipping_bound"] = setup.mechanism.clipping_bound(state.mechanism_state)
         row["privacy/noise_std"] = setup.mechanism.noise_std(state.mechanism_state, state.round)
-    return row
+    row |= answers.row()
+    return coverage.without_cohort(row) if is_private(setup) else row
 
 
 def evaluated(setup: TrainingSetup, state: ServerState, backend: Backend) -> dict[str, float]:
@@ -66,8 +71,16 @@ def is_better(score: float | None, facts: Mapping[str, Any]) -> bool:
 
 def save_best(folder: RunFolder, state: ServerState, facts: Mapping[str, Any]) -> None:
     """Saves the model that is the best on val so far; without secrets, since people hand it on."""
-    public = {name: value for name, value in facts.items() if name != "noise_seed"}
+    public = {name: value for name, value in facts.items() if name not in ("noise_seed", "round")}
     save_tensors(folder.best, {"parameters": state.parameters}, public)
+
+
+def restore_best(folder: RunFolder, state: ServerState, facts: Mapping[str, Any]) -> None:
+    """Saves the best model where a run was killed between the checkpoint that it resumes from and that model."""
+    saved = load_facts(folder.best) if folder.best.is_file() else {"best_round": 0}
+    # What cannot be read, or is of another round, is no trace of a kill, and refused when it is used.
+    if 0 < state.round == facts["best_round"] > (saved or facts)["best_round"]:
+        save_best(folder, state, facts)
 
 
 def summarise(
@@ -94,6 +107,7 @@ def summarise(
         coverage.FIELD: coverage.SUMMARY if coverage.is_promised(privacy, local_privacy) else None,
         "privacy": privacy or None,
         "local_privacy": local_privacy or None,
+        "ledger": facts.get("ledger"),
         "device": str(setup.worker.device),
         "version": __version__,
     }

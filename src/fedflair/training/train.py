@@ -21,6 +21,7 @@ from fedflair.training.checkpoint import save_checkpoint
 from fedflair.training.divergence import refuse_divergence
 from fedflair.training.record import evaluated, is_better, round_row, save_best, summarise
 from fedflair.training.round import run_round, who_answers
+from fedflair.training.secrecy import closed_to_others
 from fedflair.training.stopping import out_of_patience, stop_on_signals
 from fedflair.training.words import describe_setup, how_to_go_on, lost_words, to_be_continued
 
@@ -62,13 +63,14 @@ def _rounds(beginning: Beginning) -> None:
             started, before = time.perf_counter(), state
             try:
                 answers = who_answers(setup, state)
-                state, cohort_sum = run_round(state, answers.cohort, setup=setup, backend=backend, states=states)
+                with closed_to_others(setup, folder, state.round):
+                    state, cohort_sum = run_round(state, answers.cohort, setup=setup, backend=backend, states=states)
                 if book is not None:
                     # Before any checkpoint: no round that was released can be missing from the ledger.
                     book = ledger.append(
                         book, before.round, cohort_sum.cohort, before.mechanism_state, state.mechanism_state
                     )
-                row = round_row(setup, state, cohort_sum, time.perf_counter() - started) | answers.row()
+                row = round_row(setup, state, cohort_sum, answers, time.perf_counter() - started)
                 # Its vectors would still be there while the next round trains.
                 cohort = cohort_sum.cohort
                 del cohort_sum
@@ -82,13 +84,17 @@ def _rounds(beginning: Beginning) -> None:
             log.log(row)
             refuse_divergence(state, cohort, row, folder)
             score = row.get(f"val/{config.evaluation.best_metric}")
-            if is_better(score, facts):
+            if better := is_better(score, facts):
                 facts |= {"best": strict(score), "best_round": state.round}
-                save_best(folder, state, facts)
+            if book is not None:
+                facts["ledger"] = book.head
             state = setup.worker.algorithm.observe(state, row)
             facts["seconds"] += time.perf_counter() - started
             if "val/loss" in row:
                 save_checkpoint(folder, state, facts, states)
+            if better:
+                # No model leaves a run before the checkpoint of its round; a resumed run saves what a kill kept back.
+                save_best(folder, state, facts)
         try:
             summary = summarise(setup, folder, state.round, facts, backend)
         except (Interrupted, WorkerError) as error:

@@ -193,6 +193,23 @@ def test_a_broken_image_is_named_with_the_log_of_its_worker(
     assert not any("Traceback" in line for line in lines)
 
 
+def test_a_broken_image_of_a_secret_cohort_is_named_neither_on_the_terminal_nor_in_a_log(
+    cluster: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    store, run = write_broken_store(tmp_path / "store.hdf5"), tmp_path / "run"
+    options = {"central_privacy_mechanism": "gaussian", "central_delta": 0.01, "cohort_size": 6}
+    assert main(command(config_of(store, run=run, workers=1, **options))[3:]) == 1
+    told = capfd.readouterr().err
+    assert re.search(r"\nray: the work on a client failed on worker .*; tried once more elsewhere; log: ", told)
+    assert f"what to do is in {run}/failures.txt, closed to others" in told
+    assert BROKEN_CLIENT not in told
+    failures = (run / "failures.txt").read_text()
+    assert BROKEN_CLIENT in failures
+    log = Path(failures.split("; log: ")[1].split(";")[0].strip())
+    assert "client_group.py" in log.read_text()
+    assert BROKEN_CLIENT not in log.read_text()
+
+
 def test_a_replaced_worker_that_finds_another_store_refuses(
     cluster: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

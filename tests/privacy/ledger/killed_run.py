@@ -14,41 +14,39 @@ from pathlib import Path
 
 import torch
 
+from fedflair.config.train_config import TrainConfig
 from fedflair.privacy.ledger import record as ledger
-from fedflair.privacy.ledger.verification import verify
-from fedflair.privacy.mechanisms import CohortStats, Mechanism, PrivacyOptions, make_mechanism
+from fedflair.privacy.mechanisms import CohortStats
 from fedflair.runs.tensors import load_tensors, save_tensors
-from fedflair.sampling import SamplerDescription, stream
+from fedflair.sampling import stream
+from fedflair.training.verification import verify
+from tests.privacy.ledgers import begun_run, facts_of, mechanism_of, resumed, small_config
 
-NOISE_SEED = 7 << 99
 
-
-def mechanism(num_rounds: int) -> Mechanism:
+def config(num_rounds: int) -> TrainConfig:
     # With everybody in every cohort epsilon is a formula, so that time goes into writing lines and being killed.
-    options = PrivacyOptions("gaussian_moments_accountant", delta=1e-4)
-    return make_mechanism(options, SamplerDescription("poisson", 400, 400), num_rounds, NOISE_SEED)
+    return small_config(cohort_size=400, noise_cohort_size=None, central_num_iterations=num_rounds)
 
 
-def run(folder: Path, num_rounds: int, made: Mechanism) -> None:
+def run(folder: Path, num_rounds: int) -> None:
     """What the engine does, with a vector of 50,000 zeros for a model; a checkpoint every third round."""
     checkpoint = folder / "checkpoints" / "last.safetensors"
-    facts = {"noise_seed": str(NOISE_SEED)}
     if checkpoint.exists():
         tensors, saved = load_tensors(checkpoint)
-        model, done = tensors["model"], int(saved["round"])
-        book = ledger.resume(folder, done, made, NOISE_SEED)
+        model, done = tensors.get("model", torch.zeros(50_000)), int(saved["round"])
+        book = resumed(folder, done, config(num_rounds), head=saved["ledger"])
     else:
-        (folder / ledger.FILE_NAME).unlink(missing_ok=True)
+        for path in folder.glob("*.*"):
+            path.unlink()
         model, done = torch.zeros(50_000), 0
-        book = ledger.create(folder, made, NOISE_SEED)
-        save_tensors(checkpoint, {"model": model}, {**facts, "round": 0})
+        book = begun_run(folder, config(num_rounds))
     for round_ in range(done, num_rounds):
         cohort = CohortStats(int(stream(5, "cohort", round_).binomial(400, 0.5)), 0, 0)
-        total, after = made.add_noise(torch.zeros(50_000), cohort, round_, {})
+        total, after = book.mechanism.add_noise(torch.zeros(50_000), cohort, round_, {})
         model += total
         book = ledger.append(book, round_, cohort, {}, after)
         if (round_ + 1) % 3 == 0 or round_ + 1 == num_rounds:
-            save_tensors(checkpoint, {"model": model}, {**facts, "round": round_ + 1})
+            save_tensors(checkpoint, {"model": model}, facts_of(book))
 
 
 def kill_soon(child: int, path: Path, chance: random.Random) -> None:
@@ -65,18 +63,18 @@ def kill_soon(child: int, path: Path, chance: random.Random) -> None:
 
 def main() -> None:
     folder, num_rounds, num_kills = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    made = mechanism(num_rounds)
+    mechanism_of(config(num_rounds))
     chance = random.Random(num_kills)
     for _ in range(num_kills):
         child = os.fork()
         if child == 0:
-            run(folder, num_rounds, made)
+            run(folder, num_rounds)
             os._exit(0)
         kill_soon(child, folder / ledger.FILE_NAME, chance)
         if (folder / "checkpoints" / "last.safetensors").exists():
             found = verify(folder, use_cache=True)
             print(found.num_rounds, *found.problems)
-    run(folder, num_rounds, made)
+    run(folder, num_rounds)
 
 
 def _signature(path: Path) -> tuple[int, ...]:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import stat
 import subprocess
 import sys
@@ -15,11 +14,26 @@ import pytest
 from fedflair.errors import DataError, PrivacyError
 from fedflair.privacy.accounting.accountants import PrivacyEvent, epsilon
 from fedflair.privacy.ledger import record as ledger
-from fedflair.privacy.ledger.verification import verify
-from fedflair.privacy.mechanisms import CohortStats, Mechanism, PrivacyOptions, make_mechanism
+from fedflair.privacy.mechanisms import CohortStats, Mechanism
 from fedflair.runs.tensors import save_tensors
-from fedflair.sampling import SamplerDescription
-from tests.privacy.ledgers import COHORTS, ROUNDS, SEED, after, finished_run, small_mechanism
+from fedflair.training.verification import verify
+from tests.privacy.ledgers import (
+    ROUNDS,
+    SEED,
+    after,
+    begun_run,
+    facts_of,
+    finished_run,
+    lines_of,
+    mechanism_of,
+    released,
+    reseal,
+    resumed,
+    small_config,
+    small_mechanism,
+)
+
+EVERYBODY = small_config(cohort_size=400, noise_cohort_size=None)
 
 
 @pytest.fixture
@@ -28,8 +42,14 @@ def mechanism() -> Mechanism:
 
 
 @pytest.fixture
-def run(tmp_path: Path, mechanism: Mechanism) -> Path:
-    return finished_run(tmp_path / "run", mechanism)
+def run(tmp_path: Path) -> Path:
+    return finished_run(tmp_path / "run")
+
+
+@pytest.fixture
+def quick_run(tmp_path: Path) -> Path:
+    """With everybody in every cohort, whose epsilon is a formula."""
+    return finished_run(tmp_path / "run", EVERYBODY)
 
 
 def test_a_line_says_what_its_round_released(run: Path, mechanism: Mechanism) -> None:
@@ -49,12 +69,9 @@ def test_a_line_says_what_its_round_released(run: Path, mechanism: Mechanism) ->
 
 
 def test_a_replaced_client_moves_the_sum_by_twice_the_bound(tmp_path: Path) -> None:
-    options = PrivacyOptions("gaussian_moments_accountant", delta=1e-4, clipping_bound=0.25, noise_cohort_size=40)
-    mechanism = make_mechanism(options, SamplerDescription("fixed", 20, 400), ROUNDS, SEED)
-    assert mechanism.description["neighbouring"] == "replace_one"
-    (tmp_path / "run").mkdir()
-    book = ledger.create(tmp_path / "run", mechanism, SEED)
-    ledger.append(book, 0, CohortStats(20, 0, 0), {}, after(0))
+    book = begun_run(tmp_path / "run", small_config(cohort_sampling="fixed", central_privacy_clipping_bound=0.25))
+    assert book.mechanism.description["neighbouring"] == "replace_one"
+    released(book, 1)
     line = json.loads(_lines(tmp_path / "run")[1])
     assert (line["sampling"], line["clipping_bound"], line["sensitivity"]) == ("fixed", 0.25, 0.5)
 
@@ -70,6 +87,8 @@ def test_rounds_begun_count_as_a_whole_release(num_rounds: int, releases: int) -
 def test_a_sound_ledger_verifies(run: Path) -> None:
     found = verify(run)
     assert found.problems == ()
+    (note,) = found.notes
+    assert note.startswith("The run's store is not at nowhere.hdf5: that it has 400 clients, and how many of them each")
     assert (found.num_rounds, found.simulated) == (ROUNDS, True)
     assert found.epsilon == pytest.approx(2.0, rel=1e-4)
 
@@ -87,8 +106,8 @@ def _lines(run: Path) -> list[str]:
         (lambda x: [*x[:3], "{}\n", *x[4:]], "line 4 is not a line of a ledger"),
         (lambda x: [*x[:3], x[3][:50] + "\n", *x[4:]], "line 4 is not JSON"),
         (lambda x: [*x[:3], *x[4:]], "line 4 does not follow: lines miss"),
-        (lambda x: x[:-1], "ends after 5 rounds, but the checkpoint has 6"),
-        (lambda x: [*x[:-1], x[-1][:-20]], "ends after 5 rounds, but the checkpoint has 6"),
+        (lambda x: x[:-1], "ends after 5 rounds, but last.safetensors has 6"),
+        (lambda x: [*x[:-1], x[-1][:-20]], "ends after 5 rounds, but last.safetensors has 6"),
         (lambda x: [*x[:4], x[3], *x[4:]], "line 5 is repeated or out of order"),
         (lambda x: [*x[:3], x[4], x[3], *x[5:]], "line 4 does not follow"),
     ],
@@ -99,105 +118,116 @@ def test_what_was_done_to_a_ledger_is_found(run: Path, damage, message: str) -> 
     assert problems[0].startswith(message), problems
 
 
-def _forge(run: Path, number: int, **changes: object) -> None:
-    """Changes one line and mends the hashes of all lines, as somebody with this package could."""
-    head, text = ledger.ORIGIN, ""
-    for index, line in enumerate(_lines(run)):
-        parsed = {k: v for k, v in json.loads(line).items() if k not in ("previous", "hash")}
-        sealed, head = ledger._sealed({**parsed, **(changes if index == number else {})}, head)
-        text += sealed
-    (run / ledger.FILE_NAME).write_text(text)
-
-
-@pytest.mark.parametrize(
-    ("number", "changes", "message"),
-    [
-        (4, {"epsilon": 0.5}, "line 5 has epsilon 0.5, which should be "),
-        (4, {"noise_std": 0.1}, "line 5 has noise_std 0.1"),
-        (4, {"clipping_bound": 0.05}, "line 5 has sensitivity"),
-        (4, {"sampling": "fixed"}, "line 5 has sampling fixed"),
-        (4, {"generator": {"counter": 3, "fingerprint": "0" * 16}}, "line 5 was not drawn from the run's noise seed"),
-        (4, {"generator": None}, "line 5 lacks a field"),
-        (0, {"noise_std": 0.1}, "line 1 has noise std 0.1"),
-        (0, {"population": 4000}, "line 1 has sampling rate"),
-        (0, {"rounds": 60}, "line 1 has number of releases"),
-        (0, {"noise_seed_commitment": "0" * 64}, "line 1 belongs to another noise seed"),
-    ],
-)
-def test_a_forged_ledger_still_has_to_add_up(run: Path, number: int, changes: dict[str, object], message: str) -> None:
-    _forge(run, number, **changes)
-    problems = verify(run, use_cache=True).problems
-    assert any(message in problem for problem in problems), problems
-
-
-def test_replayed_noise_is_found_without_the_seed(run: Path) -> None:
-    shutil.rmtree(run / "checkpoints")
-    generator = json.loads(_lines(run)[3])["generator"]
-    _forge(run, 5, generator={**generator, "counter": 4})
-    assert verify(run, use_cache=True).problems == ("line 6 repeats the noise of round 2",)
-
-
-def test_a_round_can_be_neither_skipped_nor_repeated(tmp_path: Path, mechanism: Mechanism) -> None:
-    book = ledger.create(tmp_path, mechanism, SEED)
+def test_a_round_can_be_neither_skipped_nor_repeated(tmp_path: Path) -> None:
+    book = begun_run(tmp_path, small_config())
     with pytest.raises(PrivacyError, match="round 1 cannot follow 0 rounds"):
         ledger.append(book, 1, CohortStats(20, 0, 0), {}, after(1))
     book = ledger.append(book, 0, CohortStats(20, 0, 0), {}, after(0))
     with pytest.raises(PrivacyError, match="round 0 cannot follow 1 rounds"):
         ledger.append(book, 0, CohortStats(20, 0, 0), {}, after(0))
     with pytest.raises(DataError, match="has a ledger already"):
-        ledger.create(tmp_path, mechanism, SEED)
+        ledger.create(tmp_path, book.mechanism, SEED, "digest")
     with pytest.raises(PrivacyError, match="it ends after round 0, but the checkpoint has 2 rounds"):
-        ledger.resume(tmp_path, 2, mechanism, SEED)
+        resumed(tmp_path, 2)
 
 
-def test_resuming_writes_the_same_bytes_again_wherever_the_kill_cut(run: Path, mechanism: Mechanism) -> None:
+def test_resuming_writes_the_same_bytes_again_wherever_the_kill_cut(quick_run: Path) -> None:
+    run = quick_run
     path = run / ledger.FILE_NAME
     whole = path.read_bytes()
     (run / "summary.json").unlink()
     ends = [end for end in range(len(whole)) if whole[end : end + 1] == b"\n"]
-    save_tensors(run / "checkpoints" / "last.safetensors", {}, {"round": 2, "noise_seed": str(SEED)})
-    cuts = range(ends[2] + 1, len(whole) + 1, 41)
+    facts = facts_of(resumed(run, 2, EVERYBODY))
+    save_tensors(run / "checkpoints" / "last.safetensors", {}, facts)
+    cuts = range(ends[2] + 1, len(whole) + 1, 97)
     for cut in [*cuts, *(end for end in ends[3:]), *(end + 1 for end in ends[3:])]:
         path.write_bytes(whole[:cut])
         assert verify(run, use_cache=True).problems == ()
-        book = ledger.resume(run, 2, mechanism, SEED)
-        for round_ in range(2, ROUNDS):
-            book = ledger.append(book, round_, CohortStats(COHORTS[round_], 0, 0), {}, after(round_))
+        book = resumed(run, 2, EVERYBODY)
+        # Whole lines stay until they are done again.
+        assert path.read_bytes() == whole[: whole[:cut].rfind(b"\n") + 1]
+        released(book, ROUNDS - 2)
         assert path.read_bytes() == whole
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_a_ledger_cut_before_the_checkpoint_is_never_continued(run: Path, mechanism: Mechanism) -> None:
+def test_a_round_done_again_that_comes_out_otherwise_takes_the_place_of_what_followed(run: Path) -> None:
+    book = resumed(run, 2)
+    book = ledger.append(book, 2, CohortStats(0, 0, 0), {}, after(2))
+    assert len(lines_of(run)) == 1 + ROUNDS
+    # As on a GPU, whose sum may have other last bits.
+    book = ledger.append(book, 3, CohortStats(25, 0, 0), {}, after(17))
+    assert [line["hash"] for line in lines_of(run)][-1] == book.head
+    assert len(lines_of(run)) == 1 + 4
+    assert (run / ledger.FILE_NAME).stat().st_mode & 0o777 == 0o600
+    released(book, 2)
+    assert len(lines_of(run)) == 1 + ROUNDS
+
+
+def test_a_damaged_tail_is_dropped_and_a_file_that_others_could_read_closed(run: Path) -> None:
     path = run / ledger.FILE_NAME
     whole = path.read_bytes()
+    path.write_bytes(whole[:-20] + b"x" * 19 + b"\n")
+    path.chmod(0o644)
+    assert any("can be read by others" in note for note in verify(run, use_cache=True).notes)
+    resumed(run, 3)
+    assert path.read_bytes() == b"".join(whole.splitlines(keepends=True)[:-1])
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_ledger_cut_before_the_checkpoint_is_never_continued(quick_run: Path) -> None:
+    run = quick_run
+    path = run / ledger.FILE_NAME
+    whole, mechanism = path.read_bytes(), mechanism_of(EVERYBODY)
     for cut in range(0, len(whole) - 1, 97):
         path.write_bytes(whole[:cut])
         with pytest.raises((PrivacyError, DataError)):
-            ledger.resume(run, ROUNDS, mechanism, SEED)
+            resumed(run, ROUNDS, EVERYBODY, mechanism=mechanism)
         with suppress(DataError):
             assert verify(run, use_cache=True).problems
         assert path.read_bytes() == whole[:cut]
 
 
-def test_resuming_with_other_options_or_another_seed_is_refused(run: Path, mechanism: Mechanism) -> None:
-    with pytest.raises(DataError, match="another noise seed"):
-        ledger.resume(run, 3, mechanism, SEED + 1)
-    other = PrivacyOptions("gaussian_moments_accountant", delta=1e-4, noise_cohort_size=40, epsilon=4.0)
-    made = make_mechanism(other, SamplerDescription("poisson", 20, 400), ROUNDS, SEED)
-    with pytest.raises(DataError, match="other privacy options"):
-        ledger.resume(run, 3, made, SEED)
+def test_a_ledger_that_is_not_the_checkpoints_is_never_continued(run: Path) -> None:
+    # Each of them sound by itself, and of the same seed.
+    lines = lines_of(run)
+    lines[3]["generator"]["binding"] = "0" * 32
+    head = lines[3]["hash"]
+    reseal(run, lines)
+    with pytest.raises(PrivacyError, match="line 4 is not the one that the checkpoint was written with"):
+        resumed(run, 3, head=head)
+    with pytest.raises(PrivacyError, match="line 4 is not the one that the checkpoint was written with"):
+        resumed(run, 3, head="None")
 
 
-def test_missing_ledgers_are_named(tmp_path: Path, mechanism: Mechanism) -> None:
+def test_resuming_with_other_options_or_another_seed_is_refused(run: Path) -> None:
+    with pytest.raises(DataError, match=r"another noise seed \(line 1 has noise_seed_commitment "):
+        resumed(run, 3, noise_seed=SEED + 1)
+    with pytest.raises(DataError, match=r"other privacy options or .* \(line 1 has epsilon 1.99"):
+        resumed(run, 3, mechanism=mechanism_of(small_config(central_epsilon=4.0)))
+    with pytest.raises(DataError, match=r"\(line 1 has provenance "):
+        resumed(run, 3, provenance="0" * 64)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_ledger_of_an_earlier_version_is_not_continued(run: Path, version: int) -> None:
+    lines = lines_of(run)
+    lines[0]["version"] = version
+    reseal(run, lines)
+    with pytest.raises(PrivacyError, match=rf"older fedflair, whose ledger \(version {version}\) is not bound"):
+        resumed(run, 3)
+
+
+def test_missing_ledgers_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such ledger"):
         verify(tmp_path)
     with pytest.raises(DataError, match="no such ledger"):
-        ledger.resume(tmp_path, 0, mechanism, SEED)
+        ledger.resume(tmp_path, 0, small_mechanism(), SEED, "digest", "head")
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and not Path("/dev/full").exists(), reason="needs a device that is full")
-def test_a_full_disk_stops_the_run(tmp_path: Path, mechanism: Mechanism) -> None:
-    book = ledger.create(tmp_path, mechanism, SEED)
+def test_a_full_disk_stops_the_run(tmp_path: Path) -> None:
+    book = begun_run(tmp_path, small_config())
     book.path.unlink()
     book.path.symlink_to("/dev/full")
     with pytest.raises(DataError, match="cannot be written"):
@@ -205,13 +235,12 @@ def test_a_full_disk_stops_the_run(tmp_path: Path, mechanism: Mechanism) -> None
 
 
 def test_a_run_killed_at_any_instant_verifies_and_ends_like_one_never_killed(tmp_path: Path) -> None:
-    script = Path(__file__).with_name("killed_run.py")
     ledgers, outputs = [], []
     for kills in (0, 30):
         folder = tmp_path / str(kills)
         folder.mkdir()
         done = subprocess.run(
-            [sys.executable, str(script), str(folder), "30", str(kills)],
+            [sys.executable, "-m", "tests.privacy.ledger.killed_run", str(folder), "30", str(kills)],
             capture_output=True,
             text=True,
             check=True,

@@ -12,7 +12,7 @@ from fedflair.errors import ConfigError, PrivacyError
 from fedflair.privacy.accounting.accountants import PrivacyEvent
 from fedflair.privacy.contract import binding_of
 from fedflair.privacy.ledger import record as ledger
-from fedflair.privacy.ledger.verification import verify
+from fedflair.privacy.ledger.verification import noise_problems, round_problems
 from fedflair.privacy.mechanisms import CohortStats, Mechanism, PrivacyOptions, make_mechanism
 from fedflair.privacy.mechanisms.noise import noise_key, scalar_normal
 from fedflair.sampling import SamplerDescription
@@ -78,14 +78,18 @@ def test_simulated_cohorts_scale_both_noises() -> None:
 
 def test_its_ledger_verifies_with_a_moving_bound(tmp_path: Path) -> None:
     mechanism = made(noise_cohort_size=400)
-    book, state = ledger.create(tmp_path, mechanism, SEED), mechanism.init(10)
+    book, state = ledger.create(tmp_path, mechanism, SEED, "digest"), mechanism.init(10)
     for round_ in range(50):
         before, cohort = state, CohortStats(95 + round_ % 10, 70, 0)
         _, state = mechanism.add_noise(torch.zeros(10), cohort, round_, state)
         book = ledger.append(book, round_, cohort, before, state)
     lines = [json.loads(line) for line in book.path.read_text().splitlines()]
     assert lines[1]["clipping_bound"] == 0.1 < lines[-1]["clipping_bound"]
-    assert verify(tmp_path, use_cache=True).problems == ()
+    assert round_problems(mechanism, book.terms, lines[1:], 1000, None) == []
+    assert noise_problems(SEED, lines[1:]) == []
+    lines[7]["clipping_bound"] *= 0.5
+    (problem,) = round_problems(mechanism, book.terms, lines[1:], 1000, None)[:1]
+    assert problem.startswith("line 8 has sensitivity ")
 
 
 @pytest.mark.parametrize(

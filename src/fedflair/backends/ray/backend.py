@@ -26,6 +26,7 @@ from fedflair.engine.flat_model import frozen_tensors
 from fedflair.errors import FedflairError, Interrupted, WorkerError
 from fedflair.federated.aggregate import UpdateSum
 from fedflair.federated.setup import TrainingSetup
+from fedflair.privacy.ledger.record import is_due
 from fedflair.privacy.mechanisms import local_noise_seed
 
 # An error that happens twice, in two processes, is taken for the client's own. A process may be lost for reasons that
@@ -101,6 +102,8 @@ class _Pool:
         self._make = ray.remote(RayWorker).options(
             num_cpus=reservation.cpus, num_gpus=reservation.gpus, max_restarts=0, scheduling_strategy="SPREAD"
         )
+        # Whoever is in its cohorts is told nobody on the terminal.
+        self._secret_cohorts = is_due(setup.mechanism)
         self._slots: list[_Slot] = []
         self._numbers, self._calls = itertools.count(1), itertools.count()
         self._alive_since, self._told = time.monotonic(), False
@@ -229,10 +232,12 @@ class _Pool:
         if slot.item is not None:
             slot.item.losses += 1
             if slot.item.losses >= MAX_LOSSES:
-                raise WorkerError(
+                error = WorkerError(
                     f"{named(slot.item.value)}: lost {MAX_LOSSES} times with their worker; the last, {slot.name}, "
                     f"{what}{slot.log}"
                 )
+                error.of_client = _names_clients(slot.item.value)
+                raise error
         waiting.extendleft(reversed(lost))
         doing = "; its work is done again elsewhere" if lost else ""
         say(f"{slot.name} {what}{doing}{slot.log}")
@@ -240,11 +245,15 @@ class _Pool:
     def _fail(self, slot: _Slot, item: _Item | None, waiting: deque[_Item], error: FedflairError) -> None:
         kept = slot.kept
         self._drop(slot)
+        told = str(error)
+        error.args = (f"{error}{slot.log}",)
         if item is None or item.failures + 1 >= MAX_FAILURES:
-            raise type(error)(f"{error}{slot.log}")
+            raise error
+        if self._secret_cohorts and error.of_client:
+            told = f"the work on a client failed on {slot.name}"
         item.failures += 1
         waiting.extendleft(reversed([item, *kept]))
-        say(f"{error}; tried once more elsewhere{slot.log}")
+        say(f"{told}; tried once more elsewhere{slot.log}")
 
     def _drop(self, slot: _Slot) -> None:
         self._slots.remove(slot)
@@ -277,9 +286,13 @@ def named(value: Any) -> str:
     """What an item is called in a message: its clients, or its images."""
     if isinstance(value, range):
         return f"images {value.start} to {value.stop - 1}"
-    if isinstance(value, list) and value and hasattr(value[0], "client_id"):
+    if _names_clients(value):
         return "clients " + ", ".join(work.client_id for work in value)
     return repr(value)[:80]
+
+
+def _names_clients(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and hasattr(value[0], "client_id")
 
 
 def _reason(error: ray.exceptions.RayError) -> str:

@@ -29,6 +29,9 @@ from fedflair.engine.gpu.streams import prepare_gpu
 from fedflair.errors import FedflairError, WorkerError
 from fedflair.federated.setup import make_worker_setup
 
+# Mechanisms whose cohorts are no secret, since they promise no epsilon.
+_OPEN = ("none", "norm_clipping_only")
+
 
 @dataclass(frozen=True)
 class WorkerPlan:
@@ -101,7 +104,7 @@ class RayWorker:
                 self._call, self._shared, self._kept = call, placed(shared, device), None
             result = task(self._worker, self._shared, placed(item, device))
         except Exception as error:  # noqa: BLE001 - as above
-            return _failed(error, task.__name__)
+            return _failed(error, task.__name__, secret=self._worker.setup.clipping.mechanism not in _OPEN)
         if not keep:
             return result
         self._kept = result if self._kept is None else self._kept.add_group(result)
@@ -155,8 +158,15 @@ def _from_bytes(parts: tuple[npt.NDArray[np.uint8], torch.dtype, torch.Size]) ->
         return torch.from_numpy(data).view(dtype).reshape(shape)
 
 
-def _failed(error: Exception, what: str) -> Failed:
-    traceback.print_exc()
+def _failed(error: Exception, what: str, *, secret: bool = False) -> Failed:
+    """secret: the cohort is, so that the log, which others can read, gets no message that names a client."""
+    if secret and isinstance(error, FedflairError) and error.of_client:
+        cause: BaseException | None = error
+        while cause is not None:
+            traceback.print_tb(cause.__traceback__)
+            cause = cause.__cause__
+    else:
+        traceback.print_exc()
     sys.stderr.flush()
     if isinstance(error, FedflairError):
         return Failed(error)

@@ -20,6 +20,7 @@ class RunOptions:
         resume_from: The checkpoint to continue from: the last, or the one before it where the last is damaged.
         seed: Seed of every random choice but private noise.
         noise_from_seed: Draw the privacy noise from seed as well: repeatable, for tests only, never private.
+        ledger_anchor: Leave the hash of each line of a private run's ledger in this file too, kept elsewhere.
         wandb_project_id: Send the metrics to this Weights & Biases project too.
     """
 
@@ -28,6 +29,7 @@ class RunOptions:
     resume_from: Literal["last", "previous"] = "last"
     seed: int = 0
     noise_from_seed: bool = False
+    ledger_anchor: Path | None = None
     wandb_project_id: str | None = None
 
     def __post_init__(self) -> None:

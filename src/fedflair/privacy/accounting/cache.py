@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
@@ -19,6 +20,19 @@ from fedflair.system.files import cache_folder, write_atomically
 
 # Raised whenever the arithmetic behind cached numbers changes, so that no old number is ever served.
 _GENERATION = 3
+
+
+_unused: ContextVar[bool] = ContextVar("the cache is not used", default=False)
+
+
+@contextmanager
+def unremembered() -> Iterator[None]:
+    """Within the block every number is computed, and none is kept: for whoever must not trust the cache."""
+    before = _unused.set(True)
+    try:
+        yield
+    finally:
+        _unused.reset(before)
 
 
 def remembered(kind: str, inputs: Mapping[str, Any], compute: Callable[[], float], *, anew: bool = False) -> float:
@@ -30,7 +44,7 @@ def remembered(kind: str, inputs: Mapping[str, Any], compute: Callable[[], float
     question = {"kind": kind, "inputs": dict(inputs), "generation": _GENERATION, "dp_accounting": _library_version()}
     text = json.dumps(question, sort_keys=True, allow_nan=False)
     folder = cache_folder()
-    if folder is None:
+    if folder is None or _unused.get():
         return compute()
     path = folder / "privacy" / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
     with suppress(OSError, ValueError, KeyError, TypeError):

@@ -16,6 +16,22 @@ TUNING = (
     "numbers, costs privacy that no epsilon here counts."
 )
 _COVERED = frozenset({"round", "privacy/clipping_bound", "privacy/noise_std"})
+# What tells, alone or together, how many clients a cohort had, or which: its size is not public where it is drawn by
+# coins. Time is not among it, which the files' own dates would show.
+_OF_COHORT = frozenset(
+    {
+        "train/num_clients",
+        "train/num_examples",
+        "train/num_rejected",
+        "train/num_dropped",
+        "train/num_late",
+        "train/images_per_second",
+        "train/simulated_seconds",
+        "train/bytes_up",
+        "train/bytes_down",
+        "privacy/num_clipped",
+    }
+)
 # Of summary.json, with the file beside it that has nothing but such numbers.
 SUMMARY = ["best_round", "seconds", "val", "test", "label_ap.json"]
 WORDS = (
@@ -32,6 +48,11 @@ def is_promised(*descriptions: Mapping[str, Any] | None) -> bool:
 def marked(row: Mapping[str, Any]) -> dict[str, Any]:
     """``row`` with one more field, ``not_covered_by_epsilon``: the names of its numbers that were computed openly."""
     return {**row, FIELD: uncovered(row)}
+
+
+def without_cohort(row: Mapping[str, Any]) -> dict[str, Any]:
+    """``row`` without the numbers that count a secret cohort, which are for nobody's eyes but the ledger's."""
+    return {name: value for name, value in row.items() if name not in _OF_COHORT}
 
 
 def uncovered(names: Iterable[str]) -> list[str]:

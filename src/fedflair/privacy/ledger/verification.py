@@ -1,280 +1,143 @@
-"""Is a privacy ledger whole, in order, and its epsilon what its first line leads to?"""
+"""Is a privacy ledger whole, in order, and what its run's mechanism leads to?
+
+What the mechanism, the noise seed and the cohorts are is for whoever knows the run's folder to say
+(``training/verification.py``): nothing here is computed from what the ledger says of itself, but for a bound that
+followed the data.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
+import torch
 
-from fedflair.errors import DataError
 from fedflair.privacy.accounting.accountants import accounted_round
-from fedflair.privacy.ledger.record import (
-    FILE_NAME,
-    FORMAT,
-    ORIGIN,
-    VERSION,
-    cumulative_epsilon,
-    read_lines,
-    seed_commitment,
-)
-from fedflair.privacy.ledger.terms import terms_problem
+from fedflair.privacy.contract import Mechanism
+from fedflair.privacy.ledger.agreement import differences, is_number, shown
+from fedflair.privacy.ledger.anchor import Anchor
+from fedflair.privacy.ledger.lines import Read, told
+from fedflair.privacy.ledger.record import cumulative_epsilon, released
 from fedflair.privacy.mechanisms.noise import noise_fingerprint
-from fedflair.privacy.mechanisms.toeplitz import growth, optimal_coefficients
-from fedflair.system.json_text import parse_json, read_text
 
-_RELATIVE = 1e-6
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What a ledger was found to be.
-
-    num_rounds: rounds it holds.
-    epsilon, run_epsilon: computed anew after them, of the deployment and of the run; None is infinite.
-    problems: each one line that names the line of the file; empty where the ledger is sound.
-    notes: what is worth knowing and no problem.
-    """
-
-    num_rounds: int
-    delta: float
-    epsilon: float | None
-    run_epsilon: float | None
-    simulated: bool
-    problems: tuple[str, ...]
-    notes: tuple[str, ...]
+BOUND_NOTE = "Clipping bounds after the first follow users' updates: that they moved as they should is not verified."
+_BINDING = re.compile("[0-9a-f]{32}")
+_GENERATOR = {"counter", "binding", "fingerprint"}
 
 
-def verify(run: Path, *, use_cache: bool = False) -> Verification:
-    """Reads a run folder's ledger, checkpoint and summary; unless ``use_cache``, every epsilon is computed anew.
-
-    Raises DataError where there is no ledger, or its first line cannot be understood.
-    """
-    path = run / FILE_NAME
-    lines = read_lines(path)
-    terms = _first_line(path, lines)
-    problems, notes = _terms_problems(terms), []
-    checkpoint = _checkpoint_facts(run)
-    rounds = lines[1:]
-    if rounds and rounds[-1][1] == "cut short":
-        rounds.pop()
-        notes.append(f"The last line is cut short: the run was killed while it began round {len(rounds)}.")
-    problems += _chain_problems(lines[0][0]["hash"], rounds)
-    if not problems:
-        problems += _content_problems(terms, [line for line, _ in rounds], use_cache)
-        problems += _length_problems(run, len(rounds), checkpoint)
-    if not problems:
-        problems += _seed_problems(terms, [line for line, _ in rounds], checkpoint)
-    found = _epsilons(terms, len(rounds), use_cache) if rounds else {}
-    return Verification(
-        num_rounds=len(rounds),
-        delta=terms["delta"],
-        epsilon=found.get("epsilon", 0.0),
-        run_epsilon=found.get("run_epsilon", 0.0),
-        simulated=terms["simulated"],
-        problems=tuple(problems),
-        notes=tuple(notes),
-    )
-
-
-def _first_line(path: Path, lines: list[tuple[dict[str, Any], str]]) -> dict[str, Any]:
-    terms, problem = lines[0] if lines else ({}, "is missing")
-    if problem:
-        raise DataError(f"{path}: line 1 {problem}; without it nothing can be verified")
-    version = terms.get("version")
-    if (
-        terms.get("format") != FORMAT
-        or type(version) is not int
-        or version not in (1, VERSION)
-        or terms["previous"] != ORIGIN
-    ):
-        raise DataError(f"{path}: line 1 does not start a ledger that this fedflair reads; upgrade fedflair")
-    if problem := terms_problem(terms):
-        raise DataError(f"{path}: line 1 {problem}; without it nothing can be verified")
-    return terms
-
-
-def _epsilons(terms: Mapping[str, Any], num_rounds: int, use_cache: bool) -> dict[str, float | None]:
-    """Raises DataError where no accountant can make anything of what line 1 says."""
-    try:
-        return cumulative_epsilon(terms, num_rounds, use_cache=use_cache)
-    except (TypeError, ValueError, ArithmeticError, MemoryError) as error:
-        raise DataError(f"line 1 of the ledger leads to no epsilon ({error}); do not trust this run") from error
-
-
-def _terms_problems(terms: Mapping[str, Any]) -> list[str]:
-    """A first line whose numbers contradict each other."""
-    event, run_event = terms["event"], terms["run_event"]
-    separation, cohort = terms["min_separation"], terms["cohort_size"]
-    scale = cohort / terms["noise_cohort_size"]
-    expected = {
-        "noise multiplier": (event["noise_multiplier"], terms["noise_multiplier"]),
-        "run's noise multiplier": (run_event["noise_multiplier"], terms["noise_multiplier"] * scale),
-        "sampling rate": (event["sampling_rate"], separation * terms["noise_cohort_size"] / terms["population"]),
-        "sampling": (event["sampling"], terms["sampling"]),
-        "number of releases": (event["count"], math.ceil(terms["rounds"] / separation)),
-        "noise std": (terms["noise_std"], _noise_std(terms)),
-        "neighbouring": (event["neighbouring"], terms["neighbouring"]),
-        "run's sampling rate": (run_event["sampling_rate"], terms["run_sampling_rate"]),
-        "simulated": (terms["simulated"], event != run_event),
-    }
-    expected |= {f"run's {name}": (run_event[name], event[name]) for name in ("noise", "count", "sampling")}
-    expected["run's neighbouring"] = (run_event["neighbouring"], event["neighbouring"])
-    return [
-        f"line 1 has {name} {found}, which should be {value}"
-        for name, (found, value) in expected.items()
-        if not _same(found, value)
-    ]
-
-
-def _noise_std(terms: Mapping[str, Any], round_: int = 0) -> float:
-    """The noise that a round adds to its sum at the first bound, from the event of one release of the run."""
-    multiplier = float(terms["run_event"]["noise_multiplier"])
-    if terms["run_event"]["noise"] == "laplace":
-        multiplier *= math.sqrt(2)
-    if terms["adaptive_clipping"]:
-        # The count of whole updates, of sensitivity 1/2, is released with the sum and takes its share of the budget.
-        left = multiplier**-2 - (2 * terms["run_count_noise_std"]) ** -2
-        multiplier = left**-0.5 if left > 0 else math.inf
-    if terms["min_separation"] > 1 and terms["version"] > 1:
-        by_round = _growth(terms["rounds"], terms["min_separation"])
-        multiplier *= float(by_round[min(round_, len(by_round) - 1)])
-    return multiplier * float(terms["clipping_bound"])
-
-
-@lru_cache(maxsize=4)
-def _growth(num_rounds: int, num_bands: int) -> npt.NDArray[np.float64]:
-    """By how much each round's noise is above the fresh noise in it, where rounds' noises are correlated."""
-    return growth(optimal_coefficients(num_rounds, num_bands), num_rounds)
-
-
-def _chain_problems(head: str, rounds: list[tuple[dict[str, Any], str]]) -> list[str]:
-    """Edited, missing, repeated and reordered lines."""
+def chain_problems(head: str, rounds: Sequence[Read]) -> list[str]:
+    """Edited, missing, repeated and reordered lines. head: hash of line 1."""
     problems = []
     for index, (line, problem) in enumerate(rounds):
-        where = f"line {index + 2}"
+        where, round_ = f"line {index + 2}", line.get("round")
         if problem:
             problems.append(f"{where} {problem}")
-        elif line.get("round") != index:
-            kind = (
-                "is repeated or out of order" if _at_most(line.get("round"), index) else "does not follow: lines miss"
-            )
-            problems.append(f"{where} {kind} (round {line.get('round')}, expected {index})")
+        elif type(round_) is not int or round_ != index:
+            repeated = is_number(round_) and round_ <= index
+            kind = "is repeated or out of order" if repeated else "does not follow: lines miss"
+            problems.append(f"{where} {kind} (round {shown(round_)}, expected {index})")
         elif line["previous"] != head:
             problems.append(f"{where} does not follow from the line before (round {index})")
         head = line.get("hash", head)
     return problems
 
 
-def _content_problems(terms: Mapping[str, Any], rounds: list[dict[str, Any]], use_cache: bool) -> list[str]:
-    """Lines that contradict the first line: a ledger rewritten with fitting hashes still has to add up."""
+def first_line_problems(first: Mapping[str, Any], terms: Mapping[str, Any]) -> list[str]:
+    """What line 1 says otherwise than it should."""
+    return [f"line 1 has {problem}" for problem in differences(told(first), terms)]
+
+
+def round_problems(
+    mechanism: Mechanism,
+    terms: Mapping[str, Any],
+    rounds: Sequence[Mapping[str, Any]],
+    most: int,
+    cohort_sizes: Sequence[int] | None,
+) -> list[str]:
+    """What the lines of rounds say otherwise than the mechanism leads to, the noise aside.
+
+    cohort_sizes: of each round, where they are known. most: clients that a cohort can have.
+    """
     problems = []
-    known: dict[int, dict[str, float | None]] = {}
-    fingerprints: dict[str, int] = {}
+    epsilons: dict[int, dict[str, float | None]] = {}
     for index, line in enumerate(rounds):
-        where = f"line {index + 2}"
-        try:
-            reached = accounted_round(index + 1, terms["rounds"])
-            if reached not in known:
-                known[reached] = _epsilons(terms, reached, use_cache)
-            expected = _expected(terms, line, known[reached])
-            generator = (line["generator"]["counter"], str(line["generator"]["fingerprint"]))
-            problems += [
-                f"{where} has {name} {line[name]}, which should be {value}"
-                for name, value in expected.items()
-                if not _same(line[name], value)
-            ]
-        except (KeyError, TypeError, ArithmeticError) as error:
-            problems.append(f"{where} lacks a field, or has one that is no number ({type(error).__name__} {error})")
-            continue
-        if generator[1] in fingerprints:
-            problems.append(f"{where} repeats the noise of round {fingerprints[generator[1]]}")
-        elif generator[0] != index:
-            problems.append(f"{where} has noise of round {generator[0]}, which should be {index}")
-        fingerprints[generator[1]] = index
+        state, problem = _state_at(mechanism, terms, index, line.get("clipping_bound"))
+        reached = accounted_round(index + 1, terms["rounds"])
+        if reached not in epsilons:
+            epsilons[reached] = cumulative_epsilon(terms, reached)
+        expected = {**released(mechanism, index, state), **epsilons[reached]}
+        cohort = line.get("realised_cohort")
+        if cohort_sizes is not None:
+            expected["realised_cohort"] = cohort_sizes[index]
+        elif type(cohort) is int and 0 <= cohort <= most:
+            expected["realised_cohort"] = cohort
+        else:
+            problem = problem or f"realised_cohort {shown(cohort)}, of {most} clients at most"
+            expected["realised_cohort"] = cohort
+        fields = {name: value for name, value in told(line).items() if name != "generator"}
+        found = list(differences(fields, expected))
+        problems += [f"line {index + 2} has {one}" for one in ([problem] if problem else found)]
     return problems
 
 
-def _expected(
-    terms: Mapping[str, Any], line: Mapping[str, Any], epsilons: Mapping[str, float | None]
-) -> dict[str, Any]:
-    bound = line["clipping_bound"]
-    expected = {
-        **epsilons,
-        "sampling": terms["sampling"],
-        "expected_cohort": terms["cohort_size"],
-        "sensitivity": bound * (2 if terms["neighbouring"] == "replace_one" else 1),
-        "noise_std": _noise_std(terms, line["round"]) / terms["clipping_bound"] * bound,
-    }
-    if not terms["adaptive_clipping"]:
-        expected["clipping_bound"] = terms["clipping_bound"]
-    if terms["sampling"] == "fixed":
-        expected["realised_cohort"] = terms["cohort_size"]
-    return expected
+def _state_at(
+    mechanism: Mechanism, terms: Mapping[str, Any], index: int, bound: Any
+) -> tuple[dict[str, torch.Tensor], str]:
+    """(the mechanism's state before a round, what is wrong with the bound that the round's line gives)."""
+    state = dict(mechanism.init(0))
+    if not terms["adaptive_clipping"] or index == 0:
+        return state, ""
+    # Far beyond any use, and near enough for all that is computed of it to be a number.
+    if not is_number(bound) or not 1e-30 < bound < 1e30:
+        return state, f"clipping_bound {shown(bound)}, which no bound is"
+    return {**state, "clipping_bound": torch.tensor(float(bound), dtype=torch.float64)}, ""
 
 
-def _seed_problems(
-    terms: Mapping[str, Any], rounds: list[dict[str, Any]], checkpoint: Mapping[str, Any] | None
-) -> list[str]:
-    """With the checkpoint's noise seed at hand, every round's generator can be checked."""
-    if checkpoint is None or "noise_seed" not in checkpoint:
-        return []
-    seed = checkpoint["noise_seed"]
-    if seed_commitment(seed) != terms["noise_seed_commitment"]:
-        return ["line 1 belongs to another noise seed than the run's checkpoint"]
-    return [
-        f"line {index + 2} was not drawn from the run's noise seed"
-        for index, line in enumerate(rounds)
-        if line["generator"]["fingerprint"] != noise_fingerprint(seed, index, line["generator"].get("binding", ""))
-    ]
+def noise_problems(noise_seed: int | None, rounds: Sequence[Mapping[str, Any]], *, bound: bool = True) -> list[str]:
+    """Noise that was not drawn for its round, from the seed where that is known, or that comes twice.
+
+    bound: to its sum, as noise is since version 2.
+    """
+    problems = []
+    seen: dict[str, int] = {}
+    for index, line in enumerate(rounds):
+        where, generator = f"line {index + 2}", line.get("generator")
+        said = generator if isinstance(generator, dict) else {}
+        counter, mark = said.get("counter"), said.get("fingerprint")
+        bound_to = str(said.get("binding")) if bound else ""
+        known = bool(_BINDING.fullmatch(bound_to)) and said.keys() == _GENERATOR if bound else True
+        if not isinstance(mark, str) or not known:
+            problems.append(f"{where} has generator {shown(generator)}, which does not say what its noise was")
+        elif mark in seen:
+            problems.append(f"{where} repeats the noise of round {seen[mark]}")
+        elif type(counter) is not int or counter != index:
+            problems.append(f"{where} has noise of round {shown(counter)}, which should be {index}")
+        elif noise_seed is not None and mark != noise_fingerprint(noise_seed, index, bound_to):
+            problems.append(f"{where} was not drawn from the run's noise seed")
+        if isinstance(mark, str):
+            seen[mark] = index
+    return problems
 
 
-def _length_problems(run: Path, num_rounds: int, checkpoint: Mapping[str, Any] | None) -> list[str]:
-    """Rounds that something else in the folder knows of."""
-    if checkpoint is not None and checkpoint["round"] > num_rounds:
-        return [f"ends after {num_rounds} rounds, but the checkpoint has {checkpoint['round']}: lines miss at the end"]
-    summary = run / "summary.json"
-    if summary.is_file():
-        try:
-            promised = parse_json(read_text(summary))["rounds"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                f"{summary}: not a run's summary ({type(error).__name__}); put the file back from a copy, or take it "
-                "away to have the ledger verified by itself"
-            ) from error
-        if promised != num_rounds:
-            return [f"has {num_rounds} rounds, but the run's summary has {promised}"]
-    return []
+def anchor_problems(anchor: Anchor, heads: Sequence[str], num_covered: int) -> list[str]:
+    """What an anchor says otherwise than the ledger, whose lines have the hashes ``heads``.
 
-
-def _checkpoint_facts(run: Path) -> dict[str, Any] | None:
-    """What the last checkpoint says of itself, or None without one; no tensor is read."""
-    from safetensors import SafetensorError, safe_open
-
-    path = run / "checkpoints" / "last.safetensors"
-    if not path.is_file():
-        return None
-    try:
-        with safe_open(path, framework="np") as file:
-            facts: dict[str, Any] = parse_json(file.metadata()["facts"])
-        return facts | {name: int(facts[name]) for name in ("round", "noise_seed") if name == "round" or name in facts}
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, OverflowError) as error:
-        raise DataError(
-            f"{path}: damaged checkpoint ({type(error).__name__}); put the file back from a copy, or take it away to "
-            "have the ledger verified by itself"
-        ) from error
-
-
-def _same(found: Any, expected: Any) -> bool:
-    if isinstance(found, float) and isinstance(expected, float):
-        return math.isclose(found, expected, rel_tol=_RELATIVE)
-    return bool(found == expected)
-
-
-def _at_most(found: Any, index: int) -> bool:
-    return isinstance(found, int) and found <= index
+    num_covered: rounds that a checkpoint covers. A run that was killed may not have anchored its last line beyond them.
+    """
+    where = f"{anchor.path}: "
+    if not anchor.heads:
+        return [f"{where}has nothing of this run; line 1 of the ledger is another one, or another anchor is meant"]
+    problems = [f"{where}has two lines for round {round_}: two copies went on" for round_ in anchor.contradictions]
+    for round_, head in enumerate(heads):
+        known = anchor.heads.get(round_)
+        if known is None and not (round_ == len(heads) - 1 and round_ > num_covered):
+            problems.append(f"{where}has no line for round {round_}")
+        elif known not in (None, head):
+            problems.append(
+                f"{where}has {shown(known)[:16]}... for round {round_}, where the ledger's line is {head[:16]}..."
+            )
+    most = max(anchor.heads)
+    if most >= len(heads):
+        problems.append(f"{where}has {most} rounds of this run, and the ledger {len(heads) - 1}: lines miss at the end")
+    return problems
