@@ -13,7 +13,7 @@ from torch import nn
 
 from fedflair.config.train_config import TrainConfig
 from fedflair.data.clients.central import central_batches
-from fedflair.data.clients.federated import Clients, FederatedDataset, iid_users, natural_users
+from fedflair.data.clients.federated import Clients, FederatedDataset, iid_users, images_per_person, natural_users
 from fedflair.data.store.labels import LabelSpace, label_space, named_labels
 from fedflair.data.store.packed import Store, open_store
 from fedflair.engine.flat_model import parameter_vector
@@ -25,7 +25,14 @@ from fedflair.models import MODELS
 from fedflair.models.multi_label_cnn import imagenet_weights
 from fedflair.models.normalization import refuse_batch_statistics
 from fedflair.models.trainable import freeze
-from fedflair.privacy.contract import Clipping, LocalMechanism, LocalPrivacyOptions, Mechanism, PrivacyOptions
+from fedflair.privacy.contract import (
+    Clipping,
+    LocalMechanism,
+    LocalPrivacyOptions,
+    Mechanism,
+    PersonImages,
+    PrivacyOptions,
+)
 from fedflair.privacy.mechanisms import local_noise_seed, make_local_mechanism
 from fedflair.privacy.mechanisms.clipping import clipping_in
 from fedflair.privacy.path import make_path
@@ -97,7 +104,7 @@ def make_setup(config: TrainConfig, noise_seed: int, fixed: Mapping[str, torch.T
             f"cohort_size: {named} is more than the {num_clients} training clients of {store.path}; lower it"
         )
     path = make_path(
-        privacy_options(config),
+        privacy_options(config, images_per_person(store, "train")),
         dataset.client_ids,
         sampling=config.sampling,
         cohort_size=asked,
@@ -264,8 +271,12 @@ def initial_state(setup: TrainingSetup) -> ServerState:
     )
 
 
-def privacy_options(config: TrainConfig) -> PrivacyOptions:
-    """The central mechanism's options, under their configuration names."""
+def privacy_options(config: TrainConfig, images: tuple[float, int] | None = None) -> PrivacyOptions:
+    """The central mechanism's options, under their configuration names.
+
+    images: (mean, most) training images of a person, which say what artificial users cost people.
+    """
+    artificial = config.data.dataset == "flair_iid"
     return PrivacyOptions(
         mechanism=config.central_privacy.central_privacy_mechanism,
         epsilon=config.central_privacy.central_epsilon,
@@ -278,7 +289,8 @@ def privacy_options(config: TrainConfig) -> PrivacyOptions:
         accountant=config.central_privacy.accountant,
         allow_large_delta=config.central_privacy.allow_large_delta,
         noise_from_seed=config.run.noise_from_seed,
-        artificial_users=config.data.dataset == "flair_iid",
+        artificial_users=artificial,
+        person_images=PersonImages(*images) if artificial and images is not None else None,
         adaptive_clipping=config.central_privacy.adaptive_clipping,
         adaptive_clipping_quantile=config.central_privacy.adaptive_clipping_quantile,
         adaptive_clipping_learning_rate=config.central_privacy.adaptive_clipping_learning_rate,
@@ -294,5 +306,6 @@ def local_privacy_options(config: TrainConfig) -> LocalPrivacyOptions:
         delta=config.local_privacy.local_delta,
         clipping_bound=config.local_privacy.local_privacy_clipping_bound,
         order=config.local_privacy.local_order,
+        allow_large_delta=config.central_privacy.allow_large_delta,
         noise_from_seed=config.run.noise_from_seed,
     )

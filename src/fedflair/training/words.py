@@ -24,12 +24,17 @@ def describe_setup(setup: TrainingSetup, folder: RunFolder) -> str:
         f"{config.setting}: {clients}, {num_images:,} images, {worker.labels.num_labels} labels",
         f"{network} {start}, {num_parameters:,} parameters, {config.data.image_size} px, {worker.device}",
     ]
-    for mechanism in (setup.mechanism, worker.local_mechanism):
-        if mechanism.description.get("words"):
-            lines.append(str(mechanism.description["words"]))
+    if promise := promise_words(setup):
+        lines.append(promise)
     if worker.algorithm.keeps_client_state:
         lines.append(describe_states(setup))
     return "\n".join([*lines, f"run folder: {folder.path}"])
+
+
+def promise_words(setup: TrainingSetup) -> str:
+    """What the run's mechanisms say of themselves, a line each."""
+    described = (setup.mechanism.description, setup.worker.local_mechanism.description)
+    return "\n".join(str(facts["words"]) for facts in described if facts.get("words"))
 
 
 def to_be_continued(error: FedflairError, folder: RunFolder, round_: int) -> FedflairError:

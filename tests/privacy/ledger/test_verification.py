@@ -153,7 +153,7 @@ def test_resuming_takes_a_first_line_that_agrees_to_a_millionth(run: Path, facto
         ({"population": 401}, "line 1 has sampling rate 0.1"),
         ({"simulated": False}, "line 1 has simulated False, which should be True"),
         ({"run_sampling_rate": 0.06}, "line 1 has run's sampling rate 0.05, which should be 0.06"),
-        ({"neighbouring": "replace_one"}, "line 1 has neighbouring add_remove, which should be replace_one"),
+        ({"neighbouring": "replace_one"}, "line 1 has neighbouring zero_out, which should be replace_one"),
         ({"sampling": "fixed"}, "line 1 has sampling poisson, which should be fixed"),
         ({"rounds": ROUNDS + 1}, f"line 1 has number of releases {ROUNDS}, which should be {ROUNDS + 1}"),
         ({"run_event": {"count": 1}}, f"line 1 has run's count 1, which should be {ROUNDS}"),
@@ -180,7 +180,7 @@ def test_the_first_line_adds_up(run: Path, change: Line, message: str) -> None:
 WRONG = (None, "a", -1, 0, 1e300, True, [1], {"a": 1}, 1 << 63, "nothing")
 # Of line 1, what the verification computes nothing from: it says how the run was asked for.
 TOLD = {"epsilon", "run_epsilon", "epsilon_per_round", "order", "mechanism", "noise_from_seed", "run_noise_multiplier"}
-TOLD |= {"count_noise_std"}
+TOLD |= {"count_noise_std", "users", "artificial_users", "person"}
 
 
 @pytest.mark.parametrize("kind", ["poisson", "fixed", "adaptive"])

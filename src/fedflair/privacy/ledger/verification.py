@@ -32,6 +32,8 @@ class Verification:
 
     num_rounds: rounds it holds.
     epsilon, run_epsilon: computed anew after them, of the deployment and of the run; None is infinite.
+    noise_from_seed: whoever reads the configuration knows the noise: nothing is promised by the run.
+    artificial_users: an epsilon is one of random groups of images, not of people.
     problems: each one line that names the line of the file; empty where the ledger is sound.
     notes: what is worth knowing and no problem.
     """
@@ -41,6 +43,8 @@ class Verification:
     epsilon: float | None
     run_epsilon: float | None
     simulated: bool
+    noise_from_seed: bool
+    artificial_users: bool
     problems: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -72,6 +76,8 @@ def verify(run: Path, *, use_cache: bool = False) -> Verification:
         epsilon=found.get("epsilon", 0.0),
         run_epsilon=found.get("run_epsilon", 0.0),
         simulated=terms["simulated"],
+        noise_from_seed=bool(terms.get("noise_from_seed")),
+        artificial_users=bool(terms.get("artificial_users")),
         problems=tuple(problems),
         notes=tuple(notes),
     )
