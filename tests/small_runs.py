@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from fedflair.config.effects import has_effect
 from fedflair.config.train_config import TrainConfig
 from fedflair.runs.folder import RunFolder, read_rows
 
@@ -28,7 +29,7 @@ def small_config(store: Path, **options: Any) -> TrainConfig:
 
 
 def command(config: TrainConfig, *more: str) -> list[str]:
-    options = {k: v for k, v in config.as_dict().items() if v is not None and k != "resume"}
+    options = {k: v for k, v in config.as_dict().items() if v is not None and k != "resume" and has_effect(config, k)}
     return [
         sys.executable, "-m", "fedflair.cli", "train", *more,
         *(f"--{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in options.items()),

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 SMALL = (
     "--pretrained false --model_type squeezenet1_1 --image_size 32 --central_num_iterations 2 --evaluation_frequency 1 "
-    "--cohort_size 4 --mean_datapoints_per_user 4 --device cpu"
+    "--cohort_size 4 --device cpu"
 )
 
 
@@ -58,12 +58,9 @@ def test_the_commands_of_the_datasets_documentation_run_from_benchmarks(tmp_path
     assert len(commands) == 5
     for position, command in enumerate(commands):
         # As they stand they need the network and a GPU for days: the same words, and smaller values after them.
-        small = (
-            "--source synthetic --num_users 40"
-            if position == 0
-            else f"{SMALL} --run runs/{position} --population 10000000"
-        )
-        small += " --central_delta 5e-8" if "privacy" in command else ""
+        small = "--source synthetic --num_users 40" if position == 0 else f"{SMALL} --run runs/{position}"
+        small += " --mean_datapoints_per_user 4" if "flair_iid" in command else ""
+        small += " --population 10000000 --central_delta 5e-8" if "privacy" in command else ""
         result = shell(f"{command} {small}", folder)
         assert result.returncode == 0, f"{command}\n{result.stderr}"
     settings = [read_summary(RunFolder(folder / "runs" / str(k)))["setting"] for k in (1, 2, 3, 4)]

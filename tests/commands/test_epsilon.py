@@ -13,6 +13,7 @@ from fedflair.commands.epsilon import epsilon
 from fedflair.errors import ConfigError, DiskError, FedflairError, PrivacyError
 from fedflair.privacy.accounting.accountants import PrivacyEvent
 from fedflair.privacy.accounting.accountants import epsilon as epsilon_of
+from fedflair.privacy.accounting.shown import show
 
 SMALL: dict[str, Any] = {"rounds": 40, "delta": 1e-5, "sampling_rate": 0.05}
 
@@ -28,7 +29,7 @@ def test_both_ways_agree(capsys: pytest.CaptureFixture[str]) -> None:
     assert forth["epsilon"] == epsilon_of(PrivacyEvent("gaussian", 1.0, 40, "poisson", 0.05), 1e-5)
     back = ask(capsys, epsilon=forth["epsilon"])
     assert back["noise_multiplier"] == pytest.approx(1.0, rel=1e-4)
-    assert (back["delta"], back["accountant"], back["neighbouring"]) == (1e-5, "pld", "add_remove")
+    assert (back["delta"], back["accountant"], back["neighbouring"]) == (1e-5, "pld", "zero_out")
 
 
 def test_cohort_and_population_are_a_rate(capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,11 +56,12 @@ def test_single_releases(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_neighbours_are_compared(capsys: pytest.CaptureFixture[str]) -> None:
     answer = ask(capsys, noise_multiplier=1.0)
-    assert answer["neighbours"]["add_remove"] == {"epsilon": answer["epsilon"], "noise_multiplier": 1.0}
+    assert answer["neighbours"]["zero_out"] == {"epsilon": answer["epsilon"], "noise_multiplier": 1.0}
     assert answer["neighbours"]["replace_one"]["epsilon"] > answer["epsilon"]
     fixed = ask(capsys, noise_multiplier=4.0, sampling="fixed")
     assert (fixed["accountant"], fixed["neighbouring"]) == ("rdp", "replace_one")
-    assert fixed["neighbours"]["add_remove"] is None
+    assert fixed["neighbours"]["zero_out"] is None
+    assert ask(capsys, noise_multiplier=1.0, neighbouring="add_remove") == answer
 
 
 def test_banded_matrix_factorization_counts_releases_not_rounds(capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,8 +79,10 @@ def test_table_and_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert rows[0]["epsilon"] == epsilon_of(PrivacyEvent("gaussian", 1.0, 1, "poisson", 0.05), 1e-5)
     epsilon(**SMALL, noise_multiplier=1.0, table=True)
     shown = capsys.readouterr().out
-    assert f"epsilon           {rows[-1]['epsilon']:.4g}\n" in shown
-    assert f"      40  {rows[-1]['epsilon']:.4g}\n" in shown
+
+    assert rows[-1]["epsilon"] > 1
+    assert f"epsilon           {show(rows[-1]['epsilon'])}\n" in shown
+    assert f"      40  {show(rows[-1]['epsilon'])}\n" in shown
     assert "if replace_one    epsilon " in shown
 
 
@@ -113,7 +117,19 @@ def test_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
             r"min_separation: 21 .* = 1\.05 > 1",
         ),
         ({"noise_multiplier": 1.0, "sampling": "fixed", "neighbouring": "add_remove"}, PrivacyError, "use replace_one"),
-        ({"noise_multiplier": 1.0, "mechanism": "laplace", "accountant": "rdp"}, PrivacyError, "use pld"),
+        ({"noise_multiplier": 1.0, "mechanism": "laplace", "accountant": "rdp"}, PrivacyError, "use auto"),
+        (
+            {"noise_multiplier": 1.0, "sampling": "fixed", "accountant": "pld"},
+            PrivacyError,
+            "accountant: pld has no bound",
+        ),
+        ({"noise_multiplier": 1.0, "delta": 1e-12, "accountant": "pld"}, PrivacyError, "pld is not exact .* use auto"),
+        ({"epsilon": 0.01, "sampling": "fixed"}, PrivacyError, "ask for another epsilon"),
+        (
+            {"epsilon": 1.0, "rounds": 10**8},
+            ConfigError,
+            "rounds: 100000000 is impossible; it must be in 1 .. 10,000,000",
+        ),
     ],
 )
 def test_impossible_questions(options: dict[str, Any], error: type[FedflairError], message: str) -> None:

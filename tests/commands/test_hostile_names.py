@@ -15,7 +15,7 @@ USER = "[/u]{}\x1b]0;owned\x07{}-{}"
 # As a path that is a folder "[" and in it "n]..."; as the name of a file it is the second.
 NAME = "[/n]\x1b[31m"
 FILE = "n]\x1b[31m"
-SIZE = ["--pretrained=false", "--model_type=squeezenet1_1", "--image_size=32", "--cohort_size=3", "--device=cpu"]
+SIZE = ["--pretrained=false", "--image_size=32", "--cohort_size=3", "--device=cpu"]
 SIZE += ["--central_num_iterations=1", "--num_threads=1", "--model=small_cnn"]
 
 

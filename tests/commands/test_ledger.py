@@ -9,6 +9,7 @@ import pytest
 from fedflair.cli import main
 from fedflair.commands.ledger import ledger
 from fedflair.errors import PrivacyError
+from fedflair.privacy.accounting.shown import show
 from fedflair.privacy.ledger.lines import FILE_NAME
 from fedflair.training.verification import verify
 from tests.privacy.ledgers import finished_run
@@ -25,7 +26,7 @@ def test_a_sound_ledger_shows_both_epsilons(run: Path, capsys: pytest.CaptureFix
     shown = capsys.readouterr().out
     assert "sound, 6 rounds" in shown
     assert "epsilon of the simulated deployment: 2 at delta 0.0001" in shown
-    assert f"epsilon of the run itself: {found.run_epsilon:.4g} at delta 0.0001" in shown
+    assert f"epsilon of the run itself: {show(found.run_epsilon)} at delta 0.0001" in shown
 
 
 def test_an_unsound_ledger_fails_in_one_line(run: Path) -> None:

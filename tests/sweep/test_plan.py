@@ -65,7 +65,7 @@ def test_random_samples_lie_in_their_ranges_and_stay_when_more_are_drawn() -> No
 
 
 def test_random_options_are_independent_of_each_other_and_of_the_sample_before() -> None:
-    names = ("learning_rate", "local_learning_rate", "central_lr_end", "mu")
+    names = ("learning_rate", "local_learning_rate", "central_lr_end", "local_weight_decay")
     ranges: dict[str, Any] = {name: {"uniform": [0.001, 1.0]} for name in names}
     trials = plan_sweep(SweepSpec(random={"num_samples": 400, **ranges}))
     values = np.array([[trial.varied[name] for name in names] for trial in trials])
@@ -134,7 +134,9 @@ def test_long_and_strange_names_become_file_names() -> None:
 
 def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
     path = tmp_path / "sweep.yaml"
-    path.write_text("options: {cohort_size: 3}\nsettings: {natural: }\ngrid: {mu: [1.0]}\nseeds: [0, 1]\n")
+    path.write_text(
+        "options: {cohort_size: 3, algorithm_name: fedprox}\nsettings: {natural: }\ngrid: {mu: [1.0]}\nseeds: [0, 1]\n"
+    )
     given = {"sweep_config": str(path), "grid": ["mu=0.1,1e-2", "local_momentum=0.5"], "seeds": "7", "cohort_size": 5}
     spec = sweep_spec(given)
     assert spec.grid == {"mu": [0.1, "1e-2"], "local_momentum": [0.5]}

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fedflair.config.train_config import TrainConfig
+from fedflair.privacy.accounting.shown import LEGEND
 from fedflair.runs.folder import RunFolder
 from fedflair.sweep.plan import Trial
 from fedflair.sweep.results import CAVEAT, Outcome, outcome_of, summarise, table_of, write_results
@@ -18,8 +21,9 @@ def trial(point: str, seed: int) -> Trial:
     return Trial(point, point, {}, seed, f"{point}-seed{seed}", TrainConfig.of(seed=seed))
 
 
-def done(val: float, test: float, epsilon: float | None = None) -> Outcome:
-    return Outcome("done", {"macro_ap": val}, {"macro_ap": test}, 60.0, epsilon, epsilon is not None)
+def done(val: float, test: float, epsilon: float | None = None, **facts: Any) -> Outcome:
+    privacy = None if epsilon is None else {"epsilon": epsilon, "run_epsilon": epsilon, "delta": 1e-5, **facts}
+    return Outcome("done", {"macro_ap": val}, {"macro_ap": test}, 60.0, privacy)
 
 
 TRIALS = [trial("a", 0), trial("b", 0), trial("a", 1), trial("b", 1), trial("c", 0)]
@@ -71,6 +75,45 @@ def test_no_cell_is_a_formula_and_no_name_breaks_the_table(tmp_path: Path) -> No
     assert "| &lt;i> | 1/1 |" in table[9]
     points = json.loads((tmp_path / "sweep.json").read_text())["points"]
     assert [point["point"] for point in points] == names
+
+
+SIMULATED = done(0.3, 0.9, 2.0, simulated=True, run_epsilon=1.63412e6)
+
+
+def test_the_epsilon_of_a_simulated_deployment_is_not_shown_as_the_runs(tmp_path: Path) -> None:
+    """A sweep's point, its file and its csv said 2 where the run's own epsilon was above a million."""
+    trials = [trial("a", 0), trial("b", 0), trial("c", 0), trial("d", 0)]
+    local = {"epsilon": 31.2, "delta": 1e-5}
+    outcomes = [
+        SIMULATED,
+        done(0.2, 0.5, 2.0, noise_from_seed=True),
+        Outcome("done", {"macro_ap": 0.1}, {"macro_ap": 0.1}, 60.0, None, local),
+        done(0.05, 0.1, math.inf),
+    ]
+    write_results(tmp_path, trials, outcomes)
+    _, rows = table_of(summarise(trials, outcomes))
+    assert [row[4] for row in rows] == ["2 * (run 1.635e+06)", "infinite †", "local 31.2", "infinite"]
+    text = (tmp_path / "sweep.md").read_text()
+    assert "| 2 * (run 1.635e+06) |" in text
+    assert LEGEND["*"] in text
+    assert LEGEND["†"] in text
+    assert LEGEND["‡"] not in text
+    with (tmp_path / "sweep.csv").open(newline="") as file:
+        told = [(row["epsilon"], row["run_epsilon"], row["epsilon_marks"]) for row in csv.DictReader(file)]
+    assert told == [("2", "1.635e+06", "*"), ("infinite", "infinite", "†"), ("", "", ""), ("infinite", "infinite", "")]
+    points = json.loads((tmp_path / "sweep.json").read_text())["points"]
+    assert [(p["epsilon"], p["run_epsilon"]) for p in points[:2]] == [(2.0, 1.63412e6), (None, None)]
+
+
+def test_a_point_shows_the_worst_of_its_runs() -> None:
+    (point,) = summarise([trial("a", 0), trial("a", 1)], [done(0.1, 0.1, 2.0), done(0.1, 0.1, math.inf)])["points"]
+    assert point["epsilon_shown"] == "infinite"
+
+
+def test_a_private_point_without_a_finished_run_is_not_a_point_without_a_promise() -> None:
+    private = Trial("a", "a", {}, 0, "a-seed0", TrainConfig.of(central_privacy_mechanism="laplace"))
+    (point,) = summarise([private], [Outcome("unfinished", error="x")])["points"]
+    assert point["epsilon_shown"] == "not known yet"
 
 
 def test_without_privacy_there_is_no_caveat(tmp_path: Path) -> None:

@@ -6,9 +6,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from fedflair.privacy.accounting.accountants import Accountant, Neighbouring
+from fedflair.privacy.accounting.accountants import AskedAccountant
 from fedflair.privacy.accounting.plot import draw
-from fedflair.privacy.accounting.question import NamedMechanism, answer_to, make_question, over_rounds
+from fedflair.privacy.accounting.question import (
+    AskedNeighbouring,
+    NamedMechanism,
+    answer_to,
+    make_question,
+    over_rounds,
+)
 from fedflair.privacy.accounting.shown import show
 from fedflair.runs.json_text import dumps
 from fedflair.system.terminal import say
@@ -24,10 +30,10 @@ def epsilon(
     noise_multiplier: float | None = None,
     epsilon: float | None = None,
     mechanism: NamedMechanism = "gaussian_moments_accountant",
-    accountant: Accountant = "pld",
+    accountant: AskedAccountant = "auto",
     sampling: Literal["poisson", "fixed"] = "poisson",
     min_separation: int | None = None,
-    neighbouring: Neighbouring | None = None,
+    neighbouring: AskedNeighbouring | None = None,
     table: bool = False,
     plot: Path | None = None,
     json_: bool = False,
@@ -43,10 +49,11 @@ def epsilon(
         noise_multiplier: Noise on the sum over the clipping bound; gives epsilon.
         epsilon: Budget of all rounds (of one release for gaussian and laplace); gives the noise multiplier.
         mechanism: What makes the sums private.
-        accountant: Composition by privacy loss distributions or by Renyi divergence.
+        accountant: Composition by privacy loss distributions or by Renyi divergence; auto is pld where it is exact.
         sampling: Cohorts by independent coin flips, or of a fixed size without replacement.
         min_separation: Rounds between two cohorts of one client (banded_matrix_factorization).
-        neighbouring: What one client's privacy means; add_remove for poisson and replace_one for fixed if not given.
+        neighbouring: What one client's privacy means; if not given, zero_out (its contribution becomes zero, the number
+            of clients is public; add_remove is another name for it here) for poisson, and replace_one for fixed.
         table: Also show epsilon after fewer rounds.
         plot: Also draw epsilon against rounds and noise against cohort size into this PNG.
         json_: Print JSON.
@@ -96,7 +103,8 @@ def _text(answer: dict[str, Any]) -> str:
         ("accountant", answer["accountant"]),
     ]
     if answer["epsilon_per_round"] is not None:
-        rows.insert(2, ("epsilon of one", f"{answer['epsilon_per_round']:g} (each round alone, with everybody in it)"))
+        one = show(answer["epsilon_per_round"])
+        rows.insert(2, ("epsilon of one", f"{one} (each round alone, with everybody in it)"))
     if answer["min_separation"] > 1:
         rows.append(("min separation", f"{answer['min_separation']} rounds"))
     lines = [f"{name:<18}{value}" for name, value in rows]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from fedflair.errors import PrivacyError
-from fedflair.privacy.accounting.shown import show
+from fedflair.privacy.accounting.shown import of_run
 from fedflair.privacy.ledger.lines import FILE_NAME
 from fedflair.system.terminal import say
 from fedflair.training.verification import verify
@@ -25,11 +25,15 @@ def ledger(action: Literal["verify"], run: Path, *, ledger_anchor: Path | None =
     if found.problems:
         more = f" (and {len(found.problems) - 1} more problems)" if len(found.problems) > 1 else ""
         raise PrivacyError(f"{path}: {found.problems[0]}{more}; do not trust this run's epsilon")
-    whose = "simulated deployment" if found.simulated else "run"
     agreed = "" if ledger_anchor is None else f", as anchored in {ledger_anchor}"
     say(f"{path}: sound, {found.num_rounds} rounds{agreed}")
-    say(f"epsilon of the {whose}: {show(found.epsilon)} at delta {found.delta:g}")
-    if found.simulated:
-        say(f"epsilon of the run itself: {show(found.run_epsilon)} at delta {found.delta:g}")
-    for note in found.notes:
+    facts = {
+        "delta": found.delta,
+        "epsilon": found.epsilon,
+        "run_epsilon": found.run_epsilon,
+        "simulated": found.simulated,
+        "noise_from_seed": found.noise_from_seed,
+        "artificial_users": found.artificial_users,
+    }
+    for note in [*of_run(facts), *found.notes]:
         say(note)

@@ -39,6 +39,8 @@ def report(*runs: Path, output: Path = Path("report.html"), json: bool = False) 
 def _show(rows: Sequence[Sequence[str]], sentences: Sequence[str], output: Path) -> None:
     console = Console()
     shown = [[text for heading, text in zip(HEADINGS, row) if heading in ON_TERMINAL] for row in rows]
-    console.print(table("Test partition, best model on val", ON_TERMINAL, shown))
+    console.print(
+        table("Test partition, best model on val", ON_TERMINAL, shown, wrapped=[ON_TERMINAL.index("epsilon")])
+    )
     for sentence in [*sentences, f"report: {output}"]:
         console.say(sentence)

@@ -49,6 +49,6 @@ def show(results: Mapping[str, Any], output: Path) -> None:
     """Prints what came out of the sweep in ``output``."""
     headings, rows = table_of(results)
     console = Console()
-    console.print(table(title_of(results), headings, rows))
+    console.print(table(title_of(results), headings, rows, wrapped=[headings.index("epsilon")]))
     for note in [*notes_of(results), f"sweep: {output}"]:
         console.say(note)

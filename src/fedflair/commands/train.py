@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from fedflair.config.effects import refuse_without_effect
 from fedflair.config.options import build_config, parse_given, read_options, train_parser
 from fedflair.config.train_config import TrainConfig
 from fedflair.runs.configuration import config_to_resume
@@ -22,11 +23,13 @@ def train(arguments: Sequence[str]) -> Path:
 def parse_train_config(arguments: Sequence[str]) -> TrainConfig:
     """Reads ``--args_config FILE`` (a path or the name of a shipped configuration) and the options beside it.
 
-    Raises ConfigError, naming the option, where one is unknown, of the wrong type or impossible.
+    Raises ConfigError, naming the option, where one is unknown, of the wrong type, impossible, or typed in vain.
     """
     given = parse_given(train_parser(), arguments)
     source = given.pop("args_config", None)
     if given.get("resume"):
         return config_to_resume(given)
     options = read_options(Path(source)) if source else {}
-    return build_config({**options, **given}, str(source or "command line"))
+    config = build_config({**options, **given}, str(source or "command line"))
+    refuse_without_effect(given, [config])
+    return config

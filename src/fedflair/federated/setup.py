@@ -13,7 +13,7 @@ from torch import nn
 
 from fedflair.config.train_config import TrainConfig
 from fedflair.data.clients.central import central_batches
-from fedflair.data.clients.federated import Clients, FederatedDataset, iid_users, natural_users
+from fedflair.data.clients.federated import Clients, FederatedDataset, iid_users, images_per_person, natural_users
 from fedflair.data.store.labels import LabelSpace, label_space, named_labels
 from fedflair.data.store.packed import Store, open_store
 from fedflair.engine.flat_model import parameter_vector
@@ -26,7 +26,14 @@ from fedflair.models.checks import check_network
 from fedflair.models.normalization import refuse_batch_statistics
 from fedflair.models.preprocessing import preprocessing_of
 from fedflair.models.trainable import Choice, choose_trained
-from fedflair.privacy.contract import Clipping, LocalMechanism, LocalPrivacyOptions, Mechanism, PrivacyOptions
+from fedflair.privacy.contract import (
+    Clipping,
+    LocalMechanism,
+    LocalPrivacyOptions,
+    Mechanism,
+    PersonImages,
+    PrivacyOptions,
+)
 from fedflair.privacy.mechanisms import local_noise_seed, make_local_mechanism, make_mechanism
 from fedflair.privacy.mechanisms.clipping import clipping_in
 from fedflair.privacy.path import make_path
@@ -98,7 +105,7 @@ def make_setup(config: TrainConfig, noise_seed: int, fixed: Mapping[str, torch.T
             f"cohort_size: {named} is more than the {num_clients} training clients of {store.path}; lower it"
         )
     path = make_path(
-        privacy_options(config),
+        privacy_options(config, images_per_person(store, "train")),
         dataset.client_ids,
         sampling=config.sampling,
         cohort_size=asked,
@@ -133,7 +140,9 @@ def make_setup(config: TrainConfig, noise_seed: int, fixed: Mapping[str, torch.T
     return TrainingSetup(worker, sampler, path.mechanism, noise_seed)
 
 
-def mechanisms_of(config: TrainConfig, num_clients: int, noise_seed: int) -> tuple[Mechanism, LocalMechanism]:
+def mechanisms_of(
+    config: TrainConfig, num_clients: int, noise_seed: int, images: tuple[float, int] | None = None
+) -> tuple[Mechanism, LocalMechanism]:
     """The central and the local mechanism of a run over that many clients, as ``make_setup`` makes them, without data.
 
     Raises ConfigError and PrivacyError for options that there is no mechanism for.
@@ -141,7 +150,7 @@ def mechanisms_of(config: TrainConfig, num_clients: int, noise_seed: int) -> tup
     cohorts = SamplerDescription(config.sampling, num_asked(config), num_clients)
     num_rounds = config.algorithm.central_num_iterations
     return (
-        make_mechanism(privacy_options(config), cohorts, num_rounds, noise_seed),
+        make_mechanism(privacy_options(config, images), cohorts, num_rounds, noise_seed),
         make_local_mechanism(local_privacy_options(config), cohorts, num_rounds, local_noise_seed(noise_seed)),
     )
 
@@ -277,8 +286,12 @@ def initial_state(setup: TrainingSetup) -> ServerState:
     )
 
 
-def privacy_options(config: TrainConfig) -> PrivacyOptions:
-    """The central mechanism's options, under their configuration names."""
+def privacy_options(config: TrainConfig, images: tuple[float, int] | None = None) -> PrivacyOptions:
+    """The central mechanism's options, under their configuration names.
+
+    images: (mean, most) training images of a person, which say what artificial users cost people.
+    """
+    artificial = config.data.dataset == "flair_iid"
     return PrivacyOptions(
         mechanism=config.central_privacy.central_privacy_mechanism,
         epsilon=config.central_privacy.central_epsilon,
@@ -291,7 +304,8 @@ def privacy_options(config: TrainConfig) -> PrivacyOptions:
         accountant=config.central_privacy.accountant,
         allow_large_delta=config.central_privacy.allow_large_delta,
         noise_from_seed=config.run.noise_from_seed,
-        artificial_users=config.data.dataset == "flair_iid",
+        artificial_users=artificial,
+        person_images=PersonImages(*images) if artificial and images is not None else None,
         adaptive_clipping=config.central_privacy.adaptive_clipping,
         adaptive_clipping_quantile=config.central_privacy.adaptive_clipping_quantile,
         adaptive_clipping_learning_rate=config.central_privacy.adaptive_clipping_learning_rate,
@@ -307,5 +321,6 @@ def local_privacy_options(config: TrainConfig) -> LocalPrivacyOptions:
         delta=config.local_privacy.local_delta,
         clipping_bound=config.local_privacy.local_privacy_clipping_bound,
         order=config.local_privacy.local_order,
+        allow_large_delta=config.central_privacy.allow_large_delta,
         noise_from_seed=config.run.noise_from_seed,
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fedflair.privacy.accounting.accountants import Accountant, PrivacyEvent
+from fedflair.privacy.accounting.accountants import AskedAccountant, PrivacyEvent
 from fedflair.sampling import SamplerDescription
 
 MechanismState = Mapping[str, torch.Tensor]
@@ -99,6 +99,14 @@ class Mechanism:
 
 
 @dataclass(frozen=True)
+class PersonImages:
+    """How many training images a person has: the mean over all of them, and the most that one has."""
+
+    mean: float
+    most: int
+
+
+@dataclass(frozen=True)
 class PrivacyOptions:
     """Options of a central mechanism; ``config.py`` has them as ``central_*`` or under the same name.
 
@@ -112,6 +120,8 @@ class PrivacyOptions:
     allow_large_delta: accept delta >= 1/population, as published settings with a population of 1e7 have it.
     noise_from_seed: the noise seed is not secret; the description then says that nothing is private.
     artificial_users: clients are random groups of images (IID), not people; the description then says so.
+    person_images: of the people whose images artificial users are made of; None where clients are people, or where
+        nobody counted.
     adaptive_clipping: move the bound towards a quantile of the updates' norms (gaussian_moments_accountant only).
     adaptive_clipping_quantile: share of updates that the bound should leave whole, in [0, 1].
     adaptive_clipping_learning_rate: step of the bound's logarithm in a round, > 0.
@@ -126,10 +136,11 @@ class PrivacyOptions:
     population: int | None = None
     noise_cohort_size: int | None = None
     min_separation: int | None = None
-    accountant: Accountant = "pld"
+    accountant: AskedAccountant = "auto"
     allow_large_delta: bool = False
     noise_from_seed: bool = False
     artificial_users: bool = False
+    person_images: PersonImages | None = None
     adaptive_clipping: bool = False
     adaptive_clipping_quantile: float = 0.5
     adaptive_clipping_learning_rate: float = 0.2
@@ -154,7 +165,8 @@ class LocalMechanism:
 class LocalPrivacyOptions:
     """Options of a local mechanism; ``config.py`` has them as ``local_*``.
 
-    epsilon, delta: budget of one update. clipping_bound, order: as of a central mechanism.
+    epsilon, delta: budget of one update. clipping_bound, order, allow_large_delta, noise_from_seed: as of a central
+        mechanism.
     """
 
     mechanism: str = "none"
@@ -162,6 +174,7 @@ class LocalPrivacyOptions:
     delta: float = 1e-5
     clipping_bound: float = 0.1
     order: float | None = None
+    allow_large_delta: bool = False
     noise_from_seed: bool = False
 
 

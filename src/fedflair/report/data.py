@@ -13,6 +13,7 @@ import numpy as np
 
 from fedflair.errors import DataError
 from fedflair.privacy.ledger import coverage
+from fedflair.report import promises
 from fedflair.runs.folder import RunFolder, read_config, read_label_ap, read_rows, read_summary, read_users
 from fedflair.runs.shapes import sweep_problem
 from fedflair.sweep.results import RESULTS
@@ -23,7 +24,11 @@ MOST_POINTS = 200
 
 @dataclass(frozen=True)
 class Run:
-    """What the report knows of a run: all of it read from its folder. summary: None where the run has not ended."""
+    """What the report knows of a run: all of it read from its folder. summary: None where the run has not ended.
+
+    privacy, local_privacy: the mechanisms as the run described them, in its summary, or before that in its ledger and
+        its options; None without one.
+    """
 
     name: str
     summary: Mapping[str, Any] | None
@@ -31,6 +36,8 @@ class Run:
     options: Mapping[str, Any]
     label_ap: Mapping[str, float | None]
     users: Mapping[str, Sequence[Mapping[str, Any]]]
+    privacy: Mapping[str, Any] | None
+    local_privacy: Mapping[str, Any] | None
 
     @property
     def num_rounds(self) -> int:
@@ -41,15 +48,9 @@ class Run:
         return float(self.summary["seconds"]) if self.summary else self.total("train/seconds") or 0.0
 
     @property
-    def privacy(self) -> Mapping[str, Any]:
-        """The central mechanism as the run described it; empty without one."""
-        return (self.summary or {}).get("privacy") or {}
-
-    @property
     def is_private(self) -> bool:
         """Whether an epsilon is promised, which the run's metrics are then not covered by."""
-        local = (self.summary or {}).get("local_privacy")
-        return coverage.is_promised(self.privacy, local)
+        return coverage.is_promised(self.privacy, self.local_privacy)
 
     def total(self, column: str) -> float | None:
         """Sum over the rounds of a column of the metrics; None where no round has it."""
@@ -102,7 +103,11 @@ def read_run(path: Path, name: str) -> Run:
     folder = RunFolder(path)
     options, rows = read_config(folder), read_rows(folder)
     summary = read_summary(folder) if folder.summary.is_file() else None
-    return Run(name, summary, rows, options, read_label_ap(folder), read_users(folder))
+    if summary is None:
+        central, local = promises.central_so_far(folder.path, options), promises.local_so_far(options)
+    else:
+        central, local = summary["privacy"], summary.get("local_privacy")
+    return Run(name, summary, rows, options, read_label_ap(folder), read_users(folder), central, local)
 
 
 def _read_sweep(path: Path, prefix: str) -> list[Group]:
@@ -122,10 +127,15 @@ def _read_sweep(path: Path, prefix: str) -> list[Group]:
 def summaries(groups: Sequence[Group]) -> list[dict[str, Any]]:
     """Each run's name, group and summary; of a run that has not ended, its rounds so far."""
     return [
-        {"run": run.name, "group": group.name, **(run.summary or {"unfinished": True, "rounds": run.num_rounds})}
+        {"run": run.name, "group": group.name, **(run.summary or _so_far(run))}
         for group in groups
         for run in group.runs
     ]
+
+
+def _so_far(run: Run) -> dict[str, Any]:
+    known = {"privacy": run.privacy, "local_privacy": run.local_privacy}
+    return {"unfinished": True, "rounds": run.num_rounds, **{k: dict(v) for k, v in known.items() if v is not None}}
 
 
 def curve(group: Group, column: str) -> tuple[list[float], list[float], list[float]]:

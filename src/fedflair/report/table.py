@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fedflair.privacy.accounting import shown
 from fedflair.privacy.ledger import coverage
 from fedflair.report.data import Group
 from fedflair.sweep.results import plus_minus, spread, words_of
@@ -15,15 +16,11 @@ HEADINGS = ("run", "setting", "rounds", "epsilon", *map(words_of, METRICS), "mea
 def cells(group: Group) -> tuple[str, ...]:
     """The group's row of the table, as text, under ``HEADINGS``: of several runs mean ± standard deviation."""
     first = group.runs[0]
-    epsilons = group.values(lambda run: run.privacy.get("epsilon"))
-    epsilon = f"{max(epsilons):.3g}" if epsilons else "-"
-    if any(run.privacy.get("simulated") for run in group.runs):
-        epsilon += " *"
     return (
         group.name if len(group.runs) == 1 else f"{group.name} ({len(group.finished)} runs)",
         str(first.summary["setting"] if first.summary else _setting(group)),
         _rounds(group),
-        epsilon,
+        shown.cell(*_promises(group)),
         *(plus_minus(spread(group.test(metric))) for metric in METRICS),
         plus_minus(spread(group.test("mean_prevalence")[:1])),
         plus_minus(spread([seconds / 60 for seconds in group.values(lambda run: run.seconds)]), ".1f"),
@@ -42,11 +39,12 @@ def notes(groups: Sequence[Group]) -> list[str]:
                     f"{run.name} has not ended: round {run.num_rounds:,} of {_planned(group)}; its scores are missing."
                 )
         found += dict.fromkeys(
-            f"{'* ' if privacy.get('simulated') else ''}{group.name}: {privacy['words']}"
-            for run in group.finished
-            for privacy in (run.privacy, (run.summary or {}).get("local_privacy"))
-            if privacy and privacy.get("words")
+            f"{shown.marks_of(privacy)} {group.name}: {shown.words(privacy)}".lstrip()
+            for run in group.runs
+            for privacy in (run.privacy, run.local_privacy)
+            if privacy is not None and (shown.promises(privacy) or privacy.get("words"))
         )
+    found += shown.legend(*(facts for group in groups for facts in _promises(group)))
     names = ", ".join(group.name for group in groups if any(run.is_private for run in group.runs))
     if names:
         found.append(
@@ -55,6 +53,11 @@ def notes(groups: Sequence[Group]) -> list[str]:
         )
         found.append(coverage.TUNING)
     return found
+
+
+def _promises(group: Group) -> tuple[shown.Facts | None, shown.Facts | None]:
+    """(central, local) mechanism of the run of the group that promises least."""
+    return shown.worst(run.privacy for run in group.runs), shown.worst(run.local_privacy for run in group.runs)
 
 
 def _rounds(group: Group) -> str:

@@ -63,11 +63,17 @@ class Tracker:
 
 @contextmanager
 def tracker(
-    folder: RunFolder, *, num_rounds: int, start_round: int, private: bool = False, wandb_project_id: str | None = None
+    folder: RunFolder,
+    *,
+    num_rounds: int,
+    start_round: int,
+    private: bool = False,
+    promise: str = "",
+    wandb_project_id: str | None = None,
 ) -> Iterator[Tracker]:
     """Opens the run's logs, first dropping rows after ``start_round`` so that a resumed run repeats none.
 
-    private: an epsilon is promised, so every number that it does not cover is marked.
+    private: an epsilon is promised, so every number that it does not cover is marked. promise: that epsilon in words.
     """
     from torch.utils.tensorboard import SummaryWriter
 
@@ -82,7 +88,7 @@ def tracker(
     )
     with disk_errors(folder.events):
         events = SummaryWriter(str(folder.events), purge_step=start_round + 1 if start_round else None)
-    marks = {coverage.FIELD: coverage.WORDS} if private else {}
+    marks = {coverage.FIELD: coverage.WORDS, "epsilon": promise} if private else {}
     for name, words in marks.items():
         events.add_text(name, words, start_round)
     try:

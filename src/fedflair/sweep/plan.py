@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from fedflair.config.effects import refuse_without_effect
 from fedflair.config.options import build_config, read_options, unknown_option
 from fedflair.config.train_config import NAMES, TrainConfig
 from fedflair.config.yaml_text import parse_yaml, read_yaml
@@ -112,6 +113,7 @@ def plan_sweep(spec: SweepSpec) -> list[Trial]:
                 config = build_config(given, f"sweep: {name}")
                 trials.append(Trial(name, setting, varied, seed, f"{_file_name(name)}-seed{seed}", config))
     _check_comparable(trials)
+    _check_effects(spec, trials)
     return trials
 
 
@@ -176,6 +178,15 @@ def _check_comparable(trials: Sequence[Trial]) -> None:
     for name, count in Counter(trial.name for trial in trials).items():
         if count > 1:
             raise ConfigError(f"sweep: two runs would both be called {name}; rename a setting, or drop one value")
+
+
+def _check_effects(spec: SweepSpec, trials: Sequence[Trial]) -> None:
+    """What a sweep varies, or was given on the command line, must make a difference to one of its points at least."""
+    configs = [trial.config for trial in trials]
+    refuse_without_effect(spec.overrides, configs)
+    # A value that switches a mechanism off is one of several: that it is varied is what was given.
+    varied = dict.fromkeys(name for name in (*spec.grid, *spec.random) if name != "num_samples")
+    refuse_without_effect(dict.fromkeys(varied, "varied"), configs, "sweep: ")
 
 
 def _samples(spec: SweepSpec) -> list[tuple[int | None, dict[str, Any]]]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from fedflair.privacy.accounting import shown
 from fedflair.privacy.ledger import coverage
 from fedflair.runs.folder import RunFolder, read_summary
 from fedflair.runs.json_text import dumps
@@ -19,7 +20,7 @@ from fedflair.system.files import write_atomically
 from fedflair.system.terminal import cell, encodable
 
 RESULTS = "sweep.json"
-CAVEAT = f"Each epsilon is that of one run. {coverage.TUNING}"
+CAVEAT = f"Each epsilon is that of one run, or where it is marked so of the deployment simulated. {coverage.TUNING}"
 ALSO = ("macro_ap", "micro_ap", "macro_f1", "loss")
 # What a cell of text must not begin with: spreadsheets compute it.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -27,14 +28,17 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run folder says of its run. error: the last line of its log, where it is not done."""
+    """What a run folder says of its run. error: the last line of its log, where it is not done.
+
+    privacy, local_privacy: its mechanisms as it described them; None without one.
+    """
 
     status: Literal["waiting", "unfinished", "done"]
     val: Mapping[str, float] = field(default_factory=dict)
     test: Mapping[str, float] = field(default_factory=dict)
     seconds: float | None = None
-    epsilon: float | None = None
-    private: bool = False
+    privacy: shown.Facts | None = None
+    local_privacy: shown.Facts | None = None
     error: str | None = None
 
 
@@ -42,14 +46,13 @@ def outcome_of(run: RunFolder, log: Path) -> Outcome:
     """Reads the state of a run. A run that was stopped, killed or has failed is ``unfinished``."""
     if run.summary.is_file():
         summary = read_summary(run)
-        privacy = summary["privacy"]
         return Outcome(
             "done",
             summary["val"],
             summary["test"],
             summary["seconds"],
-            None if privacy is None else privacy.get("epsilon"),
-            coverage.is_promised(privacy, summary.get("local_privacy")),
+            summary["privacy"],
+            summary.get("local_privacy"),
         )
     if not log.is_file():
         return Outcome("waiting")
@@ -77,7 +80,7 @@ def summarise(trials: Sequence[Trial], outcomes: Sequence[Outcome]) -> dict[str,
     points = []
     for name, runs in by_point.items():
         done = [outcome for _, outcome in runs if outcome.status == "done"]
-        epsilons = [outcome.epsilon for outcome in done if outcome.epsilon is not None]
+        central, local = shown.worst(o.privacy for o in done), shown.worst(o.local_privacy for o in done)
         first = runs[0][0]
         points.append(
             {
@@ -89,7 +92,9 @@ def summarise(trials: Sequence[Trial], outcomes: Sequence[Outcome]) -> dict[str,
                 "val": _spreads([outcome.val for outcome in done]),
                 "test": _spreads([outcome.test for outcome in done]),
                 "seconds": statistics.fmean(o.seconds or 0.0 for o in done) if done else None,
-                "epsilon": max(epsilons) if epsilons else None,
+                **_epsilons(central),
+                "epsilon_shown": shown.cell(central, local) if done or not _is_private(first) else "not known yet",
+                "epsilon_legend": shown.legend(central, local),
                 "runs": [
                     {"run": f"runs/{trial.name}", "seed": trial.seed, "status": o.status, "error": o.error}
                     for trial, o in runs
@@ -97,7 +102,21 @@ def summarise(trials: Sequence[Trial], outcomes: Sequence[Outcome]) -> dict[str,
             }
         )
     points.sort(key=lambda point: -_mean(point, "val", metric))
-    return {"ranked_by": metric, "private": any(outcome.private for outcome in outcomes), "points": points}
+    private = any(shown.promises(facts) for o in outcomes for facts in (o.privacy, o.local_privacy))
+    return {"ranked_by": metric, "private": private, "points": points}
+
+
+def _epsilons(central: shown.Facts | None) -> dict[str, float | None]:
+    """Of a point's worst run, central: of the deployment where one is simulated, and of the run; None is infinite."""
+    if central is None:
+        return {"epsilon": None, "run_epsilon": None}
+    whole, own = shown.figures(central)
+    return {"epsilon": shown.finite(whole), "run_epsilon": shown.finite(own)}
+
+
+def _is_private(trial: Trial) -> bool:
+    mechanisms = ("central_privacy_mechanism", "local_privacy_mechanism")
+    return any(trial.config.option(name) not in ("none", "norm_clipping_only") for name in mechanisms)
 
 
 def title_of(results: Mapping[str, Any]) -> str:
@@ -122,7 +141,7 @@ def table_of(results: Mapping[str, Any], also: Sequence[str] = ()) -> tuple[list
                 point["point"],
                 f"{point['num_done']}/{point['num_runs']}",
                 *(plus_minus(point[partition].get(name)) for partition, name in cells),
-                "-" if point["epsilon"] is None else f"{point['epsilon']:.3g}",
+                point["epsilon_shown"],
                 "-" if point["seconds"] is None else f"{point['seconds'] / 60:.1f}",
             ]
         )
@@ -132,6 +151,7 @@ def table_of(results: Mapping[str, Any], also: Sequence[str] = ()) -> tuple[list
 def notes_of(results: Mapping[str, Any]) -> list[str]:
     """Sentences that must stand below the table."""
     notes = [CAVEAT] if results["private"] else []
+    notes += dict.fromkeys(sentence for point in results["points"] for sentence in point["epsilon_legend"])
     missing = sum(point["num_runs"] - point["num_done"] for point in results["points"])
     return [*notes, f"{missing} runs are not done; their seeds are missing from the means."] if missing else notes
 
@@ -165,7 +185,7 @@ def _csv(trials: Sequence[Trial], outcomes: Sequence[Outcome]) -> str:
     rows = []
     for trial, outcome in zip(trials, outcomes):
         row: dict[str, Any] = {"point": trial.point, "setting": trial.setting, **trial.varied, "seed": trial.seed}
-        row |= {"status": outcome.status, "seconds": outcome.seconds, "epsilon": outcome.epsilon}
+        row |= {"status": outcome.status, "seconds": outcome.seconds, **_shown(outcome)}
         row |= {f"val/{name}": value for name, value in outcome.val.items()}
         row |= {f"test/{name}": value for name, value in outcome.test.items()}
         rows.append({**row, "run": f"runs/{trial.name}"})
@@ -174,6 +194,18 @@ def _csv(trials: Sequence[Trial], outcomes: Sequence[Outcome]) -> str:
     writer.writeheader()
     writer.writerows({name: _csv_cell(value) for name, value in row.items()} for row in rows)
     return buffer.getvalue()
+
+
+def _shown(outcome: Outcome) -> dict[str, str | None]:
+    """Columns of a run's epsilon: rounded up, ``infinite`` where nothing holds, empty where none was asked for."""
+    if not shown.promises(outcome.privacy) or outcome.privacy is None:
+        return {"epsilon": None, "run_epsilon": None, "epsilon_marks": None}
+    whole, own = shown.figures(outcome.privacy)
+    return {
+        "epsilon": shown.show(whole),
+        "run_epsilon": shown.show(own),
+        "epsilon_marks": shown.marks_of(outcome.privacy),
+    }
 
 
 def _csv_cell(value: Any) -> Any:

@@ -37,12 +37,14 @@ def table(
     rows: Iterable[Sequence[str]],
     *,
     framed: bool = True,
+    wrapped: Collection[int] = (),
     faint_columns: Collection[int] = (),
     faint_rows: Collection[int] = (),
 ) -> Table:
     """A table whose first column holds words and the others numbers, which stay whole where words and headings wrap.
 
-    framed: with lines around it. faint_columns, faint_rows: positions of what is there to compare with.
+    framed: with lines around it. wrapped: positions of columns whose cells may break at their spaces.
+    faint_columns, faint_rows: positions of what is there to compare with.
     """
     box = rich.box.HEAVY_HEAD if framed else rich.box.SIMPLE_HEAD
     made = Table(title=cell(title), title_justify="left", box=box, pad_edge=framed)
@@ -52,7 +54,9 @@ def table(
         if position == 0:
             made.add_column(cell(name), style=style, overflow="fold")
         else:
-            widest = max((len(row[position]) for row in shown), default=0)
+            texts = [row[position] for row in shown]
+            pieces = [piece for text in texts for piece in text.split()] if position in wrapped else texts
+            widest = max(map(len, pieces), default=0)
             made.add_column(cell(name), justify="right", style=style, overflow="fold", min_width=widest)
     for position, row in enumerate(shown):
         made.add_row(*row, style="dim" if position in faint_rows else None)

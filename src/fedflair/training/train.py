@@ -23,7 +23,7 @@ from fedflair.training.record import evaluated, is_better, round_row, save_best,
 from fedflair.training.round import run_round, who_answers
 from fedflair.training.secrecy import closed_to_others
 from fedflair.training.stopping import out_of_patience, stop_on_signals
-from fedflair.training.words import describe_setup, how_to_go_on, lost_words, to_be_continued
+from fedflair.training.words import describe_setup, how_to_go_on, lost_words, promise_words, to_be_continued
 
 
 def train(config: TrainConfig) -> Path:
@@ -55,6 +55,7 @@ def _rounds(beginning: Beginning) -> None:
             num_rounds=config.algorithm.central_num_iterations,
             start_round=state.round,
             private=promised,
+            promise=promise_words(setup),
             wandb_project_id=config.run.wandb_project_id,
         ) as log,
     ):

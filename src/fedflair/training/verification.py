@@ -16,7 +16,7 @@ from typing import Any
 
 from fedflair import __version__
 from fedflair.config.train_config import TrainConfig
-from fedflair.data.clients.federated import FederatedDataset
+from fedflair.data.clients.federated import FederatedDataset, images_per_person
 from fedflair.data.store.packed import open_store
 from fedflair.errors import DataError, FedflairError, PrivacyError
 from fedflair.federated.participation import answering
@@ -26,7 +26,7 @@ from fedflair.privacy.contract import LocalMechanism, Mechanism
 from fedflair.privacy.ledger import coverage, older
 from fedflair.privacy.ledger import record as ledger
 from fedflair.privacy.ledger import verification as checks
-from fedflair.privacy.ledger.agreement import differences, shown
+from fedflair.privacy.ledger.agreement import differences, is_number, shown
 from fedflair.privacy.ledger.anchor import read_anchor
 from fedflair.privacy.ledger.lines import FILE_NAME, FORMAT, ORIGIN, TORN, VERSION, Read, read_lines
 from fedflair.privacy.path import make_path
@@ -47,6 +47,8 @@ class Verification:
     num_rounds: rounds it holds.
     delta, epsilon, run_epsilon: computed anew after them, of the deployment and of the run; None is infinite, and
         unknown where there are problems.
+    noise_from_seed: whoever reads the configuration knows the noise: nothing is promised by the run.
+    artificial_users: an epsilon is one of random groups of images, not of people.
     problems: each one line that names what is wrong; empty where the ledger is sound.
     notes: what is worth knowing and no problem.
     """
@@ -56,6 +58,8 @@ class Verification:
     epsilon: float | None
     run_epsilon: float | None
     simulated: bool
+    noise_from_seed: bool
+    artificial_users: bool
     problems: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -103,6 +107,8 @@ def verify(run: Path, anchor: Path | None = None, *, use_cache: bool = False) ->
         num_rounds=len(sound),
         delta=terms["delta"] if terms else None,
         simulated=bool(terms and terms["simulated"]),
+        noise_from_seed=bool(terms and terms.get("noise_from_seed")),
+        artificial_users=bool(terms and terms.get("artificial_users")),
         problems=tuple(found.problems),
         notes=tuple(found.notes),
         **epsilons,
@@ -157,7 +163,9 @@ def _check_against_run(
         num_clients = None if provenance is None else provenance.num_clients
         if provenance is None or num_clients is None:
             raise DataError(f"{folder.provenance}: does not say how many clients there are; put the run's own back")
-        mechanism, local = mechanisms_of(config, num_clients, seed or 0)
+        clients = _clients(config, provenance, found)
+        images = _images_per_person(config, clients, first, found)
+        mechanism, local = mechanisms_of(config, num_clients, seed or 0, images)
         if not ledger.is_due(mechanism):
             raise PrivacyError(f"{folder.config}: promises no epsilon, of which there could be a ledger")
     except FedflairError as error:
@@ -168,7 +176,6 @@ def _check_against_run(
         terms["noise_seed_commitment"] = first.get("noise_seed_commitment")
     if last is not None and last.get("provenance") != provenance.digest():
         found.problems.append(f"{folder.provenance}: is not the one that {folder.last.name} was written with")
-    clients = _clients(config, provenance, found)
     found.problems += [*_seed_problems(config, seed), *checks.first_line_problems(first, terms)]
     _check_summary(folder, mechanism, local, found)
     if len(rounds) > terms["rounds"]:
@@ -219,6 +226,22 @@ def _clients(config: TrainConfig, provenance: Provenance, found: _Findings) -> F
         )
         return None
     return clients
+
+
+def _images_per_person(
+    config: TrainConfig, clients: FederatedDataset | None, first: Mapping[str, Any], found: _Findings
+) -> tuple[float, int] | None:
+    """(mean, most) images of the people behind artificial users: of the store, or without it as line 1 has them."""
+    if config.data.dataset != "flair_iid":
+        return None
+    if clients is not None:
+        return images_per_person(open_store(config.data.data_path), "train")
+    person = first.get("person")
+    mean, most = (person.get(name) for name in ("mean_images", "most_images")) if isinstance(person, dict) else (0, 0)
+    if not is_number(mean) or type(most) is not int or not 0 < mean <= most:
+        return None
+    found.notes.append("How many images a person has is taken from line 1, as the run's store is not there.")
+    return float(mean), most
 
 
 def _cohort_sizes(config: TrainConfig, clients: FederatedDataset, noise_seed: int, num_rounds: int) -> Iterator[int]:

@@ -29,9 +29,8 @@ def describe_setup(setup: TrainingSetup, folder: RunFolder) -> str:
         f"{config.setting}: {clients}, {num_images:,} images, {worker.labels.num_labels} labels",
         f"{network} {start}, {_how_many(sizes[True], sizes[False])}, {side} px, {worker.device}",
     ]
-    for mechanism in (setup.mechanism, worker.local_mechanism):
-        if mechanism.description.get("words"):
-            lines.append(str(mechanism.description["words"]))
+    if promise := promise_words(setup):
+        lines.append(promise)
     if worker.algorithm.keeps_client_state:
         lines.append(describe_states(setup))
     return "\n".join([*lines, f"run folder: {folder.path}"])
@@ -42,6 +41,12 @@ def _how_many(num_trained: int, num_frozen: int) -> str:
     if num_frozen == 0:
         return f"{num_trained:,} parameters"
     return f"{num_trained:,} trained parameters of {num_trained + num_frozen:,}"
+
+
+def promise_words(setup: TrainingSetup) -> str:
+    """What the run's mechanisms say of themselves, a line each."""
+    described = (setup.mechanism.description, setup.worker.local_mechanism.description)
+    return "\n".join(str(facts["words"]) for facts in described if facts.get("words"))
 
 
 def to_be_continued(error: FedflairError, folder: RunFolder, round_: int) -> FedflairError:

@@ -125,7 +125,7 @@ def test_rounds_are_not_epochs() -> None:
     ("event", "accountant"),
     [
         (PrivacyEvent("laplace", 1.0, 1, "fixed", 0.1, "replace_one"), "pld"),
-        (PrivacyEvent("gaussian", 1.0, 1, "fixed", 0.1, "add_remove"), "pld"),
+        (PrivacyEvent("gaussian", 1.0, 1, "fixed", 0.1, "zero_out"), "pld"),
         (PrivacyEvent("laplace", 1.0, 1, "poisson", 0.1, "replace_one"), "pld"),
         (PrivacyEvent("laplace", 1.0, 1, "poisson", 0.1), "rdp"),
         (PrivacyEvent("gaussian", 1.0, 1, "poisson", 0.1, "replace_one"), "rdp"),
@@ -199,7 +199,9 @@ def test_below_what_pld_can_do_the_bound_is_that_of_rdp(delta: float) -> None:
     event = PrivacyEvent("gaussian", 0.0, 100, "poisson", 0.01)
     multiplier = calibrate(event, 2.0, delta)
     found = epsilon(replace(event, noise_multiplier=multiplier), delta)
-    assert resolve_accountant(event, "pld", delta) == "rdp"
+    assert resolve_accountant(event, "auto", delta) == "rdp"
+    with pytest.raises(PrivacyError, match=r"accountant: pld is not exact at a delta of .*; use auto or rdp"):
+        resolve_accountant(event, "pld", delta)
     assert 2.0 * (1 - 1e-2) < found <= 2.0
     assert found == epsilon(replace(event, noise_multiplier=multiplier), delta, "rdp")
     # Less delta never takes less noise.

@@ -7,6 +7,9 @@ import torch
 
 from fedflair.errors import ConfigError, PrivacyError
 from fedflair.privacy.accounting.accountants import PrivacyEvent, epsilon
+from fedflair.privacy.accounting.persons import person_epsilon
+from fedflair.privacy.accounting.shown import show
+from fedflair.privacy.contract import PersonImages
 from fedflair.privacy.mechanisms import CohortStats, PrivacyOptions, make_mechanism
 from fedflair.sampling import SamplerDescription
 
@@ -39,7 +42,7 @@ def test_a_simulated_cohort_has_two_epsilons() -> None:
     assert facts["run_epsilon"] > 5
     assert "Simulated deployment: epsilon 2 " in facts["words"]
     assert "This run itself, with cohorts of 20 of 400 and the noise scaled down to them: epsilon " in facts["words"]
-    assert f"epsilon {facts['run_epsilon']:.4g} at the same delta" in facts["words"]
+    assert f"epsilon {show(facts['run_epsilon'])} at the same delta" in facts["words"]
 
 
 def test_a_larger_population_than_there_are_clients_is_simulated_too() -> None:
@@ -53,13 +56,16 @@ def test_the_runs_own_cohort_has_one_epsilon() -> None:
     assert facts["simulated"] is False
     assert facts["epsilon"] == facts["run_epsilon"] == pytest.approx(2.0, rel=1e-4)
     assert facts["words"].startswith(
-        "Privacy: epsilon 2 at delta 0.0001 for adding or removing one user, over 50 rounds"
+        "Privacy: epsilon 2 at delta 0.0001 for one user's contribution replaced by zero (zero_out), over 50 rounds"
     )
+    assert "The number of users, 400 here, is public" in facts["words"]
 
 
 def test_words_for_artificial_users_and_for_seeded_noise() -> None:
     words = make_mechanism(small(artificial_users=True, noise_from_seed=True), SMALL, 50, SEED).description["words"]
-    assert "artificial user (a random group of images, not a person)" in words
+    assert "one artificial user's (a random group of images, not a person) contribution replaced by zero" in words
+    assert words.startswith("The noise is drawn from the run's seed")
+    assert "Epsilon of this run: infinite. With noise that nobody knows: epsilon 2 at" in words
     assert "protects nobody" in words
 
 
@@ -118,7 +124,12 @@ def test_a_single_release_under_replacement_needs_twice_the_noise() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"delta": 1 / 400}, r"central_delta: 0\.0025 is not below 1/population"),
+        ({"delta": 1 / 400}, r"central_delta: 0\.0025 is not below 1/400 \(the population\)"),
+        # Below 1 over the population that was named, and not below 1 over the users that there are.
+        (
+            {"delta": 1 / 300, "population": 20},
+            r"central_delta: 0\.00333333 is not below 1/400 \(the run's own",
+        ),
         ({"delta": 1e-4, "population": 100_000}, "central_delta"),
         ({"noise_cohort_size": 401}, "noise_cohort_size: 401 is more than the population of 400"),
         ({"noise_cohort_size": 19}, "noise_cohort_size: 19 is less than cohort_size 20"),
@@ -145,3 +156,24 @@ def test_promises_that_cannot_be_kept_are_refused(changes: dict[str, object], me
 def test_impossible_options_are_named(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_mechanism(small(**changes), SMALL, 50, SEED)
+
+
+def test_what_artificial_users_cost_a_person_is_told() -> None:
+    images = PersonImages(2.4, 50)
+    options = small(artificial_users=True, person_images=images, noise_cohort_size=20, population=401)
+    facts = make_mechanism(options, SMALL, 50, SEED).description
+    run = PrivacyEvent("gaussian", facts["run_noise_multiplier"], 50, "poisson", 0.05)
+    assert facts["person"] == {
+        "mean_images": 2.4,
+        "most_images": 50,
+        "accounted": True,
+        "mean_epsilon": person_epsilon(run, 3, 1e-4),
+        "most_epsilon": person_epsilon(run, 50, 1e-4),
+    }
+    mean, most = show(facts["person"]["mean_epsilon"]), show(facts["person"]["most_epsilon"])
+    told = f"the mean of 2.4 images has epsilon {mean} in this run, somebody with the most, 50, {most}."
+    assert told in facts["words"]
+    fixed = make_mechanism(options, SamplerDescription("fixed", 20, 400), 50, SEED).description
+    assert fixed["person"] == {"mean_images": 2.4, "most_images": 50, "accounted": False}
+    assert "a person's own epsilon is larger, and not computed" in fixed["words"]
+    assert make_mechanism(small(), SMALL, 50, SEED).description["person"] is None

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from fedflair.errors import ConfigError
+from fedflair.errors import ConfigError, PrivacyError
 from fedflair.privacy.accounting.accountants import PrivacyEvent, epsilon
 from fedflair.privacy.mechanisms import LocalMechanism, LocalPrivacyOptions, make_local_mechanism
 from fedflair.privacy.mechanisms.noise import noise_key, standard_normal
@@ -102,3 +102,17 @@ def test_norm_clipping_only() -> None:
 def test_impossible_options_are_named(name: str, changes: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         made(name, **changes)  # type: ignore[arg-type]
+
+
+def test_a_delta_that_gives_a_user_away_is_refused() -> None:
+    """0.9 was accepted."""
+    sampler = SamplerDescription("poisson", 20, 400)
+    with pytest.raises(PrivacyError, match=r"local_delta: 0\.9 is not below 1/400 .*lower it"):
+        make_local_mechanism(LocalPrivacyOptions("gaussian", delta=0.9), sampler, 5, 1)
+    allowed = LocalPrivacyOptions("gaussian", delta=0.9, allow_large_delta=True)
+    words = make_local_mechanism(allowed, sampler, 5, 1).description["words"]
+    assert "Delta is not below 1/400: a weak promise" in words
+    seeded = LocalPrivacyOptions("gaussian", delta=1e-5, noise_from_seed=True)
+    words = make_local_mechanism(seeded, sampler, 5, 1).description["words"]
+    assert words.startswith("The noise is drawn from the run's seed")
+    assert "Epsilon of this run: infinite." in words

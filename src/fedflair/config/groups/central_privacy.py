@@ -25,7 +25,7 @@ class CentralMechanismOptions:
     Args:
         central_privacy_mechanism: What makes the sum of a cohort's updates private.
         central_epsilon: Privacy budget of the whole run.
-        central_delta: Failure probability of the guarantee, below 1/population.
+        central_delta: Failure probability of the guarantee, below 1/population and 1/number of users.
         central_privacy_clipping_bound: Bound on the norm of a client's update.
         central_order: Order of that norm; the mechanism's own if not given (norm_clipping_only takes any).
         min_separation: Rounds between two participations of a client (banded_matrix_factorization); else chosen.
@@ -35,8 +35,8 @@ class CentralMechanismOptions:
         adaptive_clipping_noise_std: Noise on the count of whole updates, in clients; 1/20 of the cohort if not given.
         population: Users that the accountant assumes; the number of training clients if not given.
         noise_cohort_size: Cohort whose noise is simulated, scaled down to cohort_size; cohort_size if not given.
-        allow_large_delta: Accept central_delta at or above 1/population, as in the published private runs.
-        accountant: Composition by privacy loss distributions or by Renyi divergence.
+        allow_large_delta: Accept a delta at or above 1/population, as in the published private runs.
+        accountant: Composition by privacy loss distributions or by Renyi divergence; auto is pld where it is exact.
     """
 
     central_privacy_mechanism: CentralMechanism = "none"
@@ -52,7 +52,7 @@ class CentralMechanismOptions:
     population: int | None = None
     noise_cohort_size: int | None = None
     allow_large_delta: bool = False
-    accountant: Literal["pld", "rdp"] = "pld"
+    accountant: Literal["auto", "pld", "rdp"] = "auto"
 
     def __post_init__(self) -> None:
         at_least_one_if_given(self, "central_order", "min_separation", "population", "noise_cohort_size")

@@ -94,6 +94,12 @@ def natural_users(store: Store, partition: str, labels: LabelSpace, *, min_num_i
     return _dataset(store, partition, labels, [columns.user_ids[user] for user in users], images_of)
 
 
+def images_per_person(store: Store, partition: str) -> tuple[float, int]:
+    """(mean, most) images of the people of a partition."""
+    counts = np.diff(store.partitions[partition].columns.user_offsets)
+    return float(counts.mean()), int(counts.max())
+
+
 def iid_users(
     store: Store,
     partition: str,

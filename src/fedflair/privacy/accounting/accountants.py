@@ -20,7 +20,9 @@ from fedflair.errors import PrivacyError
 from fedflair.privacy.accounting.cache import remembered
 
 Accountant = Literal["pld", "rdp"]
-Neighbouring = Literal["add_remove", "replace_one"]
+# ``auto`` is pld where it has an exact bound, else rdp.
+AskedAccountant = Literal["auto", "pld", "rdp"]
+Neighbouring = Literal["zero_out", "replace_one"]
 Noise = Literal["gaussian", "laplace"]
 Sampling = Literal["none", "poisson", "fixed"]
 
@@ -28,7 +30,14 @@ Sampling = Literal["none", "poisson", "fixed"]
 _TOLERANCE = 1e-5
 _COARSE_TOLERANCE = 1e-3
 _CALIBRATION_TOLERANCE = 5e-6
-_MAX_GRID_POINTS = 4e6
+# What bounds time and memory, by a coarser grid where an answer would take more, which still errs upwards: points of a
+# whole composition, of one release, and of the largest loss of one Laplace release.
+_MAX_GRID_POINTS = 2.5e5
+_MAX_LOSS_POINTS = 1e6
+_MAX_LAPLACE_POINTS = 5e4
+_LAPLACE_STEPS = 300
+# Gaussian noise that goes further is less likely than e^-50: the library leaves it out.
+_REACH = 10.0
 
 # Below it the rounding of PLD's Fourier transforms is no longer small beside delta: against the exact answer for 5,000
 # Gaussian releases, epsilon was 2e-5 too high at 1e-10, 5e-5 too low at 1e-11, and infinite or far off from 1e-14 on.
@@ -45,7 +54,8 @@ class PrivacyEvent:
         between neighbouring sums, which is twice that bound where a client is replaced); 0 is no noise.
     sampling: ``poisson`` (each client independently with probability ``sampling_rate``), ``fixed`` (that share of all
         clients, without replacement) or ``none`` (every client, every time).
-    neighbouring: ``add_remove`` one client, or ``replace_one`` client by another one.
+    neighbouring: ``zero_out``, one client's contribution replaced by zero, the number of clients being public: its
+        dominating pair is that of adding or removing a client at a given rate; or ``replace_one`` client by another.
     """
 
     noise: Noise
@@ -53,46 +63,56 @@ class PrivacyEvent:
     count: int
     sampling: Sampling = "none"
     sampling_rate: float = 1.0
-    neighbouring: Neighbouring = "add_remove"
+    neighbouring: Neighbouring = "zero_out"
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def resolve_accountant(event: PrivacyEvent, asked: Accountant, delta: float) -> Accountant:
-    """``asked``, or ``rdp`` where PLD has no bound (sampling without replacement) or no exact one (a tiny ``delta``).
+def resolve_accountant(event: PrivacyEvent, asked: AskedAccountant, delta: float) -> Accountant:
+    """The accountant that bounds the event: ``asked``, or for ``auto`` PLD where its bound is exact, else Renyi.
 
-    Raises PrivacyError where neither accountant has a proven bound for the event.
+    Raises PrivacyError, with what to do instead, where that one has no proven bound for the event.
     """
     if event.sampling == "fixed":
-        if event.noise != "gaussian":
-            raise PrivacyError("cohort_sampling: laplace noise has no accountant for fixed cohorts; use poisson")
-        if event.neighbouring != "replace_one":
-            raise PrivacyError(
-                "neighbouring: cohorts of fixed size are accounted for replace_one only; use replace_one"
-            )
-        return "rdp"
-    if event.sampling == "poisson" and event.sampling_rate < 1:
-        if event.neighbouring == "replace_one" and event.noise == "laplace":
-            raise PrivacyError("neighbouring: sampled laplace noise is accounted for add_remove only; use add_remove")
-        if asked == "rdp" and (event.neighbouring == "replace_one" or event.noise == "laplace"):
-            raise PrivacyError(f"accountant: rdp has no bound for {event.noise}, {event.neighbouring}; use pld")
-    exact = event.noise == "gaussian" and not _sampled(event)
-    if asked == "pld" and delta < SMALLEST_PLD_DELTA and not exact:
-        if _sampled(event) and (event.noise == "laplace" or event.neighbouring == "replace_one"):
-            raise PrivacyError(
-                f"delta: {delta:g} is below {SMALLEST_PLD_DELTA:g}, where pld is not exact, and rdp has no bound for "
-                f"{event.noise}, {event.neighbouring}; raise delta"
-            )
-        return "rdp"
-    return asked
+        return _for_fixed_cohorts(event, asked)
+    sampled_other = _sampled(event) and (event.neighbouring == "replace_one" or event.noise == "laplace")
+    if sampled_other and event.neighbouring == "replace_one" and event.noise == "laplace":
+        raise PrivacyError("neighbouring: sampled laplace noise is accounted for zero_out only; use zero_out")
+    if asked == "rdp" and sampled_other:
+        raise PrivacyError(f"accountant: rdp has no bound for {event.noise}, {event.neighbouring}; use auto")
+    exact = delta >= SMALLEST_PLD_DELTA or (event.noise == "gaussian" and not _sampled(event))
+    if asked == "rdp" or exact:
+        return "rdp" if asked == "rdp" else "pld"
+    if sampled_other:
+        raise PrivacyError(
+            f"delta: {delta:g} is below {SMALLEST_PLD_DELTA:g}, where pld is not exact, and rdp has no bound for "
+            f"{event.noise}, {event.neighbouring}; raise delta"
+        )
+    if asked == "pld":
+        raise PrivacyError(
+            f"accountant: pld is not exact at a delta of {delta:g}, below {SMALLEST_PLD_DELTA:g}; use auto or rdp"
+        )
+    return "rdp"
+
+
+def _for_fixed_cohorts(event: PrivacyEvent, asked: AskedAccountant) -> Accountant:
+    if event.noise != "gaussian":
+        raise PrivacyError("cohort_sampling: laplace noise has no accountant for fixed cohorts; use poisson")
+    if event.neighbouring != "replace_one":
+        raise PrivacyError("neighbouring: cohorts of fixed size are accounted for replace_one only; use replace_one")
+    if asked == "pld":
+        raise PrivacyError("accountant: pld has no bound for cohorts of fixed size; use auto, or poisson cohorts")
+    return "rdp"
 
 
 def _sampled(event: PrivacyEvent) -> bool:
     return event.sampling != "none" and event.sampling_rate < 1
 
 
-def epsilon(event: PrivacyEvent, delta: float, accountant: Accountant = "pld", *, use_cache: bool = True) -> float:
+def epsilon(
+    event: PrivacyEvent, delta: float, accountant: AskedAccountant = "auto", *, use_cache: bool = True
+) -> float:
     """The smallest epsilon the accountant can prove at ``delta`` in (0, 1); inf where there is no noise.
 
     An upper bound: discretisation rounds up. Raises PrivacyError for an event that no accountant can bound.
@@ -108,14 +128,14 @@ def epsilon(event: PrivacyEvent, delta: float, accountant: Accountant = "pld", *
     return remembered("epsilon", {**event.as_dict(), "delta": delta, "accountant": chosen}, compute)
 
 
-def epsilon_anew(event: PrivacyEvent, delta: float, accountant: Accountant) -> float:
+def epsilon_anew(event: PrivacyEvent, delta: float, accountant: AskedAccountant) -> float:
     """As ``epsilon``, computed whatever the cache says, which then says the same."""
     chosen = resolve_accountant(event, accountant, delta)
     inputs = {**event.as_dict(), "delta": delta, "accountant": chosen}
     return remembered("epsilon", inputs, partial(_epsilon, event, delta, chosen), anew=True)
 
 
-def calibrate(event: PrivacyEvent, epsilon: float, delta: float, accountant: Accountant = "pld") -> float:
+def calibrate(event: PrivacyEvent, epsilon: float, delta: float, accountant: AskedAccountant = "auto") -> float:
     """The least noise multiplier (to 1e-4 relative) with which ``event`` costs at most ``epsilon`` at ``delta``.
 
     ``event.noise_multiplier`` is ignored. What it then costs is computed anew from what is returned, wherever that came
@@ -131,12 +151,12 @@ def calibrate(event: PrivacyEvent, epsilon: float, delta: float, accountant: Acc
             if epsilon * (1 - _GAP) <= found <= epsilon:
                 return multiplier
     raise PrivacyError(
-        f"epsilon: the noise calibrated for {epsilon:g} at delta {delta:g} costs {found:.6g} by {chosen}; "
+        f"epsilon: the noise calibrated for {epsilon} at delta {delta:g} costs {found:.6g} by {chosen}; "
         "ask for another epsilon or delta"
     )
 
 
-def single_release(noise: Noise, epsilon: float, delta: float, neighbouring: Neighbouring = "add_remove") -> float:
+def single_release(noise: Noise, epsilon: float, delta: float, neighbouring: Neighbouring = "zero_out") -> float:
     """The noise multiplier with which one release, of everybody, is (epsilon, delta)-private.
 
     Gaussian: the analytic mechanism of Balle and Wang (2018, arXiv:1805.06530). Laplace: 1 / epsilon, with delta 0.
@@ -171,7 +191,7 @@ def _epsilon(
 ) -> float:
     import dp_accounting
 
-    with _quiet():
+    with quiet():
         if not _sampled(event):
             if event.noise == "gaussian":
                 # Adaptive composition of Gaussians is one Gaussian, for which the exact answer is known.
@@ -239,10 +259,11 @@ def _interval(event: PrivacyEvent, delta: float, tolerance: float, rough: float)
     """
     rough = rough or _rough_epsilon(event, delta)
     if event.noise == "laplace":
-        # Its losses are bounded, and near the bound each release adds up to a whole interval.
-        return max(1e-4 * _one_laplace_loss(event), rough / _MAX_GRID_POINTS)
+        # Half of its losses are the largest one, which lies on the grid.
+        one = _one_laplace_loss(event)
+        return one / max(2, min(_LAPLACE_STEPS, int(_MAX_LAPLACE_POINTS * one / rough)))
     accurate = min(math.sqrt(2 * tolerance * rough / event.count), 100 * tolerance * max(1.0, rough / 100))
-    return max(accurate, rough / _MAX_GRID_POINTS, 1e-7)
+    return max(accurate, rough / _MAX_GRID_POINTS, _largest_gaussian_loss(event) / _MAX_LOSS_POINTS, 1e-7)
 
 
 def _rough_epsilon(event: PrivacyEvent, delta: float) -> float:
@@ -252,13 +273,22 @@ def _rough_epsilon(event: PrivacyEvent, delta: float) -> float:
     if event.sampling == "poisson" and event.neighbouring == "replace_one":
         # Good enough to choose a grid with: RDP has no bound of its own for this.
         multiplier = event.noise_multiplier / _distance(event.neighbouring)
-        event = replace(event, noise_multiplier=multiplier, neighbouring="add_remove")
+        event = replace(event, noise_multiplier=multiplier, neighbouring="zero_out")
     return max(_rdp_epsilon(event, delta, _ROUGH_ORDERS), 1e-6)
 
 
 def _one_laplace_loss(event: PrivacyEvent) -> float:
     """The largest privacy loss of one release."""
-    loss = _distance(event.neighbouring) / event.noise_multiplier
+    return _sampled_loss(event, _distance(event.neighbouring) / event.noise_multiplier)
+
+
+def _largest_gaussian_loss(event: PrivacyEvent) -> float:
+    """The largest privacy loss of one release that is not left out."""
+    sigma = event.noise_multiplier / _distance(event.neighbouring)
+    return _sampled_loss(event, 1 / (2 * sigma**2) + _REACH / sigma)
+
+
+def _sampled_loss(event: PrivacyEvent, loss: float) -> float:
     return math.log1p(event.sampling_rate * math.expm1(loss)) if loss < 700 else loss
 
 
@@ -282,7 +312,8 @@ def _root(gap: Callable[[float], float], start: float, step: float, tolerance: f
     """Where the falling function ``gap`` is 0: secant steps inside a bracket that every step narrows."""
     (x0, y0), (x1, y1) = _bracket(gap, start, step)
     for _ in range(100):
-        if x1 - x0 < 1e-9:
+        # Renyi's bounds jump where less than they can prove is asked for: no use in looking closer.
+        if x1 - x0 < 1e-6:
             return x1
         middle = x0 + (x1 - x0) * y0 / (y0 - y1)
         if not x0 < middle < x1 or x1 - x0 > 0.5:
@@ -303,7 +334,7 @@ def quick_noise_multiplier(event: PrivacyEvent, target: float, delta: float) -> 
     if event.noise == "laplace":
         return 2 * _distance(event.neighbouring) * max(event.sampling_rate * event.count, 1.0) / target
     low, high = 1e-2, 1e4
-    with _quiet():
+    with quiet():
         while high / low > 1.1:
             middle = math.sqrt(low * high)
             if _rough_epsilon(replace(event, noise_multiplier=middle), delta) > target:
@@ -329,7 +360,7 @@ def _bracket(gap: Callable[[float], float], start: float, step: float) -> tuple[
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silences overflow at orders and losses that the accountants then leave out themselves."""
     log = logging.getLogger("absl")
     level = log.level

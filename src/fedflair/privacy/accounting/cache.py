@@ -19,7 +19,7 @@ from fedflair.errors import DiskError
 from fedflair.system.files import cache_folder, write_atomically
 
 # Raised whenever the arithmetic behind cached numbers changes, so that no old number is ever served.
-_GENERATION = 3
+_GENERATION = 4
 
 
 _unused: ContextVar[bool] = ContextVar("the cache is not used", default=False)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fedflair.privacy.accounting.accountants import calibrate
 from fedflair.privacy.accounting.question import Question, over_rounds
+from fedflair.privacy.accounting.shown import show
 from fedflair.system.files import replacing
 
 
@@ -34,7 +35,7 @@ def draw(question: Question, noise_multiplier: float, cohort_size: int | None, p
         right.plot(cohorts, noises, marker="o")
         label = "cohort size" if cohort_size else "cohort size, relative"
         right.set(xscale="log", yscale="log", xlabel=label, ylabel="noise on the mean / clipping bound, relative")
-        right.set_title(f"epsilon {target:.3g}, same population")
+        right.set_title(f"epsilon {show(target)}, same population")
         # On a logarithmic axis of two octaves matplotlib writes its own ticks over one another.
         right.set_xticks(cohorts, [f"{size:g}" for size in cohorts])
         right.set_xticks([], minor=True)

@@ -11,6 +11,7 @@ from fedflair.errors import ConfigError, PrivacyError
 from fedflair.privacy.accounting.accountants import (
     SMALLEST_PLD_DELTA,
     Accountant,
+    AskedAccountant,
     Neighbouring,
     PrivacyEvent,
     calibrate,
@@ -21,7 +22,10 @@ from fedflair.privacy.accounting.accountants import epsilon as epsilon_of
 from fedflair.privacy.accounting.shown import finite
 
 NamedMechanism = Literal["gaussian_moments_accountant", "gaussian", "laplace", "banded_matrix_factorization"]
-NEIGHBOURS: tuple[Neighbouring, Neighbouring] = ("add_remove", "replace_one")
+# At a given sampling rate an added or removed client costs what a client that is zeroed out does.
+AskedNeighbouring = Literal["zero_out", "add_remove", "replace_one"]
+_MOST_ROUNDS = 10_000_000
+NEIGHBOURS: tuple[Neighbouring, Neighbouring] = ("zero_out", "replace_one")
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Question:
     sampling_rate: float
     min_separation: int
     neighbouring: Neighbouring
-    accountant: Accountant
+    accountant: AskedAccountant
     epsilon: float | None
     noise_multiplier: float | None
 
@@ -89,12 +93,14 @@ def make_question(
     cohort_size: int | None,
     population: int | None,
     min_separation: int | None,
-    neighbouring: Neighbouring | None,
-    accountant: Accountant,
+    neighbouring: AskedNeighbouring | None,
+    accountant: AskedAccountant,
     epsilon: float | None,
     noise_multiplier: float | None,
 ) -> Question:
     """Fills in what was not given and refuses (ConfigError, PrivacyError) impossible questions, naming the option."""
+    if neighbouring is None:
+        neighbouring = "replace_one" if sampling == "fixed" else "zero_out"
     question = Question(
         mechanism=mechanism,
         rounds=rounds,
@@ -102,7 +108,7 @@ def make_question(
         sampling=sampling,
         sampling_rate=_rate(sampling_rate, cohort_size, population),
         min_separation=min_separation or 1,
-        neighbouring=neighbouring or ("replace_one" if sampling == "fixed" else "add_remove"),
+        neighbouring="zero_out" if neighbouring == "add_remove" else neighbouring,
         accountant=accountant,
         epsilon=epsilon,
         noise_multiplier=noise_multiplier,
@@ -128,7 +134,7 @@ def answer_to(question: Question, population: int | None = None) -> Answer:
 
 
 def _check(question: Question, min_separation: int | None) -> None:
-    _require(question.rounds >= 1, "rounds", question.rounds, "at least 1")
+    _require(1 <= question.rounds <= _MOST_ROUNDS, "rounds", question.rounds, f"in 1 .. {_MOST_ROUNDS:,}")
     _require(0 < question.delta < 1, "delta", question.delta, "in (0, 1)")
     if (question.epsilon is None) == (question.noise_multiplier is None):
         raise ConfigError("epsilon: give either --epsilon or --noise_multiplier; the other one is computed")
@@ -190,8 +196,8 @@ def _warnings(question: Question, noise_multiplier: float, population: int | Non
     if population is not None and delta >= 1 / population:
         found.append(f"delta {delta:g} is not below 1/population = {1 / population:.3g}: a weak promise")
     used = resolve_accountant(question.event(noise_multiplier), question.accountant, delta)
-    if used != question.accountant and delta < SMALLEST_PLD_DELTA:
-        found.append(f"below delta {SMALLEST_PLD_DELTA:g} {question.accountant} is not exact: accounted by {used}")
+    if question.accountant == "auto" and used == "rdp" and delta < SMALLEST_PLD_DELTA:
+        found.append(f"below delta {SMALLEST_PLD_DELTA:g} pld is not exact: accounted by rdp")
     return found
 
 

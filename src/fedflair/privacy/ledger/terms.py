@@ -49,7 +49,8 @@ def _is_bool(value: Any) -> bool:
 
 _SHARED: dict[str, Callable[[Any], bool]] = {
     "noise_multiplier": _is_positive,
-    "neighbouring": _is_one_of("add_remove", "replace_one"),
+    # Earlier ledgers call zero_out add_remove, which costs the same.
+    "neighbouring": _is_one_of("zero_out", "add_remove", "replace_one"),
     "sampling": _is_one_of("none", "poisson", "fixed"),
     "sampling_rate": _is_share,
 }

@@ -90,7 +90,7 @@ def check_adaptive_clipping(deployment: Deployment) -> None:
         raise ConfigError(
             f"adaptive_clipping_learning_rate: {options.adaptive_clipping_learning_rate} is impossible; use > 0"
         )
-    if deployment.neighbouring != "add_remove":
+    if deployment.neighbouring != "zero_out":
         raise PrivacyError("adaptive_clipping: its noise is split for poisson cohorts; use cohort_sampling poisson")
 
 

@@ -8,14 +8,14 @@ from typing import Any, Literal
 
 from fedflair.errors import ConfigError, PrivacyError
 from fedflair.privacy.accounting.accountants import (
-    SMALLEST_PLD_DELTA,
     Neighbouring,
     Noise,
     PrivacyEvent,
     epsilon,
     resolve_accountant,
 )
-from fedflair.privacy.accounting.shown import finite, show
+from fedflair.privacy.accounting.persons import person_epsilon
+from fedflair.privacy.accounting.shown import finite, sentences
 from fedflair.privacy.contract import PrivacyOptions
 from fedflair.sampling import SamplerDescription
 
@@ -42,7 +42,7 @@ class Deployment:
 
     @property
     def neighbouring(self) -> Neighbouring:
-        return "replace_one" if self.sampler.kind == "fixed" else "add_remove"
+        return "replace_one" if self.sampler.kind == "fixed" else "zero_out"
 
     def event(self, noise: Noise, noise_multiplier: float, num_rounds: int, min_separation: int = 1) -> PrivacyEvent:
         """What ``num_rounds`` rounds of the deployment release.
@@ -68,8 +68,6 @@ def make_deployment(options: PrivacyOptions, sampler: SamplerDescription, num_ro
     """Fills in what was not given and refuses what cannot be promised (ConfigError, PrivacyError)."""
     require_positive("central_epsilon", options.epsilon)
     require_positive("central_privacy_clipping_bound", options.clipping_bound)
-    if not 0 < options.delta < 1:
-        raise ConfigError(f"central_delta: {options.delta} is impossible; it must lie in (0, 1)")
     population = sampler.population if options.population is None else options.population
     noise_cohort_size = sampler.cohort_size if options.noise_cohort_size is None else options.noise_cohort_size
     if noise_cohort_size > population:
@@ -81,16 +79,24 @@ def make_deployment(options: PrivacyOptions, sampler: SamplerDescription, num_ro
         raise PrivacyError(
             f"noise_cohort_size: {noise_cohort_size} is less than cohort_size {sampler.cohort_size}; raise it"
         )
-    check_delta(options.delta, population, allow=options.allow_large_delta)
+    check_delta("central_delta", options.delta, population, "the population", allow=options.allow_large_delta)
+    check_delta(
+        "central_delta", options.delta, sampler.population, "the run's own users", allow=options.allow_large_delta
+    )
     return Deployment(options, sampler, num_rounds, population, noise_cohort_size)
 
 
-def check_delta(delta: float, population: int, *, allow: bool = False) -> None:
-    """Refuses (PrivacyError) a delta that would allow publishing one user's data outright."""
-    if delta >= 1 / population and not allow:
+def check_delta(name: str, delta: float, num_users: int, whose: str, *, allow: bool = False) -> None:
+    """Refuses (ConfigError, PrivacyError) a delta that would allow publishing one user's data outright.
+
+    name: the option's. whose: who the ``num_users`` users are.
+    """
+    if not 0 < delta < 1:
+        raise ConfigError(f"{name}: {delta} is impossible; it must lie in (0, 1)")
+    if delta >= 1 / num_users and not allow:
         raise PrivacyError(
-            f"central_delta: {delta:g} is not below 1/population = {1 / population:.3g}, so it allows giving one user "
-            "away whole; lower it (allow_large_delta accepts it, for published settings)"
+            f"{name}: {delta:g} is not below 1/{num_users:,} ({whose}), so it allows giving one user away whole; lower "
+            "it (allow_large_delta accepts it, for published settings)"
         )
 
 
@@ -113,6 +119,7 @@ def describe(
     options, sampler = deployment.options, deployment.sampler
     promised = epsilon(event, options.delta, options.accountant)
     true = epsilon(run_event, options.delta, options.accountant) if deployment.simulated else promised
+    used = {resolve_accountant(one, options.accountant, options.delta) for one in (event, run_event)}
     std = noise_multiplier * options.clipping_bound * deployment.noise_scale
     facts: dict[str, Any] = {
         "mechanism": name,
@@ -123,13 +130,14 @@ def describe(
         "noise_std": std * math.sqrt(2) if noise == "laplace" else std,
         "clipping_bound": options.clipping_bound,
         "order": order,
-        "accountant": resolve_accountant(event, options.accountant, options.delta),
+        "accountant": "rdp" if "rdp" in used else "pld",
         "neighbouring": deployment.neighbouring,
         "sampling": sampler.kind,
         "sampling_rate": event.sampling_rate,
         "cohort_size": sampler.cohort_size,
         "noise_cohort_size": deployment.noise_cohort_size,
         "population": deployment.population,
+        "users": sampler.population,
         "rounds": deployment.num_rounds,
         "simulated": deployment.simulated,
         "run_epsilon": finite(true),
@@ -138,37 +146,33 @@ def describe(
         "min_separation": min_separation,
         "adaptive_clipping": options.adaptive_clipping,
         "noise_from_seed": options.noise_from_seed,
+        "artificial_users": options.artificial_users,
+        "person": _person(deployment, run_event, min_separation),
     }
-    return {**facts, "words": " ".join(_sentences(deployment, facts))}
+    return {**facts, "words": sentences(facts)}
 
 
-def _sentences(deployment: Deployment, facts: dict[str, Any]) -> list[str]:
-    options, sampler = deployment.options, deployment.sampler
-    who = "artificial user (a random group of images, not a person)" if options.artificial_users else "user"
-    relation = "adding or removing" if facts["neighbouring"] == "add_remove" else "replacing"
-    promise = f"epsilon {show(facts['epsilon'])} at delta {options.delta:g} for {relation} one {who}"
-    cohorts = f"{sampler.kind} cohorts of {deployment.noise_cohort_size:,} of {deployment.population:,}"
-    found = f"{facts['mechanism']}, noise multiplier {facts['noise_multiplier']:.6g}, {facts['accountant']} accountant"
-    over = f"over {deployment.num_rounds:,} rounds with {cohorts} ({found})"
-    if deployment.simulated:
-        lines = [
-            f"Simulated deployment: {promise}, {over}.",
-            f"This run itself, with cohorts of {sampler.cohort_size:,} of {sampler.population:,} and the noise scaled "
-            f"down to them: epsilon {show(facts['run_epsilon'])} at the same delta.",
-        ]
-    else:
-        lines = [f"Privacy: {promise}, {over}."]
-    if facts["min_separation"] > 1:
-        lines.append(f"No user is in two cohorts within {facts['min_separation']} rounds.")
-    if facts["epsilon_per_round"] is not None:
-        lines.append(f"The noise is that of one release with epsilon {options.epsilon:g}, used in every round.")
-    if facts["accountant"] != options.accountant and options.delta < SMALLEST_PLD_DELTA:
-        lines.append(f"Below delta {SMALLEST_PLD_DELTA:g} {options.accountant} is not exact: accounted by rdp.")
-    if options.noise_from_seed:
-        lines.append("The noise is drawn from the run's seed: this is a simulation and protects nobody.")
-    if options.delta >= 1 / deployment.population:
-        lines.append(f"Delta is not below 1/{deployment.population:,}: a weak promise, for comparison only.")
-    return lines
+def _person(deployment: Deployment, run_event: PrivacyEvent, min_separation: int) -> dict[str, Any] | None:
+    """What the run promises to the people whose images its artificial users share; None where clients are people.
+
+    accounted: whether an accountant bounds it. The epsilons are of this run, not of a deployment; None is infinite.
+    """
+    images = deployment.options.person_images
+    if images is None:
+        return None
+    # Rounded up, so that what is accounted for the mean follows from what is said of it.
+    mean = math.ceil(round(images.mean * 100, 6)) / 100
+    facts: dict[str, Any] = {"mean_images": mean, "most_images": images.most, "accounted": False}
+    # Groups that take turns would have to be told apart.
+    if min_separation > 1:
+        return facts
+    for name, number in (("mean_epsilon", math.ceil(mean)), ("most_epsilon", images.most)):
+        groups = min(number, deployment.sampler.population)
+        found = person_epsilon(run_event, groups, deployment.options.delta)
+        if found is None:
+            return facts
+        facts[name] = finite(found)
+    return {**facts, "accounted": True}
 
 
 def require_positive(name: str, value: float) -> None:

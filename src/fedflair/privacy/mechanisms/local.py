@@ -11,13 +11,12 @@ from typing import Any, Literal
 
 import torch
 
-from fedflair.errors import ConfigError
 from fedflair.privacy.accounting.accountants import Noise, PrivacyEvent, epsilon, single_release
-from fedflair.privacy.accounting.shown import finite, show
+from fedflair.privacy.accounting.shown import SEEDED, finite, show
 from fedflair.privacy.contract import ClipResult, LocalMechanism, LocalPrivacyOptions
 from fedflair.privacy.mechanisms.additive import ORDERS, check_order
 from fedflair.privacy.mechanisms.clipping import clip_update, norm_order
-from fedflair.privacy.mechanisms.deployment import require_positive
+from fedflair.privacy.mechanisms.deployment import check_delta, require_positive
 from fedflair.privacy.mechanisms.noise import add_noise, binding, noise_key
 from fedflair.sampling import SamplerDescription
 
@@ -71,8 +70,7 @@ def _noisy(
 ) -> LocalMechanism:
     require_positive("local_epsilon", options.epsilon)
     require_positive("local_privacy_clipping_bound", options.clipping_bound)
-    if not 0 < options.delta < 1:
-        raise ConfigError(f"local_delta: {options.delta} is impossible; it must lie in (0, 1)")
+    check_delta("local_delta", options.delta, sampler.population, "the run's users", allow=options.allow_large_delta)
     order = ORDERS[noise]
     check_order(options, order)
     multiplier = single_release(noise, options.epsilon, options.delta, "replace_one")
@@ -95,12 +93,14 @@ def _describe(
     expected = max(1, round(num_rounds * sampler.sampling_rate))
     usual = epsilon(PrivacyEvent(noise, multiplier, expected, neighbouring="replace_one"), options.delta)
     words = (
-        f"Local privacy: epsilon {options.epsilon:g} at delta {options.delta:g} towards the server for one update; "
+        f"Local privacy: epsilon {show(options.epsilon)} at delta {options.delta:g} towards the server for one update; "
         f"epsilon {show(usual)} for a client asked {expected:,} times (the expected number), {show(most)} for one "
         f"asked in all {num_rounds:,} rounds."
     )
+    if options.delta >= 1 / sampler.population:
+        words += f" Delta is not below 1/{sampler.population:,}: a weak promise, for comparison only."
     if options.noise_from_seed:
-        words += " The noise is drawn from the run's seed: this is a simulation and protects nobody."
+        words = f"{SEEDED} Epsilon of this run: infinite. With noise that nobody knows: {words}"
     return {
         "mechanism": noise,
         "epsilon": finite(most),
