@@ -205,7 +205,7 @@ FORGED: dict[str, tuple[str, Forge, str]] = {
         in_lines(lambda first, _: first["run_event"].update(count=1)),
         "line 1 has run_event.count 1, which should be 8",
     ),
-    "relation": ("moments", in_lines(replacing), "line 1 has neighbouring replace_one, which should be add_remove"),
+    "relation": ("moments", in_lines(replacing), "line 1 has neighbouring replace_one, which should be zero_out"),
     "cohorts": (
         "moments",
         in_lines(lambda _, rounds: [line.update(realised_cohort=10**6) for line in rounds] and None),
