@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from huggingface_hub import constants
 from fedflair.backends.threads import thread_backend
 from fedflair.data.images.preprocessing import IMAGENET, Preprocessing
 from fedflair.engine.flat_model import FlatModel
-from fedflair.errors import ConfigError
+from fedflair.errors import ConfigError, DataError
 from fedflair.evaluation.partition import score_partition
 from fedflair.evaluation.run import score_run
 from fedflair.federated.setup import initial_state, make_setup
@@ -218,3 +219,22 @@ def test_weights_that_are_nowhere_are_named(monkeypatch: pytest.MonkeyPatch, tmp
     with pytest.raises(ConfigError, match=r"the weights of timm:test_vit cannot be had .*get timm/test_vit.r160_in1k"):
         start_weights("timm:test_vit", None)
     assert start_weights("own_networks:plain", None) is None
+
+
+def test_a_network_whose_file_has_changed_is_another_one(
+    tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "changing_network.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = small_config(tiny_store, model_type="changing_network:plain", run=tmp_path / "run", cohort_size=2)
+    config = config.changed(central_num_iterations=2, evaluation_frequency=1)
+    run = RunFolder(train(config))
+    assert json.loads(run.provenance.read_text())["network"] == hashlib.sha256(OWN.encode()).hexdigest()
+    score_run(run.path, "test", "best")
+    (tmp_path / "changing_network.py").write_text(OWN + "\n# Changed.\n")
+    changed = "model_type: the file of changing_network:plain has changed since the run began; put it back"
+    with pytest.raises(DataError, match=changed):
+        score_run(run.path, "test", "best")
+    run.summary.unlink()
+    with pytest.raises(DataError, match=changed):
+        train(config.changed(resume=True))

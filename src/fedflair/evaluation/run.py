@@ -14,7 +14,7 @@ from fedflair.config.train_config import TrainConfig
 from fedflair.errors import DataError
 from fedflair.evaluation.partition import score_partition
 from fedflair.evaluation.per_user import evaluate_per_user, personalisation_of, summary_of, write_user_rows
-from fedflair.federated.setup import EvaluationSetup, make_evaluation_setup
+from fedflair.federated.setup import EvaluationSetup, make_evaluation_setup, own_code
 from fedflair.privacy.ledger import coverage
 from fedflair.runs.configuration import config_of_run, require_store
 from fedflair.runs.folder import RunFolder, writing
@@ -108,6 +108,8 @@ def _open(run: Path, partition: PartitionName, checkpoint: CheckpointName, data_
     if saved.get("provenance") not in (None, provenance and provenance.digest()):
         raise DataError(f"{folder.provenance}: not what the model was saved with; restore it, or start the run again")
     labels = None if provenance is None else provenance.labels
+    if provenance is not None:
+        provenance.check_network(own_code(config), config.model.model_type)
     setup = make_evaluation_setup(config, partition, load_tensors(folder.fixed)[0], labels)
     if provenance is not None and data_path is None:
         remedy = "name the run's own, or this one if it is meant, with --data_path"

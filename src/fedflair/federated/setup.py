@@ -265,6 +265,11 @@ def build_model(config: TrainConfig, num_labels: int, *, load_weights: bool = Tr
     return module
 
 
+def own_code(config: TrainConfig) -> str | None:
+    """What says that a network of one's own is still the same; None for all others."""
+    return MODELS[config.model.model].own_code(config.model.model_type)
+
+
 def trained_choice(config: TrainConfig) -> Choice:
     """The options that say what of the network is trained."""
     model = config.model

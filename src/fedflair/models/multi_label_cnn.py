@@ -23,6 +23,12 @@ from fedflair.models.weights import fit, imagenet_weights, read_weights
 from fedflair.sampling import torch_stream
 
 
+def own_code(model_type: str) -> str | None:
+    """What says whose code a network of one's own is: SHA-256 of its file, hexadecimal; None for all others."""
+    family, _, name = model_type.partition(":")
+    return own_network.file_digest(model_type) if name and family not in FAMILIES else None
+
+
 @dataclass(frozen=True)
 class Family:
     """A library's networks. make: (name, number of labels) -> module. published: name -> weights by tensor's name."""

@@ -46,12 +46,14 @@ class Provenance:
     """options: by published name, plain values. store: its fingerprint. labels: one for each output of the model.
 
     num_clients: that cohorts are drawn from; None where there are none, or where an earlier version did not say.
+    network: digest of the file of a network of one's own; None for all others.
     """
 
     options: Mapping[str, Any]
     store: str
     labels: tuple[str, ...]
     num_clients: int | None = None
+    network: str | None = None
 
     def digest(self) -> str:
         """Hexadecimal SHA-256 of all of it."""
@@ -65,6 +67,13 @@ class Provenance:
         """Raises DataError, with the ``remedy``, where the store at ``place`` is not the run's."""
         if fingerprint != self.store:
             raise DataError(f"{place}: not the store that the run was trained on (its content differs); {remedy}")
+
+    def check_network(self, digest: str | None, model_type: str) -> None:
+        """Raises DataError where the file of the run's own network has changed since."""
+        if self.network is not None and digest != self.network:
+            raise DataError(
+                f"model_type: the file of {model_type} has changed since the run began; put it back, or start a new run"
+            )
 
     def check_options(self, config: TrainConfig, folder: RunFolder) -> None:
         """Raises DataError, naming the option, where ``config.yaml`` says something else than at the run's start."""
@@ -107,6 +116,9 @@ def read_provenance(folder: RunFolder) -> Provenance | None:
         num_clients = raw.get("num_clients")
         if num_clients is not None and (type(num_clients) is not int or num_clients < 1):
             raise TypeError("no number of clients")
-        return Provenance(dict(raw["options"]), raw["store"], labels, num_clients)
+        network = raw.get("network")
+        if not isinstance(network, str | None):
+            raise TypeError("no digest")
+        return Provenance(dict(raw["options"]), raw["store"], labels, num_clients, network)
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder.provenance}: damaged ({type(error).__name__}); {remedy}") from error

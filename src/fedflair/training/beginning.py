@@ -14,7 +14,7 @@ from fedflair.engine.flat_model import frozen_tensors
 from fedflair.errors import ConfigError, DataError
 from fedflair.federated.client_states import ClientStates
 from fedflair.federated.server import ServerState
-from fedflair.federated.setup import TrainingSetup, initial_state, make_setup
+from fedflair.federated.setup import TrainingSetup, initial_state, make_setup, own_code
 from fedflair.privacy.ledger import record as ledger
 from fedflair.privacy.ledger.anchor import require_anchor
 from fedflair.runs.configuration import check_same_run, require_store
@@ -99,6 +99,8 @@ def _resumed(config: TrainConfig, folder: RunFolder) -> Beginning:
     provenance = read_provenance(folder)
     check_provenance(folder, provenance, facts)
     require_store(config)
+    if provenance is not None:
+        provenance.check_network(own_code(config), config.model.model_type)
     # All that is trained comes from the checkpoint, and the rest of the model from beside it: no weights are fetched.
     setup = make_setup(config, noise_seed=int(facts["noise_seed"]), fixed=load_tensors(folder.fixed)[0])
     notes = []
@@ -137,4 +139,10 @@ def _check_anchor(setup: TrainingSetup, folder: RunFolder) -> None:
 def _provenance(setup: TrainingSetup) -> Provenance:
     worker = setup.worker
     num_clients = len(worker.clients.client_ids) if worker.algorithm.federated else None
-    return Provenance(plain_options(setup.config), worker.store.fingerprint, worker.labels.names, num_clients)
+    return Provenance(
+        plain_options(setup.config),
+        worker.store.fingerprint,
+        worker.labels.names,
+        num_clients,
+        own_code(setup.config),
+    )
