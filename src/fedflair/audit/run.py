@@ -16,6 +16,7 @@ from fedflair.config.train_config import TrainConfig
 from fedflair.data.clients.federated import ClientData
 from fedflair.data.store.labels import LabelSpace
 from fedflair.data.store.packed import Store, StoreMetadata
+from fedflair.engine.cpu.kernels import chosen
 from fedflair.engine.flat_model import FlatModel
 from fedflair.federated.aggregate import UpdateSum
 from fedflair.federated.algorithms import Algorithm
@@ -120,6 +121,7 @@ def _setup(path: PrivacyPath, client_ids: list[str], size: int) -> TrainingSetup
         labels=LabelSpace((), fine=False),
         module=nn.Linear(1, 1),
         device=torch.device("cpu"),
+        kernels=chosen().kind,
         clients=CanaryClients(client_ids),
         algorithm=Algorithm(lambda parameters: {}, client_update, server_update),
         local_mechanism=make_local_mechanism(LocalPrivacyOptions(), path.sampler.description, 1, 0),

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
+from fedflair.engine.cpu.choice import Precision, arithmetic
 from fedflair.engine.cpu.fast_layers import DirectConv2d
 from fedflair.engine.cpu.fused import fused
+from fedflair.engine.cpu.kernels import current
 from fedflair.engine.gpu.device_form import DeviceForm, device_form
 from fedflair.engine.vector import descend, load
-
-Precision = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,12 @@ def flatten(
 
     cuda_graphs: on a GPU, whether local steps are captured once and replayed (``device_step.py``).
 
-    Four-dimensional weights are laid out channels-last inside the vector. Not to be called while another thread runs
+    Four-dimensional weights are laid out channels-last inside the vector. On a CPU the model is for the kernels that
+    the process computes with (``kernels.current``), and for no others. Not to be called while another thread runs
     a network: tracing, for the fast form, gets hold of every module's call for a moment.
     """
+    if device.type == "cpu":
+        precision = arithmetic(current(), precision)
     module = module.to(device)
     trainable = [p for p in module.parameters() if p.requires_grad]
     total = sum(p.numel() for p in trainable)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fedflair.config.train_config import NAMES, TrainConfig
+from fedflair.engine.cpu.choice import KINDS, Kind
 from fedflair.errors import DataError
 from fedflair.runs.folder import RunFolder
 from fedflair.runs.json_text import dumps
@@ -41,15 +42,23 @@ FREE = (
 
 @dataclass(frozen=True)
 class Provenance:
-    """options: by published name, plain values. store: its fingerprint. labels: one for each output of the model."""
+    """options: by published name, plain values. store: its fingerprint. labels: one for each output of the model.
+
+    kernels: what a CPU computes with (``engine/cpu/choice.py``); None of a run that an earlier version started.
+    """
 
     options: Mapping[str, Any]
     store: str
     labels: tuple[str, ...]
+    kernels: Kind | None = None
 
     def digest(self) -> str:
         """Hexadecimal SHA-256 of all of it."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True, allow_nan=False).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+    def as_dict(self) -> dict[str, Any]:
+        """What is known of it, as it is written."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     def check_store(self, fingerprint: str, place: Path, remedy: str) -> None:
         """Raises DataError, with the ``remedy``, where the store at ``place`` is not the run's."""
@@ -81,7 +90,7 @@ def _as_json(value: Any) -> Any:
 
 def write_provenance(folder: RunFolder, provenance: Provenance) -> None:
     """Writes ``provenance.json``, whole or not at all."""
-    write_atomically(folder.provenance, dumps(asdict(provenance), indent=2) + "\n")
+    write_atomically(folder.provenance, dumps(provenance.as_dict(), indent=2) + "\n")
 
 
 def read_provenance(folder: RunFolder) -> Provenance | None:
@@ -94,6 +103,8 @@ def read_provenance(folder: RunFolder) -> Provenance | None:
         labels = tuple(raw["labels"])
         if not isinstance(raw["store"], str) or not all(isinstance(name, str) for name in labels):
             raise TypeError("not text")
-        return Provenance(dict(raw["options"]), raw["store"], labels)
+        if raw.get("kernels") not in (None, *KINDS):
+            raise ValueError(f"unknown kernels {raw['kernels']!r}")
+        return Provenance(dict(raw["options"]), raw["store"], labels, raw.get("kernels"))
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder.provenance}: damaged ({type(error).__name__}); {remedy}") from error

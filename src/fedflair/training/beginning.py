@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fedflair.config.train_config import TrainConfig
+from fedflair.engine.cpu.choice import Kind
+from fedflair.engine.cpu.kernels import continued
 from fedflair.engine.flat_model import frozen_tensors
 from fedflair.errors import ConfigError, DataError
 from fedflair.federated.client_states import ClientStates
@@ -91,8 +93,8 @@ def _resumed(config: TrainConfig, folder: RunFolder) -> Beginning:
     check_provenance(folder, provenance, facts)
     require_store(config)
     # All that is trained comes from the checkpoint, and the rest of the model from beside it: no weights are fetched.
-    setup = make_setup(config, noise_seed=int(facts["noise_seed"]), fixed=load_tensors(folder.fixed)[0])
-    notes = []
+    kernels, notes = _kernels(config, provenance)
+    setup = make_setup(config, int(facts["noise_seed"]), load_tensors(folder.fixed)[0], kernels)
     if provenance is None:
         provenance = _provenance(setup)
         write_provenance(folder, provenance)
@@ -108,4 +110,14 @@ def _resumed(config: TrainConfig, folder: RunFolder) -> Beginning:
 
 
 def _provenance(setup: TrainingSetup) -> Provenance:
-    return Provenance(plain_options(setup.config), setup.worker.store.fingerprint, setup.worker.labels.names)
+    worker = setup.worker
+    kernels = worker.kernels if worker.device.type == "cpu" else None
+    return Provenance(plain_options(setup.config), worker.store.fingerprint, worker.labels.names, kernels)
+
+
+def _kernels(config: TrainConfig, provenance: Provenance | None) -> tuple[Kind | None, list[str]]:
+    """What a run that goes on computes with (None: what the machine chooses), and notes on it."""
+    if provenance is None or provenance.kernels is None or config.hardware.torch_device().type != "cpu":
+        return None, []
+    kernels, note = continued(provenance.kernels)
+    return kernels, [note] if note else []

@@ -14,7 +14,8 @@ from torch.nn.functional import conv2d
 
 from fedflair.engine.cpu import matrix_convolution as matrix
 from fedflair.engine.cpu import winograd_convolution as winograd
-from fedflair.engine.cpu.kernels import library
+from fedflair.engine.cpu.choice import Direction, Precision, Way, way_of
+from fedflair.engine.cpu.kernels import current, library
 from fedflair.engine.cpu.matrix_convolution import Geometry, geometry
 from fedflair.engine.cpu.winograd_convolution import Scratch
 from fedflair.models.normalization import FrozenBatchNorm2d
@@ -168,11 +169,12 @@ class _Conv(torch.autograd.Function):
         ctx.save_for_backward(x, used)
         ctx.weight, ctx.shape, ctx.has_bias, ctx.scratch = weight, shape, bias is not None, scratch
         bias = None if bias is None else bias.to(used.dtype)
-        if winograd.fits(used, shape) and winograd.pays(x):
+        num_rows = x.shape[0] * shape.output_side(x.shape[2], 0) * shape.output_side(x.shape[3], 1)
+        way = _way("forward", x, used, shape, num_rows)
+        if way == "winograd":
             y = winograd.forward(x, used, scratch)
             return y if bias is None else y.add_(bias.view(-1, 1, 1))
-        num_rows = x.shape[0] * shape.output_side(x.shape[2], 0) * shape.output_side(x.shape[3], 1)
-        if matrix.outputs_by_product(num_rows, used.shape[0], used.dtype):
+        if way == "product":
             return matrix.forward(x, used, bias, shape)
         return conv2d(x, used, bias, shape.stride, shape.padding, shape.dilation)
 
@@ -182,15 +184,16 @@ class _Conv(torch.autograd.Function):
         shape: Geometry = ctx.shape
         dy = dy.to(used.dtype).contiguous(memory_format=CHANNELS_LAST)
         num_rows, out_channels = dy.numel() // dy.shape[1], dy.shape[1]
-        plain = winograd.fits(used, shape)
         dx = dw = None
-        if ctx.needs_input_grad[0] and plain and winograd.pays(x):
+        way = _way("input", x, used, shape, num_rows) if ctx.needs_input_grad[0] else "library"
+        if way == "winograd":
             dx = winograd.input_gradient(dy, used, ctx.scratch)
-        elif ctx.needs_input_grad[0] and matrix.outputs_by_product(num_rows, out_channels, used.dtype):
+        elif way == "product":
             dx = matrix.input_gradient(dy, used, x.shape, shape)
-        if plain:
+        way = _way("weight", x, used, shape, num_rows)
+        if way == "winograd":
             dw = winograd.weight_gradient(dy, x, ctx.weight.grad, ctx.scratch)
-        elif matrix.weights_by_product(num_rows, out_channels, used.dtype):
+        elif way == "product":
             dw = ctx.weight.grad.copy_(matrix.weight_gradient(dy, x, used, shape))
         wanted = [ctx.needs_input_grad[0] and dx is None, dw is None, ctx.has_bias]
         if not any(wanted):
@@ -202,6 +205,12 @@ class _Conv(torch.autograd.Function):
         if dw is None:
             ctx.weight.grad.copy_(found[1])
         return found[0] if dx is None else dx, None, None, found[2], None, None
+
+
+def _way(direction: Direction, x: torch.Tensor, weight: torch.Tensor, shape: Geometry, num_rows: int) -> Way:
+    tiles = winograd.num_tiles(x) if winograd.fits(weight, shape) else 0
+    precision: Precision = "bf16" if weight.dtype == torch.bfloat16 else "fp32"
+    return way_of(current(), precision, direction, tiles=tiles, rows=num_rows, out_channels=weight.shape[0])
 
 
 def can_fuse(norm: nn.Module) -> TypeGuard[nn.GroupNorm | FrozenBatchNorm2d]:

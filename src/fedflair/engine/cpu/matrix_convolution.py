@@ -36,16 +36,6 @@ def geometry(convolution: nn.Conv2d) -> Geometry:
     return Geometry((kernel[0], kernel[1]), (stride[0], stride[1]), (vertical, horizontal), (dilation[0], dilation[1]))
 
 
-def outputs_by_product(num_rows: int, out_channels: int, dtype: torch.dtype) -> bool:
-    """Whether products are faster forward and towards the input. num_rows: output pixels of the whole batch."""
-    return dtype == torch.bfloat16 and num_rows < out_channels
-
-
-def weights_by_product(num_rows: int, out_channels: int, dtype: torch.dtype) -> bool:
-    """Whether a product is faster towards the weights."""
-    return num_rows <= (4 * out_channels if dtype == torch.bfloat16 else out_channels)
-
-
 def patches(x: torch.Tensor, shape: Geometry) -> torch.Tensor:
     """The input under each output pixel: [n * H' * W', kh * kw * C] from channels-last [n, C, H, W]."""
     (kh, kw), (sh, sw), (ph, pw), (dh, dw) = shape.kernel, shape.stride, shape.padding, shape.dilation
