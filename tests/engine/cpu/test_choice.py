@@ -14,7 +14,15 @@ from fedflair.engine.cpu.kernels import Chosen, chosen, computing_with, continue
 from fedflair.engine.cpu.winograd_convolution import Scratch
 from fedflair.errors import ConfigError
 
-OWN = chosen().kind
+
+@pytest.fixture
+def own(monkeypatch: pytest.MonkeyPatch) -> Kind:
+    """What this machine chooses by itself."""
+    monkeypatch.delenv("FEDFLAIR_KERNELS", raising=False)
+    kind = chosen().kind
+    if kind == "none":
+        pytest.skip("this machine has no kernels")
+    return kind
 
 
 def can(kind: Kind) -> bool:
@@ -69,6 +77,12 @@ def test_the_table_of_avx512_in_bf16() -> None:
     assert ways("avx512_bf16", "bf16", tiles=0, rows=63, out_channels=64) == ("product", "product", "product")
     assert ways("avx512_bf16", "bf16", tiles=0, rows=64, out_channels=64) == ("library", "library", "product")
     assert ways("avx512_bf16", "bf16", tiles=0, rows=257, out_channels=64) == ("library", "library", "library")
+
+
+def test_the_table_of_avx2() -> None:
+    assert ways("avx2", "fp32", tiles=16, rows=49, out_channels=512) == ("winograd",) * 3
+    assert ways("avx2", "fp32", tiles=0, rows=256, out_channels=512) == ("library", "library", "product")
+    assert ways("avx2", "fp32", tiles=0, rows=257, out_channels=512) == ("library", "library", "library")
 
 
 @pytest.mark.parametrize("kind", ["neon", "none"])
@@ -140,15 +154,15 @@ def test_every_way_against_float64(kind: Kind, precision: Precision, layer: str)
 
 
 @pytest.mark.parametrize("kind", HERE)
-def test_a_block_computes_with_what_it_says(kind: Kind) -> None:
-    assert current() == OWN
+def test_a_block_computes_with_what_it_says(kind: Kind, own: Kind) -> None:
+    assert current() == own
     with computing_with(kind):
         assert current() == kind
         assert (library() is None) == (kind == "none")
         with computing_with("none"):
             assert library() is None
         assert current() == kind
-    assert current() == OWN
+    assert current() == own
 
 
 @pytest.mark.parametrize("kind", HERE)
@@ -164,35 +178,33 @@ def test_what_cannot_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEDFLAIR_KERNELS", "fast")
     with pytest.raises(ConfigError, match=r"^FEDFLAIR_KERNELS: 'fast' is no kind of kernels; choose 0 or one of amx_b"):
         chosen()
-    foreign = "neon" if OWN != "neon" else "avx2"
+    foreign = "neon" if own_kind() != "neon" else "avx2"
     monkeypatch.setenv("FEDFLAIR_KERNELS", foreign)
     with pytest.raises(ConfigError, match=f"kernels for {foreign} are asked for, and there is no .* in this processor"):
         chosen()
 
 
-@pytest.mark.skipif(OWN == "none", reason="this machine has no kernels")
-def test_what_is_lacking_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_lacking_without_a_compiler(own: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     assert chosen() == Chosen("none", "no C compiler")
     with pytest.raises(
-        ConfigError, match=f"the run computes with {OWN} kernels, and there is no C compiler; resume it"
+        ConfigError, match=f"the run computes with {own} kernels, and there is no C compiler; resume it"
     ):
-        continued(OWN)
-    kind, note = scored_with(OWN)
-    assert (kind, note) == ("none", f"none, not {OWN} as in training: equal up to rounding only")
-    monkeypatch.setenv("FEDFLAIR_KERNELS", OWN)
-    with pytest.raises(ConfigError, match=f"kernels for {OWN} are asked for, and there is no C compiler"):
+        continued(own)
+    kind, note = scored_with(own)
+    assert (kind, note) == ("none", f"none, not {own} as in training: equal up to rounding only")
+    monkeypatch.setenv("FEDFLAIR_KERNELS", own)
+    with pytest.raises(ConfigError, match=f"kernels for {own} are asked for, and there is no C compiler"):
         chosen()
 
 
-@pytest.mark.skipif(OWN == "none", reason="this machine has no kernels")
-def test_a_run_that_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert continued(OWN) == (OWN, "")
+def test_a_run_that_goes_on(own: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert continued(own) == (own, "")
     kind, note = continued("none")
-    assert (kind, note) == ("none", f"computes with none kernels, as it began; a new run would take {OWN} here")
+    assert (kind, note) == ("none", f"computes with none kernels, as it began; a new run would take {own} here")
     assert scored_with("none") == ("none", "")
-    monkeypatch.setenv("FEDFLAIR_KERNELS", OWN)
+    monkeypatch.setenv("FEDFLAIR_KERNELS", own)
     kind, note = continued("none")
-    assert kind == OWN
-    assert note == f"begun with none kernels, goes on with {OWN} (FEDFLAIR_KERNELS): equal up to rounding only"
-    assert continued(OWN) == (OWN, "")
+    assert kind == own
+    assert note == f"begun with none kernels, goes on with {own} (FEDFLAIR_KERNELS): equal up to rounding only"
+    assert continued(own) == (own, "")

@@ -13,8 +13,9 @@ from torch.nn import functional
 from fedflair.data.clients.federated import natural_users
 from fedflair.data.store.labels import label_space
 from fedflair.data.store.packed import open_store
+from fedflair.engine.cpu.choice import arithmetic
 from fedflair.engine.cpu.fast_layers import DirectConv2d, FusedNorm
-from fedflair.engine.cpu.kernels import library
+from fedflair.engine.cpu.kernels import computing_with, current, library
 from fedflair.engine.cpu.pooled_norm import PooledNorm
 from fedflair.engine.flat_model import FlatModel, flatten
 from fedflair.federated.client import LocalTraining, sgd_step, train_locally
@@ -24,6 +25,8 @@ from fedflair.sampling import stream
 
 CPU = torch.device("cpu")
 OPTIONS = LocalTraining(learning_rate=0.05, num_epochs=2, batch_size=4, max_grad_norm=1.0, image_size=32)
+
+IN_BF16 = pytest.mark.skipif(arithmetic(current(), "bf16") != "bf16", reason="this processor has no bfloat16s")
 
 pytestmark = [
     pytest.mark.skipif(library() is None, reason="this machine has no C compiler"),
@@ -205,6 +208,7 @@ def test_five_rounds_end_where_the_plain_loop_ends(tiny_store: Path) -> None:
     assert float((ends[0] - ends[1]).norm() / (ends[1] - start).norm()) < 1e-2
 
 
+@IN_BF16
 def test_bf16_moves_as_autocast_of_the_plain_module_does(tiny_store: Path) -> None:
     start = flatten(small_cnn.build("", 4, pretrained=False, weights=None, seed=1), CPU).parameters
     exact, rounded, plain = (
@@ -216,6 +220,7 @@ def test_bf16_moves_as_autocast_of_the_plain_module_does(tiny_store: Path) -> No
     assert error < 0.2 * float(exact.norm())
 
 
+@IN_BF16
 def test_the_rounded_parameters_follow_every_step() -> None:
     model = flatten(small_cnn.build("", 4, pretrained=False, weights=None, seed=1), CPU, "bf16")
     assert model.fast is not None and model.fast.rounded is not None
@@ -227,3 +232,16 @@ def test_the_rounded_parameters_follow_every_step() -> None:
         assert torch.equal(model.fast.rounded, model.parameters.bfloat16())
     model.load(torch.linspace(-3, 3, len(model.parameters)))
     assert torch.equal(model.fast.rounded, torch.linspace(-3, 3, len(model.parameters)).bfloat16())
+
+
+@IN_BF16
+def test_bf16_is_float32_where_its_products_would_be_emulated() -> None:
+    inputs, targets = torch.randn(2, 3, 32, 32), torch.ones(2, 4)
+    with computing_with("avx512f"):
+        gradients = [
+            step(
+                flatten(small_cnn.build("", 4, pretrained=False, weights=None, seed=1), CPU, precision), inputs, targets
+            )
+            for precision in ("fp32", "bf16")
+        ]
+        assert torch.equal(*gradients)

@@ -75,6 +75,11 @@ RULES: Mapping[tuple[Kind, Precision], Mapping[Direction, Rule]] = {
         "weight": Rule(winograd=_ALWAYS, rows=_ANY, rows_per_channel=4),
     },
     ("avx512f", "fp32"): _AVX512,
+    ("avx2", "fp32"): {
+        "forward": Rule(winograd=_MOST),
+        "input": Rule(winograd=_MOST),
+        "weight": Rule(winograd=_ALWAYS, rows=_ANY, rows_per_channel=0.5),
+    },
 }  # fmt: skip
 
 
