@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fedflair.engine.cpu.words import describe
 from fedflair.errors import FedflairError, Interrupted
 from fedflair.federated.setup import TrainingSetup
 from fedflair.runs.folder import RunFolder
@@ -9,7 +10,7 @@ from fedflair.training.run_states import describe_states
 
 
 def describe_setup(setup: TrainingSetup, folder: RunFolder) -> str:
-    """What a run says of itself before it starts."""
+    """What a run says of itself before it starts; to be asked within its backend, whose kernels it names."""
     config, worker = setup.config, setup.worker
     num_parameters = sum(p.numel() for p in worker.module.parameters() if p.requires_grad)
     start = "pretrained" if config.model.pretrained else "from scratch"
@@ -24,6 +25,8 @@ def describe_setup(setup: TrainingSetup, folder: RunFolder) -> str:
         f"{config.setting}: {clients}, {num_images:,} images, {worker.labels.num_labels} labels",
         f"{network} {start}, {num_parameters:,} parameters, {config.data.image_size} px, {worker.device}",
     ]
+    if worker.device.type == "cpu":
+        lines.append(describe(worker.module, config.hardware.precision))
     for mechanism in (setup.mechanism, worker.local_mechanism):
         if mechanism.description.get("words"):
             lines.append(str(mechanism.description["words"]))

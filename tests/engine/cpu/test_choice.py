@@ -12,7 +12,9 @@ from fedflair.engine.cpu.choice import KINDS, Direction, Kind, Precision, Way, a
 from fedflair.engine.cpu.fast_layers import DirectConv2d
 from fedflair.engine.cpu.kernels import Chosen, chosen, computing_with, continued, current, library, scored_with
 from fedflair.engine.cpu.winograd_convolution import Scratch
+from fedflair.engine.cpu.words import describe
 from fedflair.errors import ConfigError
+from fedflair.models import multi_label_cnn
 
 
 @pytest.fixture
@@ -208,3 +210,33 @@ def test_a_run_that_goes_on(own: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     assert kind == own
     assert note == f"begun with none kernels, goes on with {own} (FEDFLAIR_KERNELS): equal up to rounding only"
     assert continued(own) == (own, "")
+
+
+@pytest.mark.parametrize("kind", HERE)
+def test_a_run_says_what_it_computes_with(kind: Kind) -> None:
+    module = multi_label_cnn.build("resnet18", 5, pretrained=False, weights=None, seed=0)
+    attention = nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
+    instructions = "AVX2" if kind == "avx2" else "AVX-512"
+    own = "; norms: own kernels"
+    expected = {
+        "amx_bf16": f"convolutions: products and library (AMX bf16){own}",
+        "avx512_bf16": f"convolutions: Winograd (AVX-512 bf16), products and library{own}",
+        "neon": f"convolutions: library{own}; in float32, since this processor only emulates products of bfloat16s",
+        "none": "convolutions and norms: torch's (no kernels are to be used)",
+    }
+    fp32 = f"convolutions: Winograd ({instructions}), products and library{own}"
+    expected["avx512f"] = expected["avx2"] = (
+        f"{fp32}; in float32, since this processor only emulates products of bfloat16s"
+    )
+    with computing_with(kind):
+        assert describe(module, "bf16") == expected[kind]
+        if kind not in ("none", "neon"):
+            assert describe(module, "fp32") == fp32
+            assert describe(attention, "fp32") == "convolutions: library; norms: as torch has them"
+
+
+def test_a_run_says_what_is_missing(own: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    words = "convolutions and norms: torch's (no C compiler: {} times slower; install gcc)"
+    assert describe(nn.Linear(2, 2), "fp32") == words.format(1.7)
+    assert describe(nn.Linear(2, 2), "bf16") == words.format(2.5)
