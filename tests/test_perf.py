@@ -24,3 +24,17 @@ def test_every_kind_of_work_of_a_round_is_timed() -> None:
         "data", "forward and backward", "parameter vector", "privacy", "aggregation", "rest",
     }  # fmt: skip
     assert all(share > 0 for name, share in phases.items() if name != "rest")
+
+
+def test_check_names_what_is_slower_than_it_may_be() -> None:
+    program = (
+        "import json, train\n"
+        "ms = {'fedflair fp32': 10.0, 'fedflair bf16': 10.4, 'plain fp32': 9.6, 'plain bf16': 9.8, 'pfl': 1.0}\n"
+        "results = {'2': {tool: train.Measured([time, 99.0, 0.1]) for tool, time in ms.items()}}\n"
+        "print(json.dumps(train.slower_than_allowed(results)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=PERF, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == [
+        "images a user 2: fedflair bf16 takes 10.4 ms an image-step, plain fp32 9.6: slower by more than 5%",
+        "images a user 2: fedflair bf16 takes 10.4 ms an image-step, plain bf16 9.8: slower by more than 5%",
+    ]
