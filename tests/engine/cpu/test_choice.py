@@ -120,6 +120,10 @@ LAYERS = {
     "3x3/2": (nn.Conv2d(32, 64, 3, 2, 1, bias=False), 8, 1),
     "3x3/2, many rows": (nn.Conv2d(16, 16, 3, 2, 1, bias=False), 40, 3),
     "1x1/2": (nn.Conv2d(32, 96, 1, 2, bias=False), 7, 2),
+    "1x1": (nn.Conv2d(16, 24, 1, bias=False), 5, 2),
+    "by groups": (nn.Conv2d(16, 32, 3, 1, 2, 2, groups=4), 8, 2),
+    "3x3/2 by channels": (nn.Conv2d(32, 32, 3, 2, 1, groups=32, bias=False), 9, 2),
+    "5x5/2 by channels": (nn.Conv2d(16, 16, 5, (2, 3), (2, 0), groups=16), 8, 2),
     "7x7/2": (nn.Conv2d(3, 64, 7, 2, 3, bias=False), 30, 1),
 }
 
@@ -141,7 +145,8 @@ def test_every_way_against_float64(kind: Kind, precision: Precision, layer: str)
     leaf, exact_x = x.clone().requires_grad_(), x.double().requires_grad_()
     exact_weight = convolution.weight.detach().double().requires_grad_()
     bias = None if convolution.bias is None else convolution.bias.detach().double()
-    expected = conv2d(exact_x, exact_weight, bias, convolution.stride, convolution.padding)  # type: ignore[arg-type]
+    shape = convolution.stride, convolution.padding, convolution.dilation, convolution.groups
+    expected = conv2d(exact_x, exact_weight, bias, *shape)  # type: ignore[arg-type]
     dy = torch.randn(expected.shape, generator=generator).to(dtype)
     dx, dw = torch.autograd.grad(expected, (exact_x, exact_weight), dy.double())
     with computing_with(kind):

@@ -109,6 +109,17 @@ def test_the_fast_form_has_the_gradient_of_the_plain_module(name: str, pretraine
     assert float((fast - expected).norm() / expected.norm()) < 3e-2
 
 
+def test_what_a_convolution_gives_may_be_written_to() -> None:
+    # As torchvision's EfficientNet does in its smallest layers.
+    module = nn.Sequential(nn.Conv2d(32, 64, 1), nn.SiLU(inplace=True), nn.Flatten(), nn.Linear(64, 5))
+    inputs, targets = torch.randn(2, 32, 1, 1), torch.rand(2, 5)
+    for precision in ("fp32", "bf16"):
+        model = flatten(module, CPU, precision)  # type: ignore[arg-type]
+        assert model.fast is not None
+        plain = FlatModel(module, model.parameters, model.gradients)
+        torch.testing.assert_close(step(model, inputs, targets), step(plain, inputs, targets), rtol=0.05, atol=1e-3)
+
+
 def test_resnet18_is_fused_whole() -> None:
     model = flatten(multi_label_cnn.build("resnet18", 5, pretrained=False, weights=None, seed=0), CPU)
     assert model.fast is not None

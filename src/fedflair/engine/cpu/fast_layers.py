@@ -10,8 +10,8 @@ from typing import Any, TypeGuard
 
 import torch
 from torch import nn
-from torch.nn.functional import conv2d
 
+from fedflair.engine.cpu import library_convolution as by_library
 from fedflair.engine.cpu import matrix_convolution as matrix
 from fedflair.engine.cpu import winograd_convolution as winograd
 from fedflair.engine.cpu.choice import Direction, Precision, Way, way_of
@@ -176,14 +176,14 @@ class _Conv(torch.autograd.Function):
             return y if bias is None else y.add_(bias.view(-1, 1, 1))
         if way == "product":
             return matrix.forward(x, used, bias, shape)
-        return conv2d(x, used, bias, shape.stride, shape.padding, shape.dilation)
+        return by_library.forward(x, used, bias, shape)
 
     @staticmethod
     def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, used = ctx.saved_tensors
         shape: Geometry = ctx.shape
         dy = dy.to(used.dtype).contiguous(memory_format=CHANNELS_LAST)
-        num_rows, out_channels = dy.numel() // dy.shape[1], dy.shape[1]
+        num_rows = dy.numel() // dy.shape[1]
         dx = dw = None
         way = _way("input", x, used, shape, num_rows) if ctx.needs_input_grad[0] else "library"
         if way == "winograd":
@@ -195,19 +195,16 @@ class _Conv(torch.autograd.Function):
             dw = winograd.weight_gradient(dy, x, ctx.weight.grad, ctx.scratch)
         elif way == "product":
             dw = ctx.weight.grad.copy_(matrix.weight_gradient(dy, x, used, shape))
-        wanted = [ctx.needs_input_grad[0] and dx is None, dw is None, ctx.has_bias]
-        if not any(wanted):
-            return dx, None, None, None, None, None
-        sizes = [out_channels] if ctx.has_bias else None
-        found = torch.ops.aten.convolution_backward(
-            dy, x, used, sizes, shape.stride, shape.padding, shape.dilation, False, [0, 0], 1, wanted
-        )
-        if dw is None:
+        wanted = (ctx.needs_input_grad[0] and dx is None, dw is None, ctx.has_bias)
+        found = by_library.backward(dy, x, used, shape, wanted)
+        if found[1] is not None:
             ctx.weight.grad.copy_(found[1])
         return found[0] if dx is None else dx, None, None, found[2], None, None
 
 
 def _way(direction: Direction, x: torch.Tensor, weight: torch.Tensor, shape: Geometry, num_rows: int) -> Way:
+    if shape.groups > 1:
+        return "library"
     tiles = winograd.num_tiles(x) if winograd.fits(weight, shape) else 0
     precision: Precision = "bf16" if weight.dtype == torch.bfloat16 else "fp32"
     return way_of(current(), precision, direction, tiles=tiles, rows=num_rows, out_channels=weight.shape[0])
@@ -226,7 +223,6 @@ def can_be_direct(convolution: nn.Module) -> TypeGuard[nn.Conv2d]:
     """Whether the convolution is an ordinary one, with a weight that trains."""
     return (
         isinstance(convolution, nn.Conv2d)
-        and convolution.groups == 1
         and convolution.padding_mode == "zeros"
         and not isinstance(convolution.padding, str)
         and convolution.weight.requires_grad
