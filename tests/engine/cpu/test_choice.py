@@ -114,7 +114,7 @@ def test_the_kind_of_a_processor_follows_from_its_features(monkeypatch: pytest.M
     assert own_kind() == "neon"
 
 
-LAYERS = {
+LAYERS: dict[str, tuple[nn.Conv2d, int | tuple[int, int], int]] = {
     "3x3": (nn.Conv2d(64, 32, 3, padding=1), 9, 2),
     "3x3, one pixel": (nn.Conv2d(32, 64, 3, padding=1), 1, 1),
     "3x3/2": (nn.Conv2d(32, 64, 3, 2, 1, bias=False), 8, 1),
@@ -124,6 +124,8 @@ LAYERS = {
     "by groups": (nn.Conv2d(16, 32, 3, 1, 2, 2, groups=4), 8, 2),
     "3x3/2 by channels": (nn.Conv2d(32, 32, 3, 2, 1, groups=32, bias=False), 9, 2),
     "5x5/2 by channels": (nn.Conv2d(16, 16, 5, (2, 3), (2, 0), groups=16), 8, 2),
+    "5x5 by channels": (nn.Conv2d(80, 80, 5, padding=2, groups=80, bias=False), 6, 2),
+    "3x1/2 by channels": (nn.Conv2d(32, 32, (3, 1), 2, (2, 3), groups=32, bias=False), (3, 2), 1),
     "7x7/2": (nn.Conv2d(3, 64, 7, 2, 3, bias=False), 30, 1),
 }
 
@@ -141,7 +143,8 @@ def test_every_way_against_float64(kind: Kind, precision: Precision, layer: str)
         for parameter in convolution.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator).to(dtype).float() / 8)
     convolution.weight.grad = torch.full_like(convolution.weight, torch.nan)
-    x = torch.randn(images, convolution.in_channels, side, side, generator=generator).to(dtype)
+    sides = side if isinstance(side, tuple) else (side, side)
+    x = torch.randn(images, convolution.in_channels, *sides, generator=generator).to(dtype)
     leaf, exact_x = x.clone().requires_grad_(), x.double().requires_grad_()
     exact_weight = convolution.weight.detach().double().requires_grad_()
     bias = None if convolution.bias is None else convolution.bias.detach().double()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 Kind = Literal["amx_bf16", "avx512_bf16", "avx512f", "avx2", "neon", "none"]
-Way = Literal["library", "winograd", "product"]
+Way = Literal["library", "winograd", "product", "channelwise"]
 Direction = Literal["forward", "input", "weight"]
 Precision = Literal["fp32", "bf16"]
 
@@ -105,6 +105,12 @@ def way_of(kind: Kind, precision: Precision, direction: Direction, *, tiles: int
     if rows <= rule.rows and rows <= rule.rows_per_channel * out_channels:
         return "product"
     return "library"
+
+
+def way_by_groups(direction: Direction, kernel: tuple[int, int], *, channelwise: bool) -> Way:
+    """Who computes a convolution by groups, on any processor. channelwise: whether our kernel can do it."""
+    # Of other sizes the library's are a reference loop.
+    return "channelwise" if channelwise and direction == "weight" and kernel != (3, 3) else "library"
 
 
 def own_kind() -> Kind:

@@ -11,10 +11,11 @@ from typing import Any, TypeGuard
 import torch
 from torch import nn
 
+from fedflair.engine.cpu import channelwise_convolution as channelwise
 from fedflair.engine.cpu import library_convolution as by_library
 from fedflair.engine.cpu import matrix_convolution as matrix
 from fedflair.engine.cpu import winograd_convolution as winograd
-from fedflair.engine.cpu.choice import Direction, Precision, Way, way_of
+from fedflair.engine.cpu.choice import Direction, Precision, Way, way_by_groups, way_of
 from fedflair.engine.cpu.kernels import current, library
 from fedflair.engine.cpu.matrix_convolution import Geometry, geometry
 from fedflair.engine.cpu.winograd_convolution import Scratch
@@ -193,6 +194,8 @@ class _Conv(torch.autograd.Function):
         way = _way("weight", x, used, shape, num_rows)
         if way == "winograd":
             dw = winograd.weight_gradient(dy, x, ctx.weight.grad, ctx.scratch)
+        elif way == "channelwise":
+            dw = channelwise.weight_gradient(dy, x, ctx.weight.grad, shape)
         elif way == "product":
             dw = ctx.weight.grad.copy_(matrix.weight_gradient(dy, x, used, shape))
         wanted = (ctx.needs_input_grad[0] and dx is None, dw is None, ctx.has_bias)
@@ -204,7 +207,7 @@ class _Conv(torch.autograd.Function):
 
 def _way(direction: Direction, x: torch.Tensor, weight: torch.Tensor, shape: Geometry, num_rows: int) -> Way:
     if shape.groups > 1:
-        return "library"
+        return way_by_groups(direction, shape.kernel, channelwise=channelwise.fits(weight, shape))
     tiles = winograd.num_tiles(x) if winograd.fits(weight, shape) else 0
     precision: Precision = "bf16" if weight.dtype == torch.bfloat16 else "fp32"
     return way_of(current(), precision, direction, tiles=tiles, rows=num_rows, out_channels=weight.shape[0])

@@ -25,7 +25,7 @@ from fedflair.engine.cpu.choice import FEATURES, KINDS, Kind, own_features, own_
 from fedflair.errors import ConfigError, DiskError
 from fedflair.system.files import cache_folder, write_atomically
 
-_SOURCES = ("exported.c", "norm.h", "pool.h", "winograd.h", "winograd_tiles.h")
+_SOURCES = ("exported.c", "norm.h", "pool.h", "channelwise.h", "winograd.h", "winograd_tiles.h")
 _FLAGS = ("-O3", "-fPIC", "-shared", "-std=gnu11")
 # The same instructions on every processor of a kind; ordered for this one.
 _INSTRUCTIONS: dict[Kind, tuple[str, ...]] = {
@@ -52,6 +52,7 @@ _SIGNATURES: dict[str, list[Any]] = {
     "normalise_backward_float": [_pointer] * 11 + [_count] * 5 + [_int],
     "normalise_and_pool_float": [_pointer] * 7 + [_count] * 5,
     "normalise_and_pool_backward_float": [_pointer] * 10 + [_count] * 6,
+    "channelwise_weight_gradient_float": [_pointer] * 3 + [_count] * 12,
     "copy_and_round": [_pointer] * 3 + [_count],
     "descend": [_pointer] * 3 + [_float, _count],
     "sum_of_squares": [_pointer, _count],

@@ -127,6 +127,7 @@ static void slope_and_offset(const float *gamma, const float *mean, const float 
 #define NAME(x) x##_float
 #include "norm.h"
 #include "pool.h"
+#include "channelwise.h"
 #undef ELEMENT
 #undef LOAD
 #undef STORE
@@ -138,6 +139,7 @@ static void slope_and_offset(const float *gamma, const float *mean, const float 
 #define NAME(x) x##_bf16
 #include "norm.h"
 #include "pool.h"
+#include "channelwise.h"
 #undef ELEMENT
 #undef LOAD
 #undef STORE
