@@ -47,9 +47,9 @@ def norm_layer(kind: str, channels: int) -> nn.GroupNorm | FrozenBatchNorm2d:
 
 
 @pytest.mark.parametrize("kind", ["group", "frozen"])
-@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("relu", ["", "relu", "relu6"])
 @pytest.mark.parametrize("with_skip", [False, True])
-def test_fused_normalisation_equals_the_three_layers(kind: str, relu: bool, with_skip: bool) -> None:
+def test_fused_normalisation_equals_the_three_layers(kind: str, relu: str, with_skip: bool) -> None:
     # 37 x 11 pixels: more than one chunk of the kernels' sums, and no round number. A mean of 30 must not cancel.
     generator = torch.Generator().manual_seed(1)
     x, skip, dy = (torch.randn(3, 48, 37, 11, generator=generator, dtype=torch.float64) for _ in range(3))
@@ -57,11 +57,15 @@ def test_fused_normalisation_equals_the_three_layers(kind: str, relu: bool, with
     skip = skip.requires_grad_()
     norm = norm_layer(kind, 48)
     exact = copy.deepcopy(norm).double()
+    # Scaled up, so that some are above 6.
+    with torch.no_grad():
+        exact.weight.mul_(4)
+        norm.weight.mul_(4)
     y = exact(x) + skip if with_skip else exact(x)
-    y = y.relu() if relu else y
+    y = functional.relu6(y) if relu == "relu6" else y.relu() if relu else y
     y.backward(dy)
     fast_x, fast_skip = x.detach().float().requires_grad_(), skip.detach().float().requires_grad_()
-    fast_y = FusedNorm(norm, relu=relu)(fast_x, fast_skip if with_skip else None)
+    fast_y = FusedNorm(norm, relu=relu != "", six=relu == "relu6")(fast_x, fast_skip if with_skip else None)
     fast_y.backward(dy.float())
     pairs = [(fast_y, y), (fast_x.grad, x.grad), (norm.weight.grad, exact.weight.grad)]
     pairs += [(norm.bias.grad, exact.bias.grad)] + ([(fast_skip.grad, skip.grad)] if with_skip else [])
@@ -80,6 +84,7 @@ def test_bfloat16_is_the_rounded_float32() -> None:
     torch.testing.assert_close(fast, expected, rtol=2**-7, atol=1e-5)
     infinite = torch.full((1, 32, 2, 2), float("nan"), dtype=torch.bfloat16)
     assert FusedNorm(norm, relu=True)(infinite).isnan().all()
+    assert FusedNorm(norm, relu=True, six=True)(infinite).isnan().all()
 
 
 def step(model: FlatModel, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -107,6 +112,16 @@ def test_the_fast_form_has_the_gradient_of_the_plain_module(name: str, pretraine
     # A ReLU near 0 goes either way on the last bit, which moves the whole gradient: the plain module itself is up to
     # 9e-3 from float64 here. A path that is wrong is off by about 1.
     assert float((fast - expected).norm() / expected.norm()) < 3e-2
+
+
+def test_mobilenet_keeps_no_relu_and_no_convolution() -> None:
+    model = flatten(multi_label_cnn.build("mobilenet_v2", 5, pretrained=False, weights=None, seed=0), CPU)
+    assert model.fast is not None
+    layers = list(model.fast.network.modules())
+    assert sum(isinstance(layer, FusedNorm) and layer.six for layer in layers) == 35
+    assert sum(isinstance(layer, DirectConv2d) for layer in layers) == 52
+    # Two norms are left, of 24 channels, which are no multiple of 16.
+    assert not [node for node in model.fast.network.graph.nodes if "relu" in str(node.name)]
 
 
 def test_what_a_convolution_gives_may_be_written_to() -> None:

@@ -10,6 +10,7 @@ from typing import Any, TypeGuard
 
 import torch
 from torch import nn
+from torch.nn.functional import relu6
 
 from fedflair.engine.cpu import channelwise_convolution as channelwise
 from fedflair.engine.cpu import library_convolution as by_library
@@ -30,18 +31,19 @@ CHANNELS_LAST = torch.channels_last
 class NormFacts:
     """What the kernels must know: groups is 0 for frozen statistics, which are then ``mean`` and ``rstd`` [C].
 
+    relu: 0 for none, 1, or 2 for one that ends at 6.
     takes_over: nothing else reads the layer's input, so that its memory can take the input's gradient.
     """
 
     groups: int
     eps: float
-    relu: bool
+    relu: int
     takes_over: bool
     mean: torch.Tensor | None = None
     rstd: torch.Tensor | None = None
 
 
-def norm_facts(norm: nn.GroupNorm | FrozenBatchNorm2d, *, relu: bool, takes_over: bool) -> NormFacts:
+def norm_facts(norm: nn.GroupNorm | FrozenBatchNorm2d, *, relu: int, takes_over: bool) -> NormFacts:
     if isinstance(norm, nn.GroupNorm):
         return NormFacts(norm.num_groups, norm.eps, relu, takes_over)
     rstd = torch.rsqrt(norm.running_var + norm.eps)
@@ -63,20 +65,24 @@ class FusedNorm(nn.Module):
     """GroupNorm or frozen BatchNorm, then optionally an addition, then optionally a ReLU: one pass forward, two back.
 
     ``forward(x, skip=None)`` is ``relu(norm(x) + skip)``: float32 or bfloat16 [n, C, H, W], C a multiple of 16.
-    takes_over: overwrites ``x`` with its gradient.
+    six: the ReLU ends at 6. takes_over: overwrites ``x`` with its gradient.
     """
 
-    def __init__(self, norm: nn.GroupNorm | FrozenBatchNorm2d, *, relu: bool, takes_over: bool = False) -> None:
+    def __init__(
+        self, norm: nn.GroupNorm | FrozenBatchNorm2d, *, relu: bool, six: bool = False, takes_over: bool = False
+    ) -> None:
         super().__init__()
         self.norm = norm
-        self.relu = relu
+        self.relu, self.six = relu, six
         self.takes_over = takes_over
 
     def forward(self, x: torch.Tensor, skip: torch.Tensor | None = None) -> torch.Tensor:
         if skip is not None and skip.shape != x.shape:
             total: torch.Tensor = self.norm(x) + skip
+            if self.six:
+                return relu6(total)
             return total.relu() if self.relu else total
-        facts = norm_facts(self.norm, relu=self.relu, takes_over=self.takes_over)
+        facts = norm_facts(self.norm, relu=2 if self.six else int(self.relu), takes_over=self.takes_over)
         result: torch.Tensor = _Norm.apply(x, skip, self.norm.weight, self.norm.bias, facts)
         return result
 
@@ -104,7 +110,7 @@ class _Norm(torch.autograd.Function):
             pixels,
             channels,
             rows,
-            int(facts.relu),
+            facts.relu,
         )
         ctx.facts = facts
         ctx.save_for_backward(x, y if facts.relu and skip is not None else None, mean, rstd, gamma, beta)
@@ -127,7 +133,7 @@ class _Norm(torch.autograd.Function):
             channels,
             1 if facts.groups == 0 else images,
             facts.groups,
-            int(facts.relu),
+            facts.relu,
         )
         return dx, dskip, dgamma, dbeta, None
 
