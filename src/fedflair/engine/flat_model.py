@@ -14,6 +14,7 @@ from fedflair.engine.cpu.choice import Precision, arithmetic
 from fedflair.engine.cpu.fast_layers import DirectConv2d
 from fedflair.engine.cpu.fused import fused
 from fedflair.engine.cpu.kernels import current
+from fedflair.engine.cpu.linear import DirectLinear
 from fedflair.engine.gpu.device_form import DeviceForm, device_form
 from fedflair.engine.vector import descend, load
 
@@ -159,6 +160,7 @@ def _fast_form(module: nn.Module, parameters: torch.Tensor, precision: Precision
     if network is None:
         return None
     replaced = {id(layer.convolution.weight) for layer in network.modules() if isinstance(layer, DirectConv2d)}
+    replaced |= {id(layer.linear.weight) for layer in network.modules() if isinstance(layer, DirectLinear)}
     summed = [p.grad for p in module.parameters() if p.grad is not None and id(p) not in replaced]
     return FastForm(network, rounded, summed)
 

@@ -13,9 +13,10 @@ from torch.nn import functional
 from fedflair.data.clients.federated import natural_users
 from fedflair.data.store.labels import label_space
 from fedflair.data.store.packed import open_store
-from fedflair.engine.cpu.choice import arithmetic
+from fedflair.engine.cpu.choice import DIRECT_LINEAR, arithmetic
 from fedflair.engine.cpu.fast_layers import DirectConv2d, FusedNorm
 from fedflair.engine.cpu.kernels import computing_with, current, library
+from fedflair.engine.cpu.linear import DirectLinear
 from fedflair.engine.cpu.pooled_norm import PooledNorm
 from fedflair.engine.flat_model import FlatModel, flatten
 from fedflair.federated.client import LocalTraining, sgd_step, train_locally
@@ -122,6 +123,26 @@ def test_mobilenet_keeps_no_relu_and_no_convolution() -> None:
     assert sum(isinstance(layer, DirectConv2d) for layer in layers) == 52
     # Two norms are left, of 24 channels, which are no multiple of 16.
     assert not [node for node in model.fast.network.graph.nodes if "relu" in str(node.name)]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_layers_against_float64(precision: str, bias: bool) -> None:
+    layers = [nn.Linear(96, 48, bias=bias), nn.SiLU(inplace=True), nn.Unflatten(1, (7, 1)), nn.Conv2d(7, 16, 1)]
+    module = nn.Sequential(*layers, nn.Flatten(), nn.Linear(48 * 16, 5))
+    model = flatten(module, CPU, precision)  # type: ignore[arg-type]
+    assert model.fast is not None
+    if current() in DIRECT_LINEAR:
+        assert sum(isinstance(layer, DirectLinear) for layer in model.fast.network.modules()) == 1
+    inputs, targets = torch.randn(3, 7, 96), torch.rand(3, 5)
+    exact = copy.deepcopy(module).double()
+    for parameter in exact.parameters():
+        parameter.grad = None
+    functional.binary_cross_entropy_with_logits(exact(inputs.double()), targets.double()).backward()
+    expected = torch.cat([parameter.grad.flatten() for parameter in exact.parameters() if parameter.grad is not None])
+    for _ in range(2):
+        found = step(model, inputs, targets)
+        assert float((found - expected).norm() / expected.norm()) < (1e-5 if precision == "fp32" else 2e-2)
 
 
 def test_what_a_convolution_gives_may_be_written_to() -> None:

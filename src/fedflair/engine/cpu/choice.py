@@ -88,6 +88,10 @@ RULES: Mapping[tuple[Kind, Precision], Mapping[Direction, Rule]] = {
 _IN_BF16: frozenset[Kind] = frozenset({"amx_bf16", "avx512_bf16", "none"})
 
 
+# Where linear layers are not torch's own (``linear.py``).
+DIRECT_LINEAR: frozenset[Kind] = frozenset({"amx_bf16", "avx512_bf16", "avx512f"})
+
+
 def arithmetic(kind: Kind, precision: Precision) -> Precision:
     """What a run in ``precision`` computes in."""
     return precision if kind in _IN_BF16 else "fp32"

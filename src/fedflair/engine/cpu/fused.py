@@ -15,6 +15,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
+from fedflair.engine.cpu import linear
 from fedflair.engine.cpu.fast_layers import DirectConv2d, FusedNorm, can_be_direct, can_fuse
 from fedflair.engine.cpu.kernels import library
 from fedflair.engine.cpu.pooled_norm import PooledNorm, is_its_pool
@@ -50,6 +51,9 @@ def fused(module: nn.Module, rounded: Callable[[torch.Tensor], torch.Tensor | No
         layer = modules[str(node.target)]
         if can_be_direct(layer) and _uses(graph, str(node.target)) == 1:
             traced.set_submodule(str(node.target), DirectConv2d(layer, rounded(layer.weight), scratch))
+            num_replaced += 1
+        elif linear.can_be_direct(layer) and _uses(graph, str(node.target)) == 1:
+            traced.set_submodule(str(node.target), linear.DirectLinear(layer, rounded(layer.weight)))
             num_replaced += 1
         elif can_fuse(layer) and _uses(graph, str(node.target)) == 1:
             _fuse_norm(traced, modules, node, layer)

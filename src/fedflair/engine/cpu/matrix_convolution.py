@@ -87,11 +87,11 @@ def input_gradient(dy: torch.Tensor, weight: torch.Tensor, size: torch.Size, sha
 def weight_gradient(dy: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, shape: Geometry) -> torch.Tensor:
     """Gradient of the weight, channels-last [O, C, kh, kw]."""
     out_channels, channels, kh, kw = weight.shape
-    flat = _product_of_rows(_rows(dy), patches(x, shape))
+    flat = product_of_rows(_rows(dy), patches(x, shape))
     return flat.view(out_channels, kh, kw, channels).permute(0, 3, 1, 2)
 
 
-def _product_of_rows(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+def product_of_rows(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """``left.t() @ right``. Not by MKL in float32, whose products run at half speed on AMD's processors."""
     kernels, (rows, channels), width = library(), left.shape, right.shape[1]
     if kernels is None or left.dtype != torch.float32 or channels % 8 or width % 48:
