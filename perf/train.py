@@ -46,8 +46,6 @@ CHECKED = (
 CHECKED_SIZES = ("1", "2", "4", "16", "64")
 # By how much a median of rounds may be longer by chance.
 NOISE = 0.05
-# Images of a cohort whose users all have the same number of them; at least four users.
-COHORT_IMAGES = 64
 
 
 @dataclass
@@ -63,6 +61,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--sizes", nargs="+", help="images per user; flair 1 2 4 16 64, or the numbers with --check")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cohort_size", type=int, default=20, help="users of FLAIR's sizes")
+    parser.add_argument("--cohort_images", type=int, default=64, help="of users of one size; at least four users")
     parser.add_argument("--seed", type=int, default=1, help="which users of FLAIR's sizes")
     parser.add_argument("--norm", choices=["group", "frozen"], default="group")
     parser.add_argument("--device", type=device, default="cpu", help="cpu or cuda")
@@ -79,7 +78,7 @@ def main() -> None:
     wanted = arguments.tools or (list(pairs) if arguments.check else COMPARED)
     tools = [tool for tool in wanted if tool != "pfl" or importlib.util.find_spec("pfl") is not None]
     sizes = arguments.sizes or (CHECKED_SIZES if arguments.check else ("flair", *CHECKED_SIZES))
-    cases = {size: _sizes(size, arguments.cohort_size, arguments.seed) for size in sizes}
+    cases = {size: _sizes(size, arguments) for size in sizes}
     # They are for ResNet-18's arithmetic.
     limits = product_limits(arguments.device) if arguments.model_type == "resnet18" else {}
     with tempfile.TemporaryDirectory() as folder:
@@ -125,10 +124,10 @@ def slower_than_allowed(results: dict[str, dict[str, Measured]]) -> list[str]:
     return lines
 
 
-def _sizes(size: str, cohort_size: int, seed: int) -> list[int]:
+def _sizes(size: str, arguments: argparse.Namespace) -> list[int]:
     if size == "flair":
-        return flair_sizes(cohort_size, seed, 512)
-    return [int(size)] * max(4, COHORT_IMAGES // int(size))
+        return flair_sizes(arguments.cohort_size, arguments.seed, 512)
+    return [int(size)] * max(4, arguments.cohort_images // int(size))
 
 
 def compare(
