@@ -2,11 +2,14 @@
 
     python perf/train.py                          # some minutes; --rounds and --sizes make it shorter or longer
     python perf/train.py --sizes flair 2 --json
+    python perf/train.py --check                  # is any of it slower than it would be without? status 1 says yes
+    python perf/train.py --model_type vit_b_16 --sizes 2 16
 
 Each tool runs in a process of its own, which waits while another one works; rounds alternate, in both orders. All train
-ResNet-18 from the same initial weights on the same users and photographs, with GroupNorm or (``--norm frozen``) frozen
-BatchNorm: fedflair from its packed store, the others from a file in pfl-research's layout (see peers/). pfl-research is
-`pip install pfl`; without it the rest is compared. An image-step is one image in one local epoch.
+the same network (``--model_type``) from the same initial weights on the same users and photographs, with GroupNorm or
+(``--norm frozen``) frozen BatchNorm: fedflair from its packed store, the others from a file in pfl-research's layout
+(see peers/). pfl-research is `pip install pfl`; without it the rest is compared. ``plain`` is fedflair without its
+kernels: the module as torch runs it, in bf16 by autocast. An image-step is one image in one local epoch.
 """
 
 from __future__ import annotations
@@ -16,8 +19,10 @@ import importlib.util
 import json
 import os
 import statistics
+import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,9 +33,19 @@ from peers.network import write_weights
 from peers.task import Task, contestant, device, device_name
 from peers.users import NUM_LABELS, flair_sizes, write_users
 
-TOOLS = {"fedflair fp32": "own", "fedflair bf16": "own", "pfl": "pfl_flair", "plain loop": "plain_loop"}
-# Images of a cohort whose users all have the same number of them; at least four users.
-COHORT_IMAGES = 64
+TOOLS = {
+    "fedflair fp32": "own", "fedflair bf16": "own", "pfl": "pfl_flair", "plain loop": "plain_loop",
+    "plain fp32": "own", "plain bf16": "own",
+}  # fmt: skip
+COMPARED = ("fedflair fp32", "fedflair bf16", "pfl", "plain loop")
+# ``--check``: pairs of which the first must not be slower than the second, at every number of images.
+CHECKED = (
+    ("fedflair bf16", "fedflair fp32"), ("fedflair fp32", "plain fp32"), ("fedflair bf16", "plain fp32"),
+    ("fedflair bf16", "plain bf16"),
+)  # fmt: skip
+CHECKED_SIZES = ("1", "2", "4", "16", "64")
+# By how much a median of rounds may be longer by chance.
+NOISE = 0.05
 
 
 @dataclass
@@ -41,24 +56,39 @@ class Measured:
     phases: dict[str, float] = field(default_factory=dict)
 
 
-def main() -> None:
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", nargs="+", default=["flair", "1", "2", "4", "16", "64"], help="images per user")
+    parser.add_argument("--sizes", nargs="+", help="images per user; flair 1 2 4 16 64, or the numbers with --check")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cohort_size", type=int, default=20, help="users of FLAIR's sizes")
+    parser.add_argument("--cohort_images", type=int, default=64, help="of users of one size; at least four users")
     parser.add_argument("--seed", type=int, default=1, help="which users of FLAIR's sizes")
     parser.add_argument("--norm", choices=["group", "frozen"], default="group")
     parser.add_argument("--device", type=device, default="cpu", help="cpu or cuda")
-    parser.add_argument("--tools", nargs="+", choices=list(TOOLS), default=list(TOOLS))
+    parser.add_argument("--model_type", default="resnet18", help="any of torchvision's classification models")
+    parser.add_argument("--tools", nargs="+", choices=list(TOOLS), default=None)
+    parser.add_argument("--check", action="store_true", help="fail where kernels or bf16 make anything slower")
     parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    tools = [tool for tool in arguments.tools if tool != "pfl" or importlib.util.find_spec("pfl") is not None]
-    cases = {size: _sizes(size, arguments.cohort_size, arguments.seed) for size in arguments.sizes}
-    limits = product_limits(arguments.device)
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = _arguments()
+    pairs = dict.fromkeys(tool for pair in CHECKED for tool in pair)
+    wanted = arguments.tools or (list(pairs) if arguments.check else COMPARED)
+    tools = [tool for tool in wanted if tool != "pfl" or importlib.util.find_spec("pfl") is not None]
+    sizes = arguments.sizes or (CHECKED_SIZES if arguments.check else ("flair", *CHECKED_SIZES))
+    cases = {size: _sizes(size, arguments) for size in sizes}
+    # They are for ResNet-18's arithmetic.
+    limits = product_limits(arguments.device) if arguments.model_type == "resnet18" else {}
     with tempfile.TemporaryDirectory() as folder:
-        results = compare(
-            Path(folder), cases, tools, arguments.rounds, frozen=arguments.norm == "frozen", on=arguments.device
-        )
+        store, pfl_path = write_users(Path(folder), [count for case in cases.values() for count in case])
+        task = Task(store.path, pfl_path, NUM_LABELS, sum(map(len, cases.values())), device=arguments.device)
+        task = replace(task, model_type=arguments.model_type)
+        if arguments.norm == "frozen":
+            weights = write_weights(Path(folder), task.model_type, NUM_LABELS, task.image_size)
+            task = replace(task, weights_path=weights)
+        results = compare(task, iter(store.partitions["train"].user_ids), cases, tools, arguments.rounds)
     if arguments.json:
         print(
             json.dumps(
@@ -71,34 +101,42 @@ def main() -> None:
             )
         )
     else:
-        print(device_name(arguments.device))
+        print(f"{arguments.model_type} on {device_name(arguments.device)}")
         report(cases, results, limits)
+    slower = slower_than_allowed(results) if arguments.check else []
+    for line in slower:
+        print(f"train.py: {line}", file=sys.stderr)
+    if slower:
+        raise SystemExit(1)
 
 
-def _sizes(size: str, cohort_size: int, seed: int) -> list[int]:
+def slower_than_allowed(results: dict[str, dict[str, Measured]]) -> list[str]:
+    """A line for each comparison of ``CHECKED`` that fails; only tools that ran are compared."""
+    lines = []
+    for case, tools in results.items():
+        medians = {tool: statistics.median(measured.ms) for tool, measured in tools.items()}
+        for tool, other in CHECKED:
+            if tool in medians and other in medians and medians[tool] > (1 + NOISE) * medians[other]:
+                lines.append(
+                    f"images a user {case}: {tool} takes {medians[tool]:.1f} ms an image-step, "
+                    f"{other} {medians[other]:.1f}: slower by more than {NOISE:.0%}"
+                )
+    return lines
+
+
+def _sizes(size: str, arguments: argparse.Namespace) -> list[int]:
     if size == "flair":
-        return flair_sizes(cohort_size, seed, 512)
-    return [int(size)] * max(4, COHORT_IMAGES // int(size))
+        return flair_sizes(arguments.cohort_size, arguments.seed, 512)
+    return [int(size)] * max(4, arguments.cohort_images // int(size))
 
 
 def compare(
-    folder: Path, cases: dict[str, list[int]], tools: list[str], num_rounds: int, *, frozen: bool, on: str
+    task: Task, users: Iterator[str], cases: dict[str, list[int]], tools: list[str], num_rounds: int
 ) -> dict[str, dict[str, Measured]]:
-    """Results by case and tool; every tool runs a small round first."""
-    sizes = [size for case in cases.values() for size in case]
-    store, pfl_path = write_users(folder, sizes)
-    task = Task(store.path, pfl_path, NUM_LABELS, len(sizes), device=on)
-    if frozen:
-        task = replace(task, weights_path=write_weights(folder, task.model_type, NUM_LABELS, task.image_size))
+    """Results by case and tool; every tool runs a small round first. users: of the store, in the cases' order."""
     results = {case: {tool: Measured() for tool in tools} for case in cases}
     with ExitStack() as stack:
-        running = [
-            stack.enter_context(contestant(tool, TOOLS[tool], replace(task, precision=tool[-4:])))
-            if TOOLS[tool] == "own"
-            else stack.enter_context(contestant(tool, TOOLS[tool], task))
-            for tool in tools
-        ]
-        users = iter(store.partitions["train"].user_ids)
+        running = [stack.enter_context(contestant(tool, TOOLS[tool], _task_of(tool, task))) for tool in tools]
         for case, counts in cases.items():
             cohort = [next(users) for _ in counts]
             for process in running:
@@ -110,6 +148,12 @@ def compare(
                     measured.ms.append(answer["seconds"] / (task.num_epochs * sum(counts)) * 1e3)
                     measured.phases = _shares(answer)
     return results
+
+
+def _task_of(tool: str, task: Task) -> Task:
+    if TOOLS[tool] != "own":
+        return task
+    return replace(task, precision=tool[-4:], kernels="0" if tool.startswith("plain") else None)
 
 
 def _shares(answer: dict[str, Any]) -> dict[str, float]:

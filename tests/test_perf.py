@@ -45,3 +45,17 @@ def test_the_gpu_s_script_says_where_there_is_none(tmp_path: Path) -> None:
         f"perf/gpu.sh: {sys.executable} has no torch that sees a GPU; name another one with PYTHON="
     ]
     assert not (tmp_path / "results").exists()
+
+
+def test_check_names_what_is_slower_than_it_may_be() -> None:
+    program = (
+        "import json, train\n"
+        "ms = {'fedflair fp32': 10.0, 'fedflair bf16': 10.4, 'plain fp32': 9.6, 'plain bf16': 9.8, 'pfl': 1.0}\n"
+        "results = {'2': {tool: train.Measured([time, 99.0, 0.1]) for tool, time in ms.items()}}\n"
+        "print(json.dumps(train.slower_than_allowed(results)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=PERF, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == [
+        "images a user 2: fedflair bf16 takes 10.4 ms an image-step, plain fp32 9.6: slower by more than 5%",
+        "images a user 2: fedflair bf16 takes 10.4 ms an image-step, plain bf16 9.8: slower by more than 5%",
+    ]

@@ -5,17 +5,21 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import platform
 import subprocess
 import sys
 import time
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from fedflair.engine.cpu.choice import own_features
+from fedflair.engine.cpu.kernels import chosen
 
 Receive = Callable[[], list[str] | None]
 Reply = Callable[[dict[str, Any]], None]
@@ -29,6 +33,7 @@ class Task:
     weights_path: initial weights, with frozen BatchNorm; None is a network from scratch, with GroupNorm.
     device: cpu, or cuda. in_flight: clients that fedflair trains at once, 0 for its own choice.
     cuda_graphs: of fedflair. compiled: the plain loop's network under torch.compile.
+    kernels: FEDFLAIR_KERNELS of the process; None is this one's.
     """
 
     store_path: Path
@@ -37,6 +42,7 @@ class Task:
     num_users: int
     precision: str = "fp32"
     device: str = "cpu"
+    kernels: str | None = None
     model_type: str = "resnet18"
     weights_path: Path | None = None
     image_size: int = 224
@@ -78,8 +84,26 @@ def device(text: str) -> str:
 
 
 def device_name(device: str) -> str:
-    """What the comparison ran on, in words."""
-    return torch.cuda.get_device_name() if device == "cuda" else f"{len(os.sched_getaffinity(0))} cores"
+    """What the comparison ran on, in words: of a CPU its model, what it can do for us, and the kernels in use."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    can = " ".join(name for name in _TELLING if name in own_features()) or "nothing that tells"
+    return f"{len(os.sched_getaffinity(0))} cores of {_model_name()} ({can}); kernels: {chosen().kind}"
+
+
+def _model_name() -> str:
+    with suppress(OSError):
+        facts = [line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line]
+        named = {name.strip(): value.strip() for name, value in reversed(facts)}
+        if "model name" in named:
+            return f"{named['model name']}, family {named.get('cpu family', '?')}, model {named.get('model', '?')}"
+    return platform.processor() or platform.machine()
+
+
+# Of a processor's features those that decide which kernels are used, and how fast the libraries are.
+_TELLING = (
+    "amx_bf16", "amx_int8", "avx512_bf16", "avx512_fp16", "avx512f", "avx_vnni", "avx2", "fma", "asimd", "bf16", "sve",
+)  # fmt: skip
 
 
 @contextmanager
@@ -89,6 +113,8 @@ def contestant(name: str, module: str, task: Task) -> Iterator[Contestant]:
     command = [sys.executable, "-m", "peers.task", module, words]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
     environment["PFL_PYTORCH_DEVICE"] = task.device
+    if task.kernels is not None:
+        environment["FEDFLAIR_KERNELS"] = task.kernels
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:

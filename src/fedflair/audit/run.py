@@ -19,6 +19,7 @@ from fedflair.config.train_config import TrainConfig
 from fedflair.data.clients.federated import ClientData
 from fedflair.data.store.labels import LabelSpace
 from fedflair.data.store.packed import Store, StoreMetadata
+from fedflair.engine.cpu.kernels import chosen
 from fedflair.engine.flat_model import FlatModel
 from fedflair.errors import ConfigError
 from fedflair.federated.aggregate import UpdateSum
@@ -186,6 +187,7 @@ def canary_worker(
         labels=LabelSpace((), fine=False),
         module=nn.Linear(1, 1),
         device=torch.device("cpu"),
+        kernels=chosen().kind,
         clients=CanaryClients([]),
         algorithm=Algorithm(lambda parameters: {}, _canary_update(signs, size), _server_update),
         local_mechanism=local_mechanism,

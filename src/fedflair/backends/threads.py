@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from fedflair.backends.contract import Backend, Task, Worker, naming
+from fedflair.engine.cpu.kernels import computing_with
 from fedflair.engine.flat_model import Spare, flatten
 from fedflair.engine.gpu.streams import DEFAULT_IN_FLIGHT, new_stream, prepare_gpu, run_on_stream
 from fedflair.federated.setup import EvaluationSetup
@@ -38,7 +39,11 @@ def thread_backend(setup: EvaluationSetup, stop: threading.Event | None = None) 
     else:
         prepare_gpu()
     try:
-        with _threads(num_workers, "client") as executor, _threads(num_workers, "part") as lending:
+        with (
+            computing_with(setup.kernels),
+            _threads(num_workers, "client") as executor,
+            _threads(num_workers, "part") as lending,
+        ):
             for _ in range(num_workers):
                 module, hardware = copy.deepcopy(setup.module), setup.config.hardware
                 model = flatten(module, setup.device, hardware.precision, cuda_graphs=hardware.cuda_graphs)

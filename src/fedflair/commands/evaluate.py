@@ -74,6 +74,8 @@ def _title(facts: Mapping[str, Any]) -> str:
     title = f"{facts['run']}: {facts['partition']}, {facts['checkpoint']} model"
     if coverage.FIELD in facts:
         title += " (computed without noise: the run's epsilon does not cover it)"
+    if "kernels" in facts:
+        title += f" (computed with {facts['kernels']})"
     return title
 
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from fedflair.data.images.preprocessing import Preprocessing
+from fedflair.engine.cpu.choice import Precision, arithmetic
 from fedflair.engine.cpu.fast_layers import DirectConv2d
 from fedflair.engine.cpu.fused import fused
+from fedflair.engine.cpu.kernels import current
+from fedflair.engine.cpu.linear import DirectLinear
 from fedflair.engine.gpu.device_form import DeviceForm, device_form
 from fedflair.engine.vector import descend, load
 from fedflair.models.preprocessing import preprocessing_of
-
-Precision = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,12 @@ def flatten(
 
     cuda_graphs: on a GPU, whether local steps are captured once and replayed (``device_step.py``).
 
-    Four-dimensional weights are laid out channels-last inside the vector. Not to be called while another thread runs
+    Four-dimensional weights are laid out channels-last inside the vector. On a CPU the model is for the kernels that
+    the process computes with (``kernels.current``), and for no others. Not to be called while another thread runs
     a network: tracing, for the fast form, gets hold of every module's call for a moment.
     """
+    if device.type == "cpu":
+        precision = arithmetic(current(), precision)
     module = module.to(device)
     trainable = [p for p in module.parameters() if p.requires_grad]
     total = sum(p.numel() for p in trainable)
@@ -163,6 +167,7 @@ def _fast_form(module: nn.Module, parameters: torch.Tensor, precision: Precision
     if network is None:
         return None
     replaced = {id(layer.convolution.weight) for layer in network.modules() if isinstance(layer, DirectConv2d)}
+    replaced |= {id(layer.linear.weight) for layer in network.modules() if isinstance(layer, DirectLinear)}
     summed = [p.grad for p in module.parameters() if p.grad is not None and id(p) not in replaced]
     return FastForm(network, rounded, summed)
 

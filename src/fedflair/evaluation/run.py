@@ -11,6 +11,7 @@ import torch
 
 from fedflair.backends.threads import thread_backend
 from fedflair.config.train_config import TrainConfig
+from fedflair.engine.cpu.kernels import scored_with
 from fedflair.errors import DataError
 from fedflair.evaluation.partition import score_partition
 from fedflair.evaluation.per_user import evaluate_per_user, personalisation_of, summary_of, write_user_rows
@@ -35,7 +36,8 @@ _OTHERS: dict[CheckpointName, str] = {
 class RunScores:
     """What a run's model scored on a partition.
 
-    facts: ``run``, ``partition`` and ``checkpoint``; where the run promises an epsilon also what it does not cover.
+    facts: ``run``, ``partition`` and ``checkpoint``; where the run promises an epsilon also what it does not cover, and
+        ``kernels`` where they are not those that the run computed with.
     metrics: by name. label_ap: AP by the label's name; None where the label has no positives.
     """
 
@@ -110,11 +112,16 @@ def _open(run: Path, partition: PartitionName, checkpoint: CheckpointName, data_
     labels = None if provenance is None else provenance.labels
     if provenance is not None:
         provenance.check_network(own_code(config), config.model.model_type)
-    setup = make_evaluation_setup(config, partition, load_tensors(folder.fixed)[0], labels)
+    kernels, note = None, ""
+    if provenance is not None and provenance.kernels is not None and config.hardware.torch_device().type == "cpu":
+        kernels, note = scored_with(provenance.kernels)
+    setup = make_evaluation_setup(config, partition, load_tensors(folder.fixed)[0], labels, kernels)
     if provenance is not None and data_path is None:
         remedy = "name the run's own, or this one if it is meant, with --data_path"
         provenance.check_store(setup.store.fingerprint, setup.store.path, remedy)
     facts = {"run": str(run), "partition": partition, "checkpoint": checkpoint}
+    if note:
+        facts["kernels"] = note
     if _promises_epsilon(config):
         facts[coverage.FIELD] = "every number here"
     return _Model(folder, config, tensors["parameters"], setup, facts)

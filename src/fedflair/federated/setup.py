@@ -16,6 +16,8 @@ from fedflair.data.clients.central import central_batches
 from fedflair.data.clients.federated import Clients, FederatedDataset, iid_users, images_per_person, natural_users
 from fedflair.data.store.labels import LabelSpace, label_space, named_labels
 from fedflair.data.store.packed import Store, open_store
+from fedflair.engine.cpu.choice import Kind
+from fedflair.engine.cpu.kernels import chosen
 from fedflair.engine.flat_model import parameter_vector
 from fedflair.errors import ConfigError, DataError
 from fedflair.federated.algorithms import ALGORITHMS, Algorithm
@@ -42,13 +44,17 @@ from fedflair.sampling import CohortSampler, SamplerDescription
 
 @dataclass(frozen=True)
 class EvaluationSetup:
-    """What scoring images takes: a network, and a store with the labels that it learned."""
+    """What scoring images takes: a network, and a store with the labels that it learned.
+
+    kernels: what a CPU computes with, in every process of the run.
+    """
 
     config: TrainConfig
     store: Store
     labels: LabelSpace
     module: nn.Module
     device: torch.device
+    kernels: Kind
 
 
 @dataclass(frozen=True)
@@ -83,11 +89,17 @@ class TrainingSetup:
         return self.worker.config
 
 
-def make_setup(config: TrainConfig, noise_seed: int, fixed: Mapping[str, torch.Tensor] | None = None) -> TrainingSetup:
+def make_setup(
+    config: TrainConfig,
+    noise_seed: int,
+    fixed: Mapping[str, torch.Tensor] | None = None,
+    kernels: Kind | None = None,
+) -> TrainingSetup:
     """Opens the data and builds the model, the sampler, the algorithm and the mechanisms.
 
     fixed: what the model of a run that goes on needs beside its trained parameters; None is a run that starts, whose
         initial weights are loaded.
+    kernels: what a run that goes on computes with; None is what this machine chooses.
     Raises DataError for a store that cannot be trained on, ConfigError and PrivacyError for options that do not fit it.
     """
     store = open_store(config.data.data_path)
@@ -132,6 +144,7 @@ def make_setup(config: TrainConfig, noise_seed: int, fixed: Mapping[str, torch.T
         labels=labels,
         module=module,
         device=config.hardware.torch_device(),
+        kernels=_kernels(config, kernels),
         clients=clients,
         algorithm=algorithm,
         local_mechanism=local_mechanism,
@@ -156,7 +169,12 @@ def mechanisms_of(
 
 
 def make_worker_setup(
-    config: TrainConfig, clip_order: float, local_seed: int, fixed: Mapping[str, torch.Tensor], fingerprint: str
+    config: TrainConfig,
+    clip_order: float,
+    local_seed: int,
+    fixed: Mapping[str, torch.Tensor],
+    fingerprint: str,
+    kernels: Kind,
 ) -> WorkerSetup:
     """As ``make_setup``, for a process that trains clients and scores images for another one; nothing is calibrated.
 
@@ -180,6 +198,7 @@ def make_worker_setup(
         labels=labels,
         module=_without_weights(config, labels, fixed),
         device=config.hardware.torch_device(),
+        kernels=kernels,
         clients=dataset if algorithm.federated else pieces_of_batches(config, dataset)[0],
         algorithm=algorithm,
         local_mechanism=make_local_mechanism(
@@ -190,13 +209,18 @@ def make_worker_setup(
 
 
 def make_evaluation_setup(
-    config: TrainConfig, partition: str, fixed: Mapping[str, torch.Tensor], labels: Sequence[str] | None = None
+    config: TrainConfig,
+    partition: str,
+    fixed: Mapping[str, torch.Tensor],
+    labels: Sequence[str] | None = None,
+    kernels: Kind | None = None,
 ) -> EvaluationSetup:
     """What scoring one partition takes.
 
     fixed: what the model needs beside its trained parameters, as the run folder has it; no weights are fetched.
     labels: the model's, in the order of its outputs, which the store may have in another order; None is the store's
         own. Raises DataError where the store has others.
+    kernels: what the run computed with; None is what this machine chooses.
     """
     store = open_store(config.data.data_path)
     if partition not in store.partitions or store.partitions[partition].num_images == 0:
@@ -207,7 +231,15 @@ def make_evaluation_setup(
         if labels is None
         else named_labels(store, labels, fine=config.data.use_fine_grained_labels, all_of_them=everything)
     )
-    return EvaluationSetup(config, store, space, _without_weights(config, space, fixed), config.hardware.torch_device())
+    module, device = _without_weights(config, space, fixed), config.hardware.torch_device()
+    return EvaluationSetup(config, store, space, module, device, _kernels(config, kernels))
+
+
+def _kernels(config: TrainConfig, kernels: Kind | None) -> Kind:
+    """``kernels``, or what this machine chooses; on a GPU there are none."""
+    if config.hardware.torch_device().type != "cpu":
+        return "none"
+    return kernels or chosen().kind
 
 
 def _without_weights(config: TrainConfig, labels: LabelSpace, fixed: Mapping[str, torch.Tensor]) -> nn.Module:

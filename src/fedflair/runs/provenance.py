@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fedflair.config.train_config import NAMES, TrainConfig
+from fedflair.engine.cpu.choice import KINDS, Kind
 from fedflair.errors import DataError
 from fedflair.runs.folder import RunFolder
 from fedflair.runs.json_text import dumps
@@ -47,6 +48,7 @@ class Provenance:
 
     num_clients: that cohorts are drawn from; None where there are none, or where an earlier version did not say.
     network: digest of the file of a network of one's own; None for all others.
+    kernels: what a CPU computes with (``engine/cpu/choice.py``); None of a run that an earlier version started.
     """
 
     options: Mapping[str, Any]
@@ -54,6 +56,7 @@ class Provenance:
     labels: tuple[str, ...]
     num_clients: int | None = None
     network: str | None = None
+    kernels: Kind | None = None
 
     def digest(self) -> str:
         """Hexadecimal SHA-256 of all of it."""
@@ -119,6 +122,9 @@ def read_provenance(folder: RunFolder) -> Provenance | None:
         network = raw.get("network")
         if not isinstance(network, str | None):
             raise TypeError("no digest")
-        return Provenance(dict(raw["options"]), raw["store"], labels, num_clients, network)
+        kernels = raw.get("kernels")
+        if kernels not in (None, *KINDS):
+            raise ValueError(f"unknown kernels {kernels!r}")
+        return Provenance(dict(raw["options"]), raw["store"], labels, num_clients, network, kernels)
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder.provenance}: damaged ({type(error).__name__}); {remedy}") from error

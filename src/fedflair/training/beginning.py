@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fedflair.config.train_config import TrainConfig
+from fedflair.engine.cpu.choice import Kind
+from fedflair.engine.cpu.kernels import continued
 from fedflair.engine.flat_model import frozen_tensors
 from fedflair.errors import ConfigError, DataError
 from fedflair.federated.client_states import ClientStates
@@ -102,8 +104,8 @@ def _resumed(config: TrainConfig, folder: RunFolder) -> Beginning:
     if provenance is not None:
         provenance.check_network(own_code(config), config.model.model_type)
     # All that is trained comes from the checkpoint, and the rest of the model from beside it: no weights are fetched.
-    setup = make_setup(config, noise_seed=int(facts["noise_seed"]), fixed=load_tensors(folder.fixed)[0])
-    notes = []
+    kernels, notes = _kernels(config, provenance)
+    setup = make_setup(config, int(facts["noise_seed"]), load_tensors(folder.fixed)[0], kernels)
     if provenance is None:
         provenance = _provenance(setup)
         write_provenance(folder, provenance)
@@ -145,4 +147,13 @@ def _provenance(setup: TrainingSetup) -> Provenance:
         worker.labels.names,
         num_clients,
         own_code(setup.config),
+        worker.kernels if worker.device.type == "cpu" else None,
     )
+
+
+def _kernels(config: TrainConfig, provenance: Provenance | None) -> tuple[Kind | None, list[str]]:
+    """What a run that goes on computes with (None: what the machine chooses), and notes on it."""
+    if provenance is None or provenance.kernels is None or config.hardware.torch_device().type != "cpu":
+        return None, []
+    kernels, note = continued(provenance.kernels)
+    return kernels, [note] if note else []

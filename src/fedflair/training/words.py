@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fedflair.engine.cpu.words import describe
 from fedflair.errors import FedflairError, Interrupted
 from fedflair.federated.setup import TrainingSetup
 from fedflair.models.preprocessing import preprocessing_of
@@ -10,7 +11,7 @@ from fedflair.training.run_states import describe_states
 
 
 def describe_setup(setup: TrainingSetup, folder: RunFolder) -> str:
-    """What a run says of itself before it starts."""
+    """What a run says of itself before it starts; to be asked within its backend, whose kernels it names."""
     config, worker = setup.config, setup.worker
     sizes = {
         trained: sum(p.numel() for p in worker.module.parameters() if p.requires_grad == trained)
@@ -29,6 +30,8 @@ def describe_setup(setup: TrainingSetup, folder: RunFolder) -> str:
         f"{config.setting}: {clients}, {num_images:,} images, {worker.labels.num_labels} labels",
         f"{network} {start}, {_how_many(sizes[True], sizes[False])}, {side} px, {worker.device}",
     ]
+    if worker.device.type == "cpu":
+        lines.append(describe(worker.module, config.hardware.precision))
     if promise := promise_words(setup):
         lines.append(promise)
     if worker.algorithm.keeps_client_state:

@@ -256,6 +256,7 @@ def test_a_lost_raylet_ends_the_run_in_one_line(tiny_store: Path, tmp_path: Path
     assert said_before == [
         "flair",
         "squeezenet1_1 from scratch, 724,548 parameters, 32 px, cpu",
+        "convolutions",
         "run folder",
     ]
 
@@ -357,7 +358,9 @@ def test_a_worker_clips_as_the_driver_does(tiny_store: Path, mechanism: str) -> 
     order = 3.0 if mechanism == "norm_clipping_only" else None
     setup = make_setup(config_of(tiny_store, central_privacy_mechanism=mechanism, central_order=order), noise_seed=1)
     plan = worker_plan(setup, gpus=0.0)
-    worker = make_worker_setup(plan.config, plan.clip_order, plan.local_noise_seed, plan.fixed, plan.fingerprint)
+    worker = make_worker_setup(
+        plan.config, plan.clip_order, plan.local_noise_seed, plan.fixed, plan.fingerprint, plan.kernels
+    )
     assert worker.clipping.mechanism == setup.mechanism.name
     update = torch.linspace(-1, 2, 1001)
     ours, theirs = update.clone(), update.clone()

@@ -13,8 +13,10 @@ from torch.nn import functional
 from fedflair.data.clients.federated import natural_users
 from fedflair.data.store.labels import label_space
 from fedflair.data.store.packed import open_store
+from fedflair.engine.cpu.choice import DIRECT_LINEAR, arithmetic
 from fedflair.engine.cpu.fast_layers import DirectConv2d, FusedNorm
-from fedflair.engine.cpu.kernels import library
+from fedflair.engine.cpu.kernels import computing_with, current, library
+from fedflair.engine.cpu.linear import DirectLinear
 from fedflair.engine.cpu.pooled_norm import PooledNorm
 from fedflair.engine.flat_model import FlatModel, flatten
 from fedflair.federated.client import LocalTraining, sgd_step, train_locally
@@ -24,6 +26,8 @@ from fedflair.sampling import stream
 
 CPU = torch.device("cpu")
 OPTIONS = LocalTraining(learning_rate=0.05, num_epochs=2, batch_size=4, max_grad_norm=1.0, image_size=32)
+
+IN_BF16 = pytest.mark.skipif(arithmetic(current(), "bf16") != "bf16", reason="this processor has no bfloat16s")
 
 pytestmark = [
     pytest.mark.skipif(library() is None, reason="this machine has no C compiler"),
@@ -44,9 +48,9 @@ def norm_layer(kind: str, channels: int) -> nn.GroupNorm | FrozenBatchNorm2d:
 
 
 @pytest.mark.parametrize("kind", ["group", "frozen"])
-@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("relu", ["", "relu", "relu6"])
 @pytest.mark.parametrize("with_skip", [False, True])
-def test_fused_normalisation_equals_the_three_layers(kind: str, relu: bool, with_skip: bool) -> None:
+def test_fused_normalisation_equals_the_three_layers(kind: str, relu: str, with_skip: bool) -> None:
     # 37 x 11 pixels: more than one chunk of the kernels' sums, and no round number. A mean of 30 must not cancel.
     generator = torch.Generator().manual_seed(1)
     x, skip, dy = (torch.randn(3, 48, 37, 11, generator=generator, dtype=torch.float64) for _ in range(3))
@@ -54,11 +58,15 @@ def test_fused_normalisation_equals_the_three_layers(kind: str, relu: bool, with
     skip = skip.requires_grad_()
     norm = norm_layer(kind, 48)
     exact = copy.deepcopy(norm).double()
+    # Scaled up, so that some are above 6.
+    with torch.no_grad():
+        exact.weight.mul_(4)
+        norm.weight.mul_(4)
     y = exact(x) + skip if with_skip else exact(x)
-    y = y.relu() if relu else y
+    y = functional.relu6(y) if relu == "relu6" else y.relu() if relu else y
     y.backward(dy)
     fast_x, fast_skip = x.detach().float().requires_grad_(), skip.detach().float().requires_grad_()
-    fast_y = FusedNorm(norm, relu=relu)(fast_x, fast_skip if with_skip else None)
+    fast_y = FusedNorm(norm, relu=relu != "", six=relu == "relu6")(fast_x, fast_skip if with_skip else None)
     fast_y.backward(dy.float())
     pairs = [(fast_y, y), (fast_x.grad, x.grad), (norm.weight.grad, exact.weight.grad)]
     pairs += [(norm.bias.grad, exact.bias.grad)] + ([(fast_skip.grad, skip.grad)] if with_skip else [])
@@ -77,6 +85,7 @@ def test_bfloat16_is_the_rounded_float32() -> None:
     torch.testing.assert_close(fast, expected, rtol=2**-7, atol=1e-5)
     infinite = torch.full((1, 32, 2, 2), float("nan"), dtype=torch.bfloat16)
     assert FusedNorm(norm, relu=True)(infinite).isnan().all()
+    assert FusedNorm(norm, relu=True, six=True)(infinite).isnan().all()
 
 
 def step(model: FlatModel, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -104,6 +113,47 @@ def test_the_fast_form_has_the_gradient_of_the_plain_module(name: str, pretraine
     # A ReLU near 0 goes either way on the last bit, which moves the whole gradient: the plain module itself is up to
     # 9e-3 from float64 here. A path that is wrong is off by about 1.
     assert float((fast - expected).norm() / expected.norm()) < 3e-2
+
+
+def test_mobilenet_keeps_no_relu_and_no_convolution() -> None:
+    model = flatten(multi_label_cnn.build("mobilenet_v2", 5, pretrained=False, weights=None, seed=0), CPU)
+    assert model.fast is not None
+    layers = list(model.fast.network.modules())
+    assert sum(isinstance(layer, FusedNorm) and layer.six for layer in layers) == 35
+    assert sum(isinstance(layer, DirectConv2d) for layer in layers) == 52
+    # Two norms are left, of 24 channels, which are no multiple of 16.
+    assert not [node for node in model.fast.network.graph.nodes if "relu" in str(node.name)]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_layers_against_float64(precision: str, bias: bool) -> None:
+    layers = [nn.Linear(96, 48, bias=bias), nn.SiLU(inplace=True), nn.Unflatten(1, (7, 1)), nn.Conv2d(7, 16, 1)]
+    module = nn.Sequential(*layers, nn.Flatten(), nn.Linear(48 * 16, 5))
+    model = flatten(module, CPU, precision)  # type: ignore[arg-type]
+    assert model.fast is not None
+    if current() in DIRECT_LINEAR:
+        assert sum(isinstance(layer, DirectLinear) for layer in model.fast.network.modules()) == 1
+    inputs, targets = torch.randn(3, 7, 96), torch.rand(3, 5)
+    exact = copy.deepcopy(module).double()
+    for parameter in exact.parameters():
+        parameter.grad = None
+    functional.binary_cross_entropy_with_logits(exact(inputs.double()), targets.double()).backward()
+    expected = torch.cat([parameter.grad.flatten() for parameter in exact.parameters() if parameter.grad is not None])
+    for _ in range(2):
+        found = step(model, inputs, targets)
+        assert float((found - expected).norm() / expected.norm()) < (1e-5 if precision == "fp32" else 2e-2)
+
+
+def test_what_a_convolution_gives_may_be_written_to() -> None:
+    # As torchvision's EfficientNet does in its smallest layers.
+    module = nn.Sequential(nn.Conv2d(32, 64, 1), nn.SiLU(inplace=True), nn.Flatten(), nn.Linear(64, 5))
+    inputs, targets = torch.randn(2, 32, 1, 1), torch.rand(2, 5)
+    for precision in ("fp32", "bf16"):
+        model = flatten(module, CPU, precision)  # type: ignore[arg-type]
+        assert model.fast is not None
+        plain = FlatModel(module, model.parameters, model.gradients)
+        torch.testing.assert_close(step(model, inputs, targets), step(plain, inputs, targets), rtol=0.05, atol=1e-3)
 
 
 def test_resnet18_is_fused_whole() -> None:
@@ -205,6 +255,7 @@ def test_five_rounds_end_where_the_plain_loop_ends(tiny_store: Path) -> None:
     assert float((ends[0] - ends[1]).norm() / (ends[1] - start).norm()) < 1e-2
 
 
+@IN_BF16
 def test_bf16_moves_as_autocast_of_the_plain_module_does(tiny_store: Path) -> None:
     start = flatten(small_cnn.build("", 4, pretrained=False, weights=None, seed=1), CPU).parameters
     exact, rounded, plain = (
@@ -216,6 +267,7 @@ def test_bf16_moves_as_autocast_of_the_plain_module_does(tiny_store: Path) -> No
     assert error < 0.2 * float(exact.norm())
 
 
+@IN_BF16
 def test_the_rounded_parameters_follow_every_step() -> None:
     model = flatten(small_cnn.build("", 4, pretrained=False, weights=None, seed=1), CPU, "bf16")
     assert model.fast is not None and model.fast.rounded is not None
@@ -227,3 +279,16 @@ def test_the_rounded_parameters_follow_every_step() -> None:
         assert torch.equal(model.fast.rounded, model.parameters.bfloat16())
     model.load(torch.linspace(-3, 3, len(model.parameters)))
     assert torch.equal(model.fast.rounded, torch.linspace(-3, 3, len(model.parameters)).bfloat16())
+
+
+@IN_BF16
+def test_bf16_is_float32_where_its_products_would_be_emulated() -> None:
+    inputs, targets = torch.randn(2, 3, 32, 32), torch.ones(2, 4)
+    with computing_with("avx512f"):
+        gradients = [
+            step(
+                flatten(small_cnn.build("", 4, pretrained=False, weights=None, seed=1), CPU, precision), inputs, targets
+            )
+            for precision in ("fp32", "bf16")
+        ]
+        assert torch.equal(*gradients)

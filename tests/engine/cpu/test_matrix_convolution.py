@@ -28,17 +28,6 @@ def test_output_and_both_gradients(kernel: int, stride: int, padding: int, dilat
     torch.testing.assert_close(matrix.input_gradient(dy, weight, x.shape, shape), dx, rtol=1e-5, atol=1e-5)
 
 
-def test_products_are_for_small_batches_of_many_channels() -> None:
-    one_image, sixteen_images = 7 * 7, 16 * 7 * 7
-    assert matrix.outputs_by_product(one_image, 512, torch.bfloat16)
-    assert not matrix.outputs_by_product(sixteen_images, 512, torch.bfloat16)
-    assert not matrix.outputs_by_product(one_image, 512, torch.float32)
-    assert matrix.weights_by_product(sixteen_images, 512, torch.bfloat16)
-    assert not matrix.weights_by_product(56 * 56, 64, torch.bfloat16)
-    assert matrix.weights_by_product(one_image, 512, torch.float32)
-    assert not matrix.weights_by_product(sixteen_images, 512, torch.float32)
-
-
 @pytest.mark.parametrize(("channels", "out_channels", "rows"), [(16, 8, 1), (32, 24, 37), (16, 12, 5), (5, 8, 5)])
 def test_the_product_towards_float32_weights(channels: int, out_channels: int, rows: int) -> None:
     torch.manual_seed(0)

@@ -22,6 +22,7 @@ import torch
 from fedflair.backends.contract import Backend, Task
 from fedflair.backends.ray.cluster import Reservation, connected, raylet_watch, say
 from fedflair.backends.ray.worker import Failed, RayWorker, Started, WorkerPlan, carry_tensors, placed
+from fedflair.engine.cpu.kernels import computing_with
 from fedflair.engine.flat_model import frozen_tensors
 from fedflair.errors import FedflairError, Interrupted, WorkerError
 from fedflair.federated.aggregate import UpdateSum
@@ -76,7 +77,11 @@ class _Slot:
 def ray_backend(setup: TrainingSetup, stop: threading.Event | None = None) -> Iterator[Backend]:
     """Workers in processes of their own, on this machine or at ``ray_address``."""
     on_cpu, operator_threads = setup.worker.device.type == "cpu", torch.get_num_threads()
-    with connected(setup.config.hardware) as reservation, raylet_watch() as raylet_alive:
+    with (
+        computing_with(setup.worker.kernels),
+        connected(setup.config.hardware) as reservation,
+        raylet_watch() as raylet_alive,
+    ):
         carry_tensors()
         if on_cpu:
             torch.set_num_threads(1)
@@ -278,6 +283,7 @@ def worker_plan(setup: TrainingSetup, gpus: float) -> WorkerPlan:
         local_noise_seed=local_noise_seed(setup.noise_seed) if private else 0,
         fixed=fixed,
         fingerprint=setup.worker.store.fingerprint,
+        kernels=setup.worker.kernels,
         gpu_share=gpus or 1.0,
     )
 

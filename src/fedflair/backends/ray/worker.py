@@ -12,6 +12,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,8 @@ from ray.util import register_serializer
 from fedflair.backends.contract import Task, Worker
 from fedflair.config.train_config import TrainConfig
 from fedflair.engine.allocator import keep_freed_memory
+from fedflair.engine.cpu.choice import Kind
+from fedflair.engine.cpu.kernels import computing_with
 from fedflair.engine.flat_model import flatten
 from fedflair.engine.gpu.streams import prepare_gpu
 from fedflair.errors import FedflairError, WorkerError
@@ -38,6 +41,7 @@ class WorkerPlan:
     """What a worker builds its set-up from; see ``setup.make_worker_setup``. Holds no secret of a central mechanism.
 
     fingerprint: of the run's store; a worker that finds another one at its place refuses.
+    kernels: what the driver chose to compute with; a worker whose machine cannot do so refuses.
     gpu_share: share of one GPU's memory that the worker may take; 1 and more is all of it.
     """
 
@@ -46,6 +50,7 @@ class WorkerPlan:
     local_noise_seed: int
     fixed: Mapping[str, torch.Tensor]
     fingerprint: str
+    kernels: Kind
     gpu_share: float
 
 
@@ -74,11 +79,16 @@ class RayWorker:
         self._call = -1
         self._shared: Any = None
         self._kept: Any = None
+        # As long as the process lives.
+        self._computing = ExitStack()
 
     def start(self, plan: WorkerPlan) -> Started | Failed:
         """Builds the set-up. Must be called once, before any task."""
         try:
-            setup = make_worker_setup(plan.config, plan.clip_order, plan.local_noise_seed, plan.fixed, plan.fingerprint)
+            self._computing.enter_context(computing_with(plan.kernels))
+            setup = make_worker_setup(
+                plan.config, plan.clip_order, plan.local_noise_seed, plan.fixed, plan.fingerprint, plan.kernels
+            )
             if setup.device.type == "cpu":
                 torch.set_num_threads(1)
             else:

@@ -10,11 +10,14 @@ from typing import Any, TypeGuard
 
 import torch
 from torch import nn
-from torch.nn.functional import conv2d
+from torch.nn.functional import relu6
 
+from fedflair.engine.cpu import channelwise_convolution as channelwise
+from fedflair.engine.cpu import library_convolution as by_library
 from fedflair.engine.cpu import matrix_convolution as matrix
 from fedflair.engine.cpu import winograd_convolution as winograd
-from fedflair.engine.cpu.kernels import library
+from fedflair.engine.cpu.choice import Direction, Precision, Way, way_by_groups, way_of
+from fedflair.engine.cpu.kernels import current, library
 from fedflair.engine.cpu.matrix_convolution import Geometry, geometry
 from fedflair.engine.cpu.winograd_convolution import Scratch
 from fedflair.models.normalization import FrozenBatchNorm2d
@@ -28,18 +31,19 @@ CHANNELS_LAST = torch.channels_last
 class NormFacts:
     """What the kernels must know: groups is 0 for frozen statistics, which are then ``mean`` and ``rstd`` [C].
 
+    relu: 0 for none, 1, or 2 for one that ends at 6.
     takes_over: nothing else reads the layer's input, so that its memory can take the input's gradient.
     """
 
     groups: int
     eps: float
-    relu: bool
+    relu: int
     takes_over: bool
     mean: torch.Tensor | None = None
     rstd: torch.Tensor | None = None
 
 
-def norm_facts(norm: nn.GroupNorm | FrozenBatchNorm2d, *, relu: bool, takes_over: bool) -> NormFacts:
+def norm_facts(norm: nn.GroupNorm | FrozenBatchNorm2d, *, relu: int, takes_over: bool) -> NormFacts:
     if isinstance(norm, nn.GroupNorm):
         return NormFacts(norm.num_groups, norm.eps, relu, takes_over)
     rstd = torch.rsqrt(norm.running_var + norm.eps)
@@ -61,20 +65,24 @@ class FusedNorm(nn.Module):
     """GroupNorm or frozen BatchNorm, then optionally an addition, then optionally a ReLU: one pass forward, two back.
 
     ``forward(x, skip=None)`` is ``relu(norm(x) + skip)``: float32 or bfloat16 [n, C, H, W], C a multiple of 16.
-    takes_over: overwrites ``x`` with its gradient.
+    six: the ReLU ends at 6. takes_over: overwrites ``x`` with its gradient.
     """
 
-    def __init__(self, norm: nn.GroupNorm | FrozenBatchNorm2d, *, relu: bool, takes_over: bool = False) -> None:
+    def __init__(
+        self, norm: nn.GroupNorm | FrozenBatchNorm2d, *, relu: bool, six: bool = False, takes_over: bool = False
+    ) -> None:
         super().__init__()
         self.norm = norm
-        self.relu = relu
+        self.relu, self.six = relu, six
         self.takes_over = takes_over
 
     def forward(self, x: torch.Tensor, skip: torch.Tensor | None = None) -> torch.Tensor:
         if skip is not None and skip.shape != x.shape:
             total: torch.Tensor = self.norm(x) + skip
+            if self.six:
+                return relu6(total)
             return total.relu() if self.relu else total
-        facts = norm_facts(self.norm, relu=self.relu, takes_over=self.takes_over)
+        facts = norm_facts(self.norm, relu=2 if self.six else int(self.relu), takes_over=self.takes_over)
         result: torch.Tensor = _Norm.apply(x, skip, self.norm.weight, self.norm.bias, facts)
         return result
 
@@ -102,7 +110,7 @@ class _Norm(torch.autograd.Function):
             pixels,
             channels,
             rows,
-            int(facts.relu),
+            facts.relu,
         )
         ctx.facts = facts
         ctx.save_for_backward(x, y if facts.relu and skip is not None else None, mean, rstd, gamma, beta)
@@ -125,7 +133,7 @@ class _Norm(torch.autograd.Function):
             channels,
             1 if facts.groups == 0 else images,
             facts.groups,
-            int(facts.relu),
+            facts.relu,
         )
         return dx, dskip, dgamma, dbeta, None
 
@@ -168,40 +176,47 @@ class _Conv(torch.autograd.Function):
         ctx.save_for_backward(x, used)
         ctx.weight, ctx.shape, ctx.has_bias, ctx.scratch = weight, shape, bias is not None, scratch
         bias = None if bias is None else bias.to(used.dtype)
-        if winograd.fits(used, shape) and winograd.pays(x):
+        num_rows = x.shape[0] * shape.output_side(x.shape[2], 0) * shape.output_side(x.shape[3], 1)
+        way = _way("forward", x, used, shape, num_rows)
+        if way == "winograd":
             y = winograd.forward(x, used, scratch)
             return y if bias is None else y.add_(bias.view(-1, 1, 1))
-        num_rows = x.shape[0] * shape.output_side(x.shape[2], 0) * shape.output_side(x.shape[3], 1)
-        if matrix.outputs_by_product(num_rows, used.shape[0], used.dtype):
+        if way == "product":
             return matrix.forward(x, used, bias, shape)
-        return conv2d(x, used, bias, shape.stride, shape.padding, shape.dilation)
+        return by_library.forward(x, used, bias, shape)
 
     @staticmethod
     def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, used = ctx.saved_tensors
         shape: Geometry = ctx.shape
         dy = dy.to(used.dtype).contiguous(memory_format=CHANNELS_LAST)
-        num_rows, out_channels = dy.numel() // dy.shape[1], dy.shape[1]
-        plain = winograd.fits(used, shape)
+        num_rows = dy.numel() // dy.shape[1]
         dx = dw = None
-        if ctx.needs_input_grad[0] and plain and winograd.pays(x):
+        way = _way("input", x, used, shape, num_rows) if ctx.needs_input_grad[0] else "library"
+        if way == "winograd":
             dx = winograd.input_gradient(dy, used, ctx.scratch)
-        elif ctx.needs_input_grad[0] and matrix.outputs_by_product(num_rows, out_channels, used.dtype):
+        elif way == "product":
             dx = matrix.input_gradient(dy, used, x.shape, shape)
-        if plain:
+        way = _way("weight", x, used, shape, num_rows)
+        if way == "winograd":
             dw = winograd.weight_gradient(dy, x, ctx.weight.grad, ctx.scratch)
-        elif matrix.weights_by_product(num_rows, out_channels, used.dtype):
+        elif way == "channelwise":
+            dw = channelwise.weight_gradient(dy, x, ctx.weight.grad, shape)
+        elif way == "product":
             dw = ctx.weight.grad.copy_(matrix.weight_gradient(dy, x, used, shape))
-        wanted = [ctx.needs_input_grad[0] and dx is None, dw is None, ctx.has_bias]
-        if not any(wanted):
-            return dx, None, None, None, None, None
-        sizes = [out_channels] if ctx.has_bias else None
-        found = torch.ops.aten.convolution_backward(
-            dy, x, used, sizes, shape.stride, shape.padding, shape.dilation, False, [0, 0], 1, wanted
-        )
-        if dw is None:
+        wanted = (ctx.needs_input_grad[0] and dx is None, dw is None, ctx.has_bias)
+        found = by_library.backward(dy, x, used, shape, wanted)
+        if found[1] is not None:
             ctx.weight.grad.copy_(found[1])
         return found[0] if dx is None else dx, None, None, found[2], None, None
+
+
+def _way(direction: Direction, x: torch.Tensor, weight: torch.Tensor, shape: Geometry, num_rows: int) -> Way:
+    if shape.groups > 1:
+        return way_by_groups(direction, shape.kernel, channelwise=channelwise.fits(weight, shape))
+    tiles = winograd.num_tiles(x) if winograd.fits(weight, shape) else 0
+    precision: Precision = "bf16" if weight.dtype == torch.bfloat16 else "fp32"
+    return way_of(current(), precision, direction, tiles=tiles, rows=num_rows, out_channels=weight.shape[0])
 
 
 def can_fuse(norm: nn.Module) -> TypeGuard[nn.GroupNorm | FrozenBatchNorm2d]:
@@ -217,7 +232,6 @@ def can_be_direct(convolution: nn.Module) -> TypeGuard[nn.Conv2d]:
     """Whether it is an ordinary convolution, with a weight that trains: a subclass may adapt its weight first."""
     return (
         type(convolution) is nn.Conv2d
-        and convolution.groups == 1
         and convolution.padding_mode == "zeros"
         and not isinstance(convolution.padding, str)
         and convolution.weight.requires_grad

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import fx, nn
 from torch.nn import functional
 
+from fedflair.engine.cpu import linear
 from fedflair.engine.cpu.fast_layers import DirectConv2d, FusedNorm, can_be_direct, can_fuse
 from fedflair.engine.cpu.kernels import library
 from fedflair.engine.cpu.pooled_norm import PooledNorm, is_its_pool
@@ -50,6 +52,9 @@ def fused(module: nn.Module, rounded: Callable[[torch.Tensor], torch.Tensor | No
         if can_be_direct(layer) and _uses(graph, str(node.target)) == 1:
             traced.set_submodule(str(node.target), DirectConv2d(layer, rounded(layer.weight), scratch))
             num_replaced += 1
+        elif linear.can_be_direct(layer) and _uses(graph, str(node.target)) == 1:
+            traced.set_submodule(str(node.target), linear.DirectLinear(layer, rounded(layer.weight)))
+            num_replaced += 1
         elif can_fuse(layer) and _uses(graph, str(node.target)) == 1:
             _fuse_norm(traced, modules, node, layer)
             num_replaced += 1
@@ -82,19 +87,21 @@ def _fuse_norm(
     if following is not None and _is_addition(following) and following.args[0] is not following.args[1]:
         other = following.args[1] if following.args[0] is node else following.args[0]
         after = _only_user(following)
-        if isinstance(other, fx.Node) and after is not None and _is_relu(after, modules):
+        if isinstance(other, fx.Node) and after is not None and _relu(after, modules):
             skip, last = other, after
-    elif following is not None and _is_relu(following, modules):
+    elif following is not None and _relu(following, modules):
         last = following
+    relu = "" if last is node else _relu(last, modules)
     # A convolution keeps its input, not its output.
     source = node.args[0]
     takes_over = isinstance(source, fx.Node) and _is_convolution(source, modules) and _only_user(source) is node
-    pool = None if last is node or skip is not None else _only_user(last)
+    pool = None if relu != "relu" or skip is not None else _only_user(last)
     if pool is not None and pool.op == "call_module" and is_its_pool(modules[str(pool.target)]):
         following, last = last, pool
         traced.set_submodule(str(node.target), PooledNorm(norm, takes_over=takes_over))
     else:
-        traced.set_submodule(str(node.target), FusedNorm(norm, relu=last is not node, takes_over=takes_over))
+        layer = FusedNorm(norm, relu=relu != "", six=relu == "relu6", takes_over=takes_over)
+        traced.set_submodule(str(node.target), layer)
     if last is node:
         return
     # The layer runs where the last of them ran: by then what is added has been computed.
@@ -111,10 +118,12 @@ def _only_user(node: fx.Node) -> fx.Node | None:
     return next(iter(node.users)) if len(node.users) == 1 else None
 
 
-def _is_relu(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+def _relu(node: fx.Node, modules: dict[str, nn.Module]) -> Literal["", "relu", "relu6"]:
+    """Which of them the node is, if any."""
     if node.op == "call_module":
-        return isinstance(modules.get(str(node.target)), nn.ReLU)
-    return node.target in _RELUS
+        layer = modules.get(str(node.target))
+        return "relu6" if isinstance(layer, nn.ReLU6) else "relu" if isinstance(layer, nn.ReLU) else ""
+    return "relu" if node.target in _RELUS else ""
 
 
 def _is_convolution(node: fx.Node, modules: dict[str, nn.Module]) -> bool:

@@ -23,6 +23,7 @@ class Geometry:
     stride: tuple[int, int]
     padding: tuple[int, int]
     dilation: tuple[int, int]
+    groups: int = 1
 
     def output_side(self, side: int, axis: int) -> int:
         reach = self.dilation[axis] * (self.kernel[axis] - 1) + 1
@@ -33,17 +34,13 @@ def geometry(convolution: nn.Conv2d) -> Geometry:
     """Of a convolution with numeric padding."""
     vertical, horizontal = (int(p) for p in convolution.padding)
     kernel, stride, dilation = convolution.kernel_size, convolution.stride, convolution.dilation
-    return Geometry((kernel[0], kernel[1]), (stride[0], stride[1]), (vertical, horizontal), (dilation[0], dilation[1]))
-
-
-def outputs_by_product(num_rows: int, out_channels: int, dtype: torch.dtype) -> bool:
-    """Whether products are faster forward and towards the input. num_rows: output pixels of the whole batch."""
-    return dtype == torch.bfloat16 and num_rows < out_channels
-
-
-def weights_by_product(num_rows: int, out_channels: int, dtype: torch.dtype) -> bool:
-    """Whether a product is faster towards the weights."""
-    return num_rows <= (4 * out_channels if dtype == torch.bfloat16 else out_channels)
+    return Geometry(
+        (kernel[0], kernel[1]),
+        (stride[0], stride[1]),
+        (vertical, horizontal),
+        (dilation[0], dilation[1]),
+        convolution.groups,
+    )
 
 
 def patches(x: torch.Tensor, shape: Geometry) -> torch.Tensor:
@@ -61,11 +58,14 @@ def patches(x: torch.Tensor, shape: Geometry) -> torch.Tensor:
 
 def forward(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, shape: Geometry) -> torch.Tensor:
     """As ``conv2d``: channels-last [n, O, H', W'] from channels-last x and weight."""
-    out = patches(x, shape) @ _as_matrix(weight).t()
+    size = (x.shape[0], weight.shape[0], shape.output_side(x.shape[2], 0), shape.output_side(x.shape[3], 1))
+    # Not a view of something else: whatever comes next may write to it.
+    y = torch.empty(size, dtype=x.dtype, memory_format=torch.channels_last)
+    rows = y.permute(0, 2, 3, 1).view(-1, size[1])
+    torch.mm(patches(x, shape), _as_matrix(weight).t(), out=rows)
     if bias is not None:
-        out += bias
-    size = (x.shape[0], shape.output_side(x.shape[2], 0), shape.output_side(x.shape[3], 1), weight.shape[0])
-    return out.view(size).permute(0, 3, 1, 2)
+        rows += bias
+    return y
 
 
 def input_gradient(dy: torch.Tensor, weight: torch.Tensor, size: torch.Size, shape: Geometry) -> torch.Tensor:
@@ -87,11 +87,11 @@ def input_gradient(dy: torch.Tensor, weight: torch.Tensor, size: torch.Size, sha
 def weight_gradient(dy: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, shape: Geometry) -> torch.Tensor:
     """Gradient of the weight, channels-last [O, C, kh, kw]."""
     out_channels, channels, kh, kw = weight.shape
-    flat = _product_of_rows(_rows(dy), patches(x, shape))
+    flat = product_of_rows(_rows(dy), patches(x, shape))
     return flat.view(out_channels, kh, kw, channels).permute(0, 3, 1, 2)
 
 
-def _product_of_rows(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+def product_of_rows(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """``left.t() @ right``. Not by MKL in float32, whose products run at half speed on AMD's processors."""
     kernels, (rows, channels), width = library(), left.shape, right.shape[1]
     if kernels is None or left.dtype != torch.float32 or channels % 8 or width % 48:

@@ -30,7 +30,7 @@ class PooledNorm(nn.Module):
         self.takes_over = takes_over
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        facts = norm_facts(self.norm, relu=True, takes_over=self.takes_over)
+        facts = norm_facts(self.norm, relu=1, takes_over=self.takes_over)
         result: torch.Tensor = _PooledNorm.apply(x, self.norm.weight, self.norm.bias, facts)
         return result
 

@@ -17,8 +17,6 @@ from fedflair.engine.cpu.matrix_convolution import Geometry
 
 _PLAIN = Geometry((3, 3), (1, 1), (1, 1), (1, 1))
 _PANEL = 32
-# With fewer tiles of 2 x 2 outputs the weights' own transformation costs more than it saves.
-_MIN_TILES = 16
 
 
 @dataclass
@@ -40,16 +38,16 @@ class Scratch:
 
 
 def fits(weight: torch.Tensor, shape: Geometry) -> bool:
-    """Whether the kernels can do this convolution: weight [O, C, kh, kw]. Towards the weights they are then faster."""
+    """Whether the kernels can do this convolution: weight [O, C, kh, kw]."""
     channels = weight.shape[:2]
     plain = shape == _PLAIN and all(count % _PANEL == 0 for count in channels)
     return plain and hasattr(library(), f"winograd_convolution_{_kind(weight)}")
 
 
-def pays(x: torch.Tensor) -> bool:
-    """Whether outputs, and gradients of inputs, are computed faster too: channels-last [n, C, H, W]."""
+def num_tiles(x: torch.Tensor) -> int:
+    """Tiles of 2 x 2 outputs of channels-last x [n, C, H, W]."""
     images, _, height, width = x.shape
-    return images * ((height + 1) // 2) * ((width + 1) // 2) >= _MIN_TILES
+    return images * ((height + 1) // 2) * ((width + 1) // 2)
 
 
 def forward(x: torch.Tensor, weight: torch.Tensor, scratch: Scratch) -> torch.Tensor:

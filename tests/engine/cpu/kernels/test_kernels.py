@@ -22,7 +22,7 @@ PROGRAM = "from fedflair.engine.cpu.kernels import library; print(library() is n
 def run(cache: Path, **environment: str) -> str:
     return subprocess.run(
         [sys.executable, "-c", PROGRAM],
-        env={**os.environ, "XDG_CACHE_HOME": str(cache), **environment},
+        env={**os.environ, "XDG_CACHE_HOME": str(cache), "FEDFLAIR_KERNELS": "", **environment},
         capture_output=True,
         text=True,
         check=True,

@@ -8,7 +8,17 @@
 #include <stdint.h>
 #include <string.h>
 
+/* Numbers in a vector, and rows of products that fill the registers, of which there are 32 or else 16. The number of
+   lanes also decides in what order sums are taken. */
+#ifdef __AVX512F__
 #define LANES 16
+#define TILE_ROWS 8
+#define STRIP 12
+#else
+#define LANES 8
+#define TILE_ROWS 4
+#define STRIP 6
+#endif
 
 typedef float floats __attribute__((vector_size(LANES * 4)));
 typedef uint32_t words __attribute__((vector_size(LANES * 4)));
@@ -117,6 +127,7 @@ static void slope_and_offset(const float *gamma, const float *mean, const float 
 #define NAME(x) x##_float
 #include "norm.h"
 #include "pool.h"
+#include "channelwise.h"
 #undef ELEMENT
 #undef LOAD
 #undef STORE
@@ -128,6 +139,7 @@ static void slope_and_offset(const float *gamma, const float *mean, const float 
 #define NAME(x) x##_bf16
 #include "norm.h"
 #include "pool.h"
+#include "channelwise.h"
 #undef ELEMENT
 #undef LOAD
 #undef STORE
@@ -190,7 +202,6 @@ double sum_of_squares(const float *values, int64_t count) {
   return total;
 }
 
-#define TILE_ROWS 8
 #define TILE_VECTORS 3
 #define TILE_WIDTH (TILE_VECTORS * LANES)
 
@@ -225,7 +236,7 @@ void product_of_rows(const float *dy, const float *patches, float *gradient, flo
 
 #include "winograd_tiles.h"
 
-/* 16 times the number at p, bit for bit. */
+/* The number at p in every lane, bit for bit. */
 static inline floats spread(const float *p) {
   uint32_t bits;
   memcpy(&bits, p, sizeof bits);

@@ -1,7 +1,7 @@
 /* Normalisation of one element type; included by exported.c once for float and once for bfloat16.
 
    forward   y = relu(scale * x + shift + skip), with scale = gamma * rstd and shift = beta - mean * scale for each image
-             and channel; relu and skip are optional.
+             and channel; relu and skip are optional. relu: 0 none, 1, or 2 where it also ends at 6.
    backward  from dy: dx, the gradient of skip, and the sums that make the gradients of gamma and beta. */
 
 /* Sum and sum of squares about `centre` of each channel of one image, in double. */
@@ -61,7 +61,7 @@ void NAME(normalise)(const ELEMENT *x, const ELEMENT *skip, ELEMENT *y, const fl
                      const float *gamma, const float *beta, int64_t images, int64_t pixels, int64_t channels,
                      int64_t rows, int relu) {
   float scale[MAX_CHANNELS], shift[MAX_CHANNELS];
-  floats least = splat(relu ? 0.0f : -INFINITY);
+  floats least = splat(relu ? 0.0f : -INFINITY), most = splat(6.0f);
   for (int64_t n = 0; n < images; n++) {
     const float *m = mean + (rows == 1 ? 0 : n * channels), *r = rstd + (rows == 1 ? 0 : n * channels);
     scale_and_shift(gamma, beta, m, r, channels, scale, shift);
@@ -72,18 +72,19 @@ void NAME(normalise)(const ELEMENT *x, const ELEMENT *skip, ELEMENT *y, const fl
         if (skip) v += LOAD(skip + at + c);
         /* Written so that a value that is not a number passes through. */
         v = where(~(v <= least), v) + where(v <= least, least);
+        if (relu == 2) v = where(~(v >= most), v) + where(v >= most, most);
         STORE(y + at + c, v);
       }
     }
   }
 }
 
-/* The gradient before the ReLU: dy where the output was positive. Without a skip the output is recomputed from x. */
+/* The gradient before the ReLU: dy where the output was positive, and below 6 where it ends there. Without a skip the output is recomputed from x. */
 static inline floats NAME(masked)(const ELEMENT *dy, const ELEMENT *y, floats x, floats scale, floats shift, int relu) {
   floats v = LOAD(dy);
   if (!relu) return v;
   floats out = y ? LOAD(y) : x * scale + shift;
-  return where(out > 0, v);
+  return relu == 2 ? where((out > 0) & (out < 6), v) : where(out > 0, v);
 }
 
 /* dgamma, dbeta: [channels], overwritten. dskip: null without a skip, else the gradient of it. y: the output, needed

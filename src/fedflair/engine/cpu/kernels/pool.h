@@ -44,7 +44,7 @@ void NAME(normalise_and_pool)(const ELEMENT *x, ELEMENT *y, uint8_t *winners, co
   }
 }
 
-/* The gradient before the pooling, of 16 channels of one row of pixels: what windows of one row gave to their pixels in
+/* The gradient before the pooling, of LANES channels of one row of pixels: what windows of one row gave to their pixels in
    row `place` of three. Added up over the one or two rows of windows that the row lies in. */
 static inline void NAME(add_won)(const ELEMENT *dy, const uint8_t *winners, int64_t place, int64_t width,
                                  int64_t channels, float *sums) {

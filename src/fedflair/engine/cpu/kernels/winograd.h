@@ -3,11 +3,11 @@
    ELEMENT, LOAD, STORE, NAME: as in norm.h.
    PER: numbers that a factor of the products holds side by side, along what is summed over: 1 float or 2 bfloat16s, in
         the 32 bits of a float.
-   ALONG(values): 16 factors from PER vectors of consecutive numbers. ACROSS(values): 16 factors, each with one number of
+   ALONG(values): LANES factors from PER vectors of consecutive numbers. ACROSS(values): LANES factors, each with one number of
         each vector.
    ADD_PRODUCT(sum, left, right): sum += left * right, summed over what factors hold. */
 
-/* out[i][j] (+)= sum over r of left[i * left_row + r * left_step] * right[r * right_step + j], j below 32. */
+/* out[i][j] (+)= sum over r of left[i * left_row + r * left_step] * right[r * right_step + j], j below PANEL. */
 static inline __attribute__((always_inline)) void NAME(product_tile)(const float *left, int64_t left_row,
                                                                      int64_t left_step, const float *right,
                                                                      int64_t right_step, float *out, int64_t out_row,
@@ -34,7 +34,7 @@ static inline __attribute__((always_inline)) void NAME(product_tile)(const float
   }
 }
 
-/* B' x B of one tile and 16 channels from c on; beyond the image x [images][height][width][channels] is zero. */
+/* B' x B of one tile and LANES channels from c on; beyond the image x [images][height][width][channels] is zero. */
 static inline __attribute__((always_inline)) void NAME(inputs_of_tile)(const ELEMENT *x, floats points[POINTS],
                                                                        tile_place at, int64_t height, int64_t width,
                                                                        int64_t channels, int64_t c) {
@@ -63,7 +63,7 @@ static inline __attribute__((always_inline)) void NAME(inputs_of_tile)(const ELE
   }
 }
 
-/* A dy A' of one tile and 16 channels from c on. */
+/* A dy A' of one tile and LANES channels from c on. */
 static inline __attribute__((always_inline)) void NAME(gradients_of_tile)(const ELEMENT *dy, floats points[POINTS],
                                                                           tile_place at, int64_t height,
                                                                           int64_t width, int64_t channels, int64_t c) {
@@ -114,7 +114,7 @@ static void NAME(outputs_of_tile)(const float *m, int64_t m_point, ELEMENT *y, t
   }
 }
 
-/* G w G' of 16 input channels from w [3][3][channels]. */
+/* G w G' of LANES input channels from w [3][3][channels]. */
 static inline __attribute__((always_inline)) void NAME(transformed_weights)(const ELEMENT *w, int64_t channels,
                                                                             floats points[POINTS]) {
   floats t[4][3];
@@ -137,13 +137,13 @@ static inline __attribute__((always_inline)) void NAME(transformed_weights)(cons
   }
 }
 
-/* Factors [point][inputs / PER][32] of the 32 outputs from `first` on, for a convolution forward, from w
+/* Factors [point][inputs / PER][PANEL] of the PANEL outputs from `first` on, for a convolution forward, from w
    [outputs][3][3][inputs]; numbers of the next point `point` later. */
 static void NAME(factors)(const ELEMENT *w, float *u, int64_t point, int64_t first, int64_t outputs, int64_t inputs) {
   floats block[POINTS][LANES];
   for (int64_t o = first; o < first + PANEL; o += LANES)
     for (int64_t c = 0; c < inputs; c += PER * LANES) {
-      /* A piece of the next 16 outputs' weights, which lie one after the other: these reads here do not follow each
+      /* A piece of the next LANES outputs' weights, which lie one after the other: these reads here do not follow each
          other closely enough for the processor to foresee them. */
       const char *ahead = (const char *)(w + ((o + LANES) * inputs + c * LANES) * 9);
       if (o + LANES < outputs)
@@ -162,7 +162,7 @@ static void NAME(factors)(const ELEMENT *w, float *u, int64_t point, int64_t fir
     }
 }
 
-/* The same towards the inputs: [point][outputs / PER][32] of the 32 inputs from `first` on, of the weights turned by half a
+/* The same towards the inputs: [point][outputs / PER][PANEL] of the PANEL inputs from `first` on, of the weights turned by half a
    turn, which swaps the first and the last of each four points. */
 static void NAME(turned_factors)(const ELEMENT *w, float *u, int64_t point, int64_t first, int64_t inputs,
                                  int64_t outputs) {

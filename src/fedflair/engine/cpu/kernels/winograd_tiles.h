@@ -8,8 +8,7 @@
    This is what does not depend on the type of the elements; see winograd.h for the rest. */
 
 #define POINTS 16
-#define PANEL 32
-#define STRIP 12
+#define PANEL (2 * LANES)
 
 /* Floats from the numbers of one point to those of the next: not a power of two, which would crowd the caches' sets. */
 static inline int64_t weights_point(int64_t outputs, int64_t inputs) { return outputs * inputs + LANES; }
@@ -40,24 +39,32 @@ static inline tile_place place_of(int64_t tile, int64_t tile_rows, int64_t tile_
   return (tile_place){line / tile_rows, line % tile_rows * 2, tile % tile_columns * 2};
 }
 
+#if LANES == 16
 #define LOW_PAIRS 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
 #define HIGH_PAIRS 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#else
+#define LOW_PAIRS 0, 8, 1, 9, 2, 10, 3, 11
+#define HIGH_PAIRS 4, 12, 5, 13, 6, 14, 7, 15
+#endif
 
-/* Transposes 16 x 16 floats: interleaving rows i and i + 8 four times over. */
+static inline __attribute__((always_inline)) void interleave(const floats from[LANES], floats to[LANES]) {
+#pragma GCC unroll 8
+  for (int i = 0; i < LANES / 2; i++) {
+    to[2 * i] = __builtin_shufflevector(from[i], from[i + LANES / 2], LOW_PAIRS);
+    to[2 * i + 1] = __builtin_shufflevector(from[i], from[i + LANES / 2], HIGH_PAIRS);
+  }
+}
+
+/* Transposes LANES x LANES floats: interleaving rows i and i + LANES / 2 as often as LANES has halves. */
 static inline void transpose(floats block[LANES]) {
   floats other[LANES];
-  for (int pass = 0; pass < 2; pass++) {
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; i++) {
-      other[2 * i] = __builtin_shufflevector(block[i], block[i + 8], LOW_PAIRS);
-      other[2 * i + 1] = __builtin_shufflevector(block[i], block[i + 8], HIGH_PAIRS);
-    }
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; i++) {
-      block[2 * i] = __builtin_shufflevector(other[i], other[i + 8], LOW_PAIRS);
-      block[2 * i + 1] = __builtin_shufflevector(other[i], other[i + 8], HIGH_PAIRS);
-    }
-  }
+  interleave(block, other);
+  interleave(other, block);
+  interleave(block, other);
+  if (LANES == 16)
+    interleave(other, block);
+  else
+    memcpy(block, other, sizeof other);
 }
 
 /* G' p G of `count` input channels of one output: points, numbers of the next one `point` later, to dw [3][3][inputs]. */
