@@ -292,3 +292,35 @@ def test_bf16_is_float32_where_its_products_would_be_emulated() -> None:
             for precision in ("fp32", "bf16")
         ]
         assert torch.equal(*gradients)
+
+
+class Tied(nn.Module):
+    """A weight of two layers, and one that the network reads by itself as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(16, 16, 3, padding=1, bias=False)
+        self.second = nn.Conv2d(16, 16, 3, padding=1, bias=False)
+        self.second.weight = self.first.weight
+        self.norm = nn.GroupNorm(4, 16)
+        self.inner = nn.Linear(16, 16)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.norm(self.second(self.first(x))).mean((2, 3))
+        return self.head(nn.functional.linear(self.inner(x), self.inner.weight))
+
+
+def test_what_is_shared_is_trained_once_with_all_of_its_gradient() -> None:
+    torch.manual_seed(0)
+    module = Tied()
+    exact = copy.deepcopy(module).double()
+    images = torch.randn(3, 16, 8, 8).contiguous(memory_format=torch.channels_last)
+    exact(images.double()).square().sum().backward()
+    model = flatten(module, torch.device("cpu"))
+    assert model.parameters.numel() == 16 * 16 * 9 + 2 * 16 + 16 * 17 + 17 * 3
+    model.clear_gradients()
+    model.logits(images).square().sum().backward()
+    for (name, parameter), twin in zip(model.module.named_parameters(), exact.parameters()):
+        assert parameter.grad is not None and twin.grad is not None
+        torch.testing.assert_close(parameter.grad.double(), twin.grad, rtol=1e-4, atol=1e-4, msg=name)

@@ -8,6 +8,7 @@ is not recognised stays as it is.
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Callable
 from typing import Literal
 
@@ -44,11 +45,13 @@ def fused(module: nn.Module, rounded: Callable[[torch.Tensor], torch.Tensor | No
         return None
     traced = fx.GraphModule(module, graph)
     modules = dict(traced.named_modules())
-    num_replaced, scratch = 0, Scratch()
+    num_replaced, scratch, shared = 0, Scratch(), _shared(module, graph)
     for node in list(graph.nodes):
         if node.op != "call_module":
             continue
         layer = modules[str(node.target)]
+        if any(id(parameter) in shared for parameter in layer.parameters()):
+            continue
         if can_be_direct(layer) and _uses(graph, str(node.target)) == 1:
             traced.set_submodule(str(node.target), DirectConv2d(layer, rounded(layer.weight), scratch))
             num_replaced += 1
@@ -63,6 +66,14 @@ def fused(module: nn.Module, rounded: Callable[[torch.Tensor], torch.Tensor | No
     graph.lint()
     traced.recompile()
     return traced
+
+
+def _shared(module: nn.Module, graph: fx.Graph) -> set[int]:
+    """Parameters (by ``id``) of several layers, or that the network reads itself: their gradients are sums."""
+    named = [(name, id(parameter)) for name, parameter in module.named_parameters(remove_duplicate=False)]
+    read = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
+    times = Counter(number for _, number in named)
+    return {number for name, number in named if times[number] > 1 or name in read}
 
 
 def _traced(module: nn.Module) -> fx.Graph | None:
