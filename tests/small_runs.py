@@ -15,16 +15,19 @@ def small_config(store: Path, **options: Any) -> TrainConfig:
     defaults: dict[str, Any] = {
         "data_path": store,
         "pretrained": False,
-        "model_type": "squeezenet1_1",
         "image_size": 32,
         "cohort_size": 3,
         "central_num_iterations": 4,
         "evaluation_frequency": 2,
         "central_lr_num_warmup_iterations": 0,
         "learning_rate": 0.05,
-        "mean_datapoints_per_user": 4,
         "device": "cpu",
     }
+    # What has no effect stays as it is, since the command line refuses it.
+    if options.get("model") != "small_cnn":
+        defaults["model_type"] = "squeezenet1_1"
+    if options.get("dataset") == "flair_iid":
+        defaults["mean_datapoints_per_user"] = 4
     return TrainConfig.of(**{**defaults, **options})
 
 

@@ -8,7 +8,7 @@ from fedflair.privacy.accounting.shown import LEGEND
 from fedflair.privacy.ledger.record import FILE_NAME
 from fedflair.report.data import read_groups, summaries
 from fedflair.report.table import cells, notes
-from tests.privacy.ledgers import finished_run, small_mechanism
+from tests.privacy.ledgers import finished_run
 from tests.report.folders import write_run
 
 
@@ -26,7 +26,7 @@ def test_a_private_run_that_has_not_ended_keeps_its_epsilon_and_its_caveats(tmp_
         file.write(
             "local_privacy_mechanism: laplace\nlocal_epsilon: 3.0\nlocal_delta: 1.0e-05\nnoise_from_seed: true\n"
         )
-    ledger = (finished_run(tmp_path / "private", small_mechanism()) / FILE_NAME).read_text()
+    ledger = (finished_run(tmp_path / "private") / FILE_NAME).read_text()
     (run / FILE_NAME).write_text(ledger)
     (group,) = read_groups([run])
     assert cells(group)[3].startswith("2 * (run ")
