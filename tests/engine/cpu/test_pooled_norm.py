@@ -43,8 +43,13 @@ def test_equals_the_three_layers(height: int, width: int, kind: str, takes_over:
     y.backward(dy)
     # An inner node, as a convolution's output is.
     leaf = x.float().requires_grad_()
-    fast_y = PooledNorm(norm, takes_over=takes_over)(leaf.contiguous(memory_format=torch.channels_last).mul(1.0))
+    inner = leaf.contiguous(memory_format=torch.channels_last).mul(1.0)
+    before = inner.detach().clone()
+    fast_y = PooledNorm(norm, takes_over=takes_over)(inner)
     fast_y.backward(dy.float())
+    # Its memory has the gradient then, or is as it was.
+    assert leaf.grad is not None
+    assert torch.equal(inner.detach(), leaf.grad if takes_over else before)
     pairs = [(fast_y, y), (leaf.grad, exact_x.grad), (norm.weight.grad, exact.weight.grad)]
     for ours, expected in [*pairs, (norm.bias.grad, exact.bias.grad)]:
         assert ours is not None and expected is not None
