@@ -57,6 +57,19 @@ def settled_rows(path: Path, count: int) -> list[dict[str, float]]:
     return rows
 
 
+def exit_code(path: Path) -> int | None:
+    """What an offline file says of how its run ended."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for record in map(Record.FromString, records(path)):
+            if record.HasField("exit"):
+                return int(record.exit.exit_code)
+        time.sleep(0.2)
+    return None
+
+
 def test_weights_and_biases_gets_every_row_and_a_resumed_run_its_id(
     tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,13 +81,15 @@ def test_weights_and_biases_gets_every_row_and_a_resumed_run_its_id(
     with tracker(folder, start_round=0, **options) as log:
         for round_ in (1, 2, 3):
             log.log({"round": round_, "train/loss": 1 / round_, "train/nothing": None})
-    with tracker(folder, start_round=2, **options) as log:
+    with pytest.raises(LookupError), tracker(folder, start_round=2, **options) as log:
         for round_ in (3, 4):
             log.log({"round": round_, "train/loss": 1 / round_, "val/macro_ap": 0.5})
+        raise LookupError
     first, second = sorted((folder.path / "wandb").glob("offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime)
     assert first.name == second.name == f"run-{(folder.path / 'wandb' / 'id.txt').read_text()}.wandb"
     assert settled_rows(first, 3) == [{"round": r, "train/loss": 1 / r} for r in (1, 2, 3)]
     assert settled_rows(second, 2) == [{"round": r, "train/loss": 1 / r, "val/macro_ap": 0.5} for r in (3, 4)]
+    assert [exit_code(path) for path in (first, second)] == [0, 1]
     assert [row["round"] for row in read_rows(folder)] == [1, 2, 3, 4]
     assert yaml.safe_load(folder.config.read_text())["wandb_project_id"] == "flair"
 
