@@ -18,7 +18,7 @@ def test_a_run_that_is_resumed_has_to_be_named() -> None:
 
 
 def test_a_run_that_has_not_ended_has_no_summary(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"summary\.json: no such file; the run has not ended \(continue it with --res"):
+    with pytest.raises(DataError, match=r"summary\.json: no such file; the run has not ended"):
         read_summary(RunFolder(tmp_path))
 
 
