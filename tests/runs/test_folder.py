@@ -13,7 +13,7 @@ from fedflair.runs.folder import RunFolder, read_summary, write_config
 
 
 def test_a_run_that_is_resumed_has_to_be_named() -> None:
-    with pytest.raises(ConfigError, match="^resume: name the run's folder with --run$"):
+    with pytest.raises(ConfigError, match=r"^resume: name the run's folder with --run$"):
         config_to_resume({"resume": True})
 
 
