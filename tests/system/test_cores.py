@@ -34,6 +34,9 @@ def test_the_group_above_may_have_the_smaller_quota(tmp_path: Path, monkeypatch:
     (tmp_path / "slice" / "job" / "step" / "cpu.max").write_text("max 100000\n")
     (tmp_path / "slice" / "cpu.max").write_text("100000 100000\n")
     assert num_cores(tmp_path) == 1
+    # Two quotas: the smaller one holds, wherever it stands.
+    (tmp_path / "slice" / "job" / "cpu.max").write_text(f"{BOUND + 3}00000 100000\n")
+    assert num_cores(tmp_path) == 1
 
 
 @pytest.mark.parametrize("controller", ["cpu", "cpu,cpuacct"])
