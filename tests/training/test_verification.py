@@ -409,3 +409,29 @@ def test_an_anchor_that_cannot_be_written_is_told_before_the_run_has_a_folder(ti
     with pytest.raises(DataError, match=f"{tmp_path}: "):
         train(run_config(tiny_store, tmp_path / "run", "moments", ledger_anchor=tmp_path))
     assert not (tmp_path / "run").exists()
+
+
+def test_what_people_behind_artificial_users_are_promised_is_computed_anew(tiny_store: Path, tmp_path: Path) -> None:
+    store = Path(shutil.copy(tiny_store, tmp_path / "store.hdf5"))
+    options = {"dataset": "flair_iid", "mean_datapoints_per_user": 4, "central_num_iterations": 2}
+    run = train(run_config(store, tmp_path / "run", "moments", **options))
+    found = verify(run, use_cache=True)
+    assert found.problems == ()
+    assert found.artificial_users
+    first, *rounds = lines_of(run)
+    assert first["person"]["accounted"] and first["person"]["most_epsilon"] > first["epsilon"]
+    told = "How many images a person has is taken from line 1"
+    for name, wrong in (("most_images", 1), ("mean_images", 1.0), ("most_epsilon", 1.0), ("mean_epsilon", 0.5)):
+        reseal(run, [{**first, "person": {**first["person"], name: wrong}}, *rounds])
+        assert any(problem.startswith(f"line 1 has person.{name} ") for problem in problems(run)), name
+    # Without the store the counts are believed, and what follows from them is not.
+    store.rename(tmp_path / "elsewhere.hdf5")
+    for name, wrong in (("most_epsilon", 1.0), ("mean_epsilon", 0.5)):
+        reseal(run, [{**first, "person": {**first["person"], name: wrong}}, *rounds])
+        assert any(problem.startswith(f"line 1 has person.{name} ") for problem in problems(run)), name
+    for value in (None, 3, {}, {**first["person"], "most_images": "9"}, {**first["person"], "mean_images": -1}):
+        reseal(run, [{**first, "person": value}, *rounds])
+        assert any(problem.startswith("line 1 has person") for problem in problems(run)), value
+    reseal(run, [first, *rounds])
+    (elsewhere, taken) = verify(run, use_cache=True).notes
+    assert elsewhere.startswith("The run's store is not at ") and taken.startswith(told)

@@ -239,6 +239,7 @@ def _images_per_person(
     person = first.get("person")
     mean, most = (person.get(name) for name in ("mean_images", "most_images")) if isinstance(person, dict) else (0, 0)
     if not is_number(mean) or type(most) is not int or not 0 < mean <= most:
+        found.problems.append(f"line 1 has person {shown(person)}, which does not say how many images people have")
         return None
     found.notes.append("How many images a person has is taken from line 1, as the run's store is not there.")
     return float(mean), most
