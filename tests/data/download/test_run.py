@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -44,7 +45,9 @@ def test_ctrl_c_stops_what_is_under_way(tmp_path: Path, monkeypatch: pytest.Monk
     stopped: list[bool] = []
 
     def fetch_one(item: Item, output: Path, tools: Tools, watcher: Watcher) -> None:
-        if item.name == "first":
+        if item.name == "second":
+            # Both are under way by then, and waited for.
+            time.sleep(0.5)
             os.kill(os.getpid(), signal.SIGINT)
         stopped.append(tools.stop.wait(20))
 
@@ -53,4 +56,4 @@ def test_ctrl_c_stops_what_is_under_way(tmp_path: Path, monkeypatch: pytest.Monk
     items: Any = [SimpleNamespace(name=name) for name in ("first", "second")]
     with pytest.raises(KeyboardInterrupt):
         run._fetch_all(items, Request(tmp_path, source="apple", num_connections=2), tools, Watcher())
-    assert stopped and all(stopped)
+    assert stopped == [True, True]
