@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import conv2d
 
-from fedflair.engine.cpu import choice
+from fedflair.engine.cpu import choice, fast_layers
 from fedflair.engine.cpu.choice import KINDS, Direction, Kind, Precision, Way, arithmetic, own_kind, way_of
 from fedflair.engine.cpu.fast_layers import DirectConv2d
 from fedflair.engine.cpu.kernels import Chosen, chosen, computing_with, continued, current, library, scored_with
@@ -248,3 +250,19 @@ def test_a_run_says_what_is_missing(own: Kind, monkeypatch: pytest.MonkeyPatch) 
     words = "convolutions and norms: torch's (no C compiler: {} times slower; install gcc)"
     assert describe(nn.Linear(2, 2), "fp32") == words.format(1.7)
     assert describe(nn.Linear(2, 2), "bf16") == words.format(2.5)
+
+
+def test_the_table_is_asked_by_images_times_output_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def recorded(direction: Direction, *arguments: Any) -> Way:
+        asked.append((direction, arguments[-1]))
+        return "library"
+
+    monkeypatch.setattr(fast_layers, "_way", recorded)
+    convolution = nn.Conv2d(48, 16, 3, stride=2, padding=1)
+    convolution.weight.grad = torch.zeros_like(convolution.weight)
+    x = torch.randn(2, 48, 9, 13, requires_grad=True)
+    DirectConv2d(convolution, None, Scratch())(x).sum().backward()
+    # 2 images of 5 x 7 pixels
+    assert asked == [("forward", 70), ("input", 70), ("weight", 70)]
