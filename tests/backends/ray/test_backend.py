@@ -298,9 +298,7 @@ def test_a_private_run_under_kills_equals_one_in_threads(
         assert timeless_rows(calm) == timeless_rows(shaken)
     else:
         torch.testing.assert_close(one.parameters, two.parameters, rtol=1e-4, atol=1e-5)
-    assert [row["train/num_clients"] for row in read_rows(RunFolder(calm))] == [
-        row["train/num_clients"] for row in read_rows(RunFolder(shaken))
-    ]
+    # Cohorts and their noise, round by round.
     assert (calm / "privacy_ledger.jsonl").read_text() == (shaken / "privacy_ledger.jsonl").read_text()
 
 
