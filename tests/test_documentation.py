@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from fedflair.commands.train import parse_train_config
+from fedflair.config.train_config import TrainConfig
 from fedflair.runs.folder import RunFolder, read_summary
 
 ROOT = Path(__file__).parent.parent
@@ -96,7 +97,7 @@ def test_commands_on_a_page_name_real_options(page: Path) -> None:
         if command.strip().startswith("fedflair train"):
             words = shlex.split(command, comments=True)[2:]
             if "--resume" not in words:
-                parse_train_config(words)
+                assert isinstance(parse_train_config(words), TrainConfig)
 
 
 def test_the_makefile_has_the_promised_targets() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from mutation.changes import Span
 
@@ -49,10 +50,11 @@ class _Finder:
         self.found: list[Span] = []
         self.late: list[tuple[int, int]] = []
 
-    def place(self, node: ast.AST) -> tuple[int, int]:
+    def place(self, node: Any) -> tuple[int, int]:
+        """Of an expression or a statement, which have places as the parser made them; ``ast.AST`` alone has none."""
         return (
-            self.starts[node.lineno - 1] + node.col_offset,  # type: ignore[attr-defined]
-            self.starts[node.end_lineno - 1] + node.end_col_offset,  # type: ignore[attr-defined]
+            self.starts[node.lineno - 1] + node.col_offset,
+            self.starts[node.end_lineno - 1] + node.end_col_offset,
         )
 
     def text(self, node: ast.AST) -> str:

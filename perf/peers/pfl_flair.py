@@ -20,6 +20,7 @@ from peers.network import PeerNetwork
 from peers.task import Receive, Reply, Task
 
 
+# As pfl's benchmark writes it: by user id, of which torch's type parameter knows nothing.
 class UserDataset(torch.utils.data.Dataset):  # type: ignore[type-arg]
     """Indexed by user id, as pfl's benchmark has it."""
 
@@ -56,6 +57,7 @@ def serve(task: Task, receive: Receive, reply: Reply) -> None:
                 waiting.extend(users)
             return len(waiting)
 
+    # pfl has no types.
     class Answer(TrainingProcessCallback):  # type: ignore[misc]
         def after_central_iteration(
             self, aggregate_metrics: Metrics, model: PyTorchModel, *, central_iteration: int

@@ -114,10 +114,14 @@ def test_what_cannot_be_together(together: dict[str, Any], message: str) -> None
 
 
 def test_what_can_be_together() -> None:
-    TrainConfig.of(algorithm_name="central", local_batch_size=16, max_num_user_images=16)
-    TrainConfig.of(noise_cohort_size=5, cohort_size=5)
-    TrainConfig.of(label_subset=("sky", "plant"))
-    TrainConfig.of(algorithm_name="scaffold", local_momentum=0.0)
+    for together in (
+        {"algorithm_name": "central", "local_batch_size": 16, "max_num_user_images": 16},
+        {"noise_cohort_size": 5, "cohort_size": 5},
+        {"label_subset": ("sky", "plant")},
+        {"algorithm_name": "scaffold", "local_momentum": 0.0},
+    ):
+        config = TrainConfig.of(**together)
+        assert {name: config.option(name) for name in together} == together
 
 
 def test_the_defaults_train_plainly() -> None:

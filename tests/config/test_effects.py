@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 from pathlib import Path
 
@@ -64,7 +65,12 @@ def test_what_is_typed_in_vain_is_refused(line: str, name: str) -> None:
     ],
 )
 def test_what_a_file_carries_and_what_is_switched_off_is_no_mistake(line: str) -> None:
-    parse_train_config(shlex.split(line))
+    words = shlex.split(line)
+    config = parse_train_config(words)
+    # What was given is there, switched off or not.
+    for name, value in itertools.pairwise(words):
+        if name.startswith("--") and name not in ("--args_config",) and not value.startswith("--"):
+            assert str(config.option(name[2:])).lower() in (value.lower(), f"{value}.0")
 
 
 def test_the_table_names_options_and_values_that_there_are() -> None:

@@ -112,8 +112,12 @@ def test_live_batch_statistics_are_refused(layer: nn.Module) -> None:
 
 
 def test_harmless_normalisation_is_not_refused() -> None:
-    refuse_batch_statistics(nn.Sequential(nn.GroupNorm(2, 4), nn.LayerNorm(4), nn.InstanceNorm2d(4)))
-    refuse_batch_statistics(build("resnet18", 5, pretrained=True, weights=None, seed=0))
+    harmless = nn.Sequential(nn.GroupNorm(2, 4), nn.LayerNorm(4), nn.InstanceNorm2d(4))
+    for module in (harmless, build("resnet18", 5, pretrained=True, weights=None, seed=0)):
+        refuse_batch_statistics(module)
+        # One that is not, beside them, is what is refused.
+        with pytest.raises(ConfigError, match=r"layer 1 \(BatchNorm2d\)"):
+            refuse_batch_statistics(nn.Sequential(module, nn.BatchNorm2d(4)))
 
 
 def test_a_run_with_live_batch_norm_is_refused(tiny_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

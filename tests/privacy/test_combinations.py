@@ -73,7 +73,8 @@ def test_over_selection_is_refused_where_cohorts_are_accounted() -> None:
     ids=lambda options: next(iter(options)),
 )
 def test_what_leaves_the_promise_alone_is_allowed(options: dict[str, Any]) -> None:
-    TrainConfig.of(central_privacy_mechanism="gaussian_moments_accountant", **options)
+    config = TrainConfig.of(central_privacy_mechanism="gaussian_moments_accountant", **options)
+    assert {name: config.option(name) for name in options} == options
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_children_do_not_keep_the_folder(tmp_path: Path) -> None:
         child = subprocess.Popen(["sleep", "60"], close_fds=False)
     try:
         with writing(run):
-            pass
+            assert child.poll() is None, "the child was to be there while the folder is taken again"
     finally:
         child.kill()
         child.wait()

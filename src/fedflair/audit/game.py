@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from fedflair.audit.statistics import Bools, largest, lower_bound, most_right, normal_tail
 from fedflair.privacy.accounting.accountants import Accountant, PrivacyEvent, epsilon
+from fedflair.privacy.accounting.cache import unremembered
 
 Vector = npt.NDArray[np.float64]
 
@@ -103,7 +104,9 @@ def _epsilon(game: Game, signal: float) -> float:
     if signal <= 0.01:
         return 0.0
     stronger = replace(game.event, noise_multiplier=game.event.noise_multiplier / min(signal, _STRONGEST))
-    return epsilon(stronger, game.delta, game.accountant, use_cache=False)
+    # Of this audit's luck alone: nobody asks for it again.
+    with unremembered():
+        return epsilon(stronger, game.delta, game.accountant)
 
 
 def _refuted_signal(game: Game) -> float:

@@ -53,7 +53,8 @@ def _function(model_type: str) -> Callable[..., Any]:
         function = getattr(function, part, None)
     if not callable(function):
         raise ConfigError(f"model_type: {model_type}: the module has no function {name!r}")
-    return function  # type: ignore[no-any-return]
+    found: Callable[..., Any] = function
+    return found
 
 
 def _module(model_type: str) -> Any:

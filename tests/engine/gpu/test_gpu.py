@@ -110,7 +110,7 @@ def test_nothing_in_a_client_waits_for_the_gpu() -> None:
     torch.cuda.set_sync_debug_mode("error")
     try:
         step = examples.plain_steps(0.01, 10.0)
-        for batch in local_batches(3, OPTIONS, generator):
-            step(batch)
+        losses = [step(batch) for batch in local_batches(3, OPTIONS, generator)]
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    assert all(torch.isfinite(loss) for loss in losses)

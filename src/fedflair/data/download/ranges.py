@@ -103,6 +103,7 @@ class RangeFile(io.RawIOBase):
         self._position += len(data)
         return data
 
+    # What io's own readers hand over, of the many buffers that its stub allows.
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         data = self.read(len(buffer))
         buffer[: len(data)] = data

@@ -86,6 +86,7 @@ def members(
         bound = limits.unpacked(path.stat().st_size) if most is None else most
         with gzip.open(path) as packed:
             stream = _Counted(path, packed, bound, option)
+            # Anything with ``read`` will do for a stream; the stub asks for a whole file.
             with tarfile.open(fileobj=stream, mode="r|", bufsize=_READ, tarinfo=_Member) as tar:  # type: ignore[call-overload]
                 for member in tar:
                     last = f"member {member.name!r}"
@@ -109,6 +110,7 @@ class _Member(tarfile.TarInfo):
         kinds = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, b"X")
         if self.type in kinds and not 0 <= self.size <= _LONGEST_HEADER:
             raise tarfile.ReadError(f"a header of {self.size:,} bytes")
+        # Where tarfile reads a header on, which no stub knows.
         return super()._proc_member(tar)  # type: ignore[misc,no-any-return]
 
 

@@ -22,6 +22,7 @@ class GraphCapture:
     """
 
     def __init__(self) -> None:
+        # torch declares no types for making one.
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()
 

@@ -46,6 +46,7 @@ def new_stream(device: torch.device) -> torch.cuda.Stream | None:
     """A stream for one worker's work; None where ``device`` has none."""
     if device.type != "cuda":
         return None
+    # torch declares no types for making one.
     stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     return stream
 

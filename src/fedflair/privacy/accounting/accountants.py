@@ -110,9 +110,7 @@ def _sampled(event: PrivacyEvent) -> bool:
     return event.sampling != "none" and event.sampling_rate < 1
 
 
-def epsilon(
-    event: PrivacyEvent, delta: float, accountant: AskedAccountant = "auto", *, use_cache: bool = True
-) -> float:
+def epsilon(event: PrivacyEvent, delta: float, accountant: AskedAccountant = "auto") -> float:
     """The smallest epsilon the accountant can prove at ``delta`` in (0, 1); inf where there is no noise.
 
     An upper bound: discretisation rounds up. Raises PrivacyError for an event that no accountant can bound.
@@ -123,8 +121,6 @@ def epsilon(
         return math.inf
     chosen = resolve_accountant(event, accountant, delta)
     compute = partial(_epsilon, event, delta, chosen)
-    if not use_cache:
-        return compute()
     return remembered("epsilon", {**event.as_dict(), "delta": delta, "accountant": chosen}, compute)
 
 
