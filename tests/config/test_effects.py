@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
 from fedflair.commands.train import parse_train_config
 from fedflair.config.effects import EFFECTIVE_WITH, has_effect
@@ -70,7 +71,7 @@ def test_what_a_file_carries_and_what_is_switched_off_is_no_mistake(line: str) -
     # What was given is there, switched off or not.
     for name, value in itertools.pairwise(words):
         if name.startswith("--") and name not in ("--args_config",) and not value.startswith("--"):
-            assert str(config.option(name[2:])).lower() in (value.lower(), f"{value}.0")
+            assert config.option(name[2:]) == yaml.safe_load(value.replace("e-", ".0e-"))
 
 
 def test_the_table_names_options_and_values_that_there_are() -> None:
