@@ -27,7 +27,7 @@ import torch
 from torchvision.models import resnet18
 
 from fedflair.config.options import PRESETS, build_config, read_options
-from fedflair.federated.setup import privacy_options
+from fedflair.federated.privacy_options import privacy_options
 from fedflair.privacy.contract import PersonImages
 from fedflair.privacy.ledger import record as ledger
 from fedflair.privacy.mechanisms import CohortStats, PrivacyOptions, make_mechanism

@@ -4,6 +4,7 @@
     python perf/train.py --sizes flair 2 --json
     python perf/train.py --check                  # is any of it slower than it would be without? status 1 says yes
     python perf/train.py --model_type vit_b_16 --sizes 2 16
+    python perf/train.py --trainable head --sizes flair --cohort_size 200 --tools "fedflair fp32" pfl
 
 Each tool runs in a process of its own, which waits while another one works; rounds alternate, in both orders. All train
 the same network (``--model_type``) from the same initial weights on the same users and photographs, with GroupNorm or
@@ -66,6 +67,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--norm", choices=["group", "frozen"], default="group")
     parser.add_argument("--device", type=device, default="cpu", help="cpu or cuda")
     parser.add_argument("--model_type", default="resnet18", help="any of torchvision's classification models")
+    parser.add_argument("--trainable", choices=["all", "head"], default="all", help="head: fedflair on frozen features")
     parser.add_argument("--tools", nargs="+", choices=list(TOOLS), default=None)
     parser.add_argument("--check", action="store_true", help="fail where kernels or bf16 make anything slower")
     parser.add_argument("--json", action="store_true")
@@ -80,11 +82,12 @@ def main() -> None:
     sizes = arguments.sizes or (CHECKED_SIZES if arguments.check else ("flair", *CHECKED_SIZES))
     cases = {size: _sizes(size, arguments) for size in sizes}
     # They are for ResNet-18's arithmetic.
-    limits = product_limits(arguments.device) if arguments.model_type == "resnet18" else {}
+    own_arithmetic = (arguments.model_type, arguments.trainable) == ("resnet18", "all")
+    limits = product_limits(arguments.device) if own_arithmetic else {}
     with tempfile.TemporaryDirectory() as folder:
         store, pfl_path = write_users(Path(folder), [count for case in cases.values() for count in case])
         task = Task(store.path, pfl_path, NUM_LABELS, sum(map(len, cases.values())), device=arguments.device)
-        task = replace(task, model_type=arguments.model_type)
+        task = replace(task, model_type=arguments.model_type, trainable=arguments.trainable)
         if arguments.norm == "frozen":
             weights = write_weights(Path(folder), task.model_type, NUM_LABELS, task.image_size)
             task = replace(task, weights_path=weights)
@@ -180,7 +183,8 @@ def report(
         reference = statistics.median(tools["pfl"].ms) if "pfl" in tools else None
         for tool, measured in tools.items():
             median = statistics.median(measured.ms)
-            line = f"  {tool:<14}{median:7.1f} ms an image-step ({min(measured.ms):.1f} to {max(measured.ms):.1f})"
+            line = f"  {tool:<14}{median:7.4g} ms an image-step ({min(measured.ms):.4g} to {max(measured.ms):.4g})"
+            line += f", {len(cases[case]) / (2 * median * sum(cases[case])) * 1e3:,.4g} users a second"
             if reference is not None:
                 line += f", {reference / median:.2f} times pfl's speed"
             if tool[-4:] in bounds:

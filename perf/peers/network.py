@@ -13,6 +13,7 @@ from fedflair.data.images.crops import decode, train_inputs
 from fedflair.data.images.preprocessing import IMAGENET
 from fedflair.models.multi_label_cnn import build
 from fedflair.models.normalization import FrozenBatchNorm2d, replace_modules
+from fedflair.models.trainable import Choice, choose_trained
 from fedflair.models.weights import read_weights
 from fedflair.sampling import stream
 from peers.task import Task
@@ -32,6 +33,7 @@ class PeerNetwork(nn.Module):
         weights = None if task.weights_path is None else read_weights(task.weights_path)
         self.network = build(task.model_type, task.num_labels, pretrained=weights is not None, weights=weights, seed=0)
         replace_modules(self.network, FrozenBatchNorm2d, _batch_norm)
+        choose_trained(self.network, Choice(trainable="head" if task.trainable == "head" else "all"))
         normalise = transforms.Normalize(IMAGENET.mean, IMAGENET.deviation)
         crop = transforms.RandomResizedCrop(image_size)
         self.train_transform = transforms.Compose([crop, transforms.RandomHorizontalFlip(), normalise])

@@ -7,6 +7,7 @@ from dataclasses import replace
 from fedflair.backends.threads import thread_backend
 from fedflair.config.train_config import TrainConfig
 from fedflair.engine.allocator import keep_freed_memory
+from fedflair.evaluation.features import with_features
 from fedflair.federated.setup import initial_state, make_setup
 from fedflair.training.round import run_round
 from peers.phases import Phases
@@ -15,8 +16,8 @@ from peers.task import Receive, Reply, Task
 
 def serve(task: Task, receive: Receive, reply: Reply) -> None:
     keep_freed_memory()
-    # On a GPU the time of a call says nothing of the work that it asked for.
-    phases = Phases() if task.device == "cpu" else None
+    # On a GPU the time of a call says nothing of the work that it asked for; of a head, timing would be most of it.
+    phases = Phases() if task.device == "cpu" and task.trainable == "all" else None
     config = TrainConfig.of(
         data_path=task.store_path,
         image_size=task.image_size,
@@ -34,7 +35,9 @@ def serve(task: Task, receive: Receive, reply: Reply) -> None:
         num_threads=task.in_flight,
         cuda_graphs=task.cuda_graphs,
     )
-    setup = make_setup(config, noise_seed=0)
+    if task.trainable == "head":
+        config = config.changed(trainable="head", local_augmentation="none")
+    setup = with_features(make_setup(config, noise_seed=0))
     # Past the warm-up, in whose first round the server does not move.
     state = replace(initial_state(setup), round=1000)
     with thread_backend(setup.worker) as backend:

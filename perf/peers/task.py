@@ -31,6 +31,7 @@ class Task:
 
     store_path: the packed store; pfl_path: the same users and pixels in pfl-research's layout.
     weights_path: initial weights, with frozen BatchNorm; None is a network from scratch, with GroupNorm.
+    trainable: all, or head; fedflair then takes whole images, whose features it computes before the first round.
     device: cpu, or cuda. in_flight: clients that fedflair trains at once, 0 for its own choice.
     cuda_graphs: of fedflair. compiled: the plain loop's network under torch.compile.
     kernels: FEDFLAIR_KERNELS of the process; None is this one's.
@@ -46,6 +47,7 @@ class Task:
     model_type: str = "resnet18"
     weights_path: Path | None = None
     image_size: int = 224
+    trainable: str = "all"
     num_epochs: int = 2
     batch_size: int = 16
     learning_rate: float = 0.01

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from itertools import product
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import torch
 import torchvision
 
-from fedflair.config.groups.algorithm import AlgorithmName
+from fedflair.config.names import OWN_NAMES
 from fedflair.config.options import PRESETS, build_config, read_options
 from fedflair.config.train_config import TrainConfig
 from fedflair.runs.folder import RunFolder, read_summary
@@ -59,7 +58,7 @@ def test_every_row_of_the_table_and_every_algorithm_has_a_configuration() -> Non
     }
     settings = (("central", False), ("fedavg", False), ("fedavg", True))
     assert rows >= {(pretrained, fine, *s) for pretrained, fine, s in product((False, True), (False, True), settings)}
-    assert {config.algorithm.algorithm_name for config in configs} == set(get_args(AlgorithmName))
+    assert {config.algorithm.algorithm_name for config in configs} == set(OWN_NAMES["algorithm_name"])
     for config in configs:
         assert config.evaluation.best_metric == ("micro_ap" if config.data.use_fine_grained_labels else "macro_ap")
         assert config.model.model_type == "resnet18"

@@ -92,3 +92,20 @@ def _wrong_targets(worker: Worker, shared: None, item: int) -> None:
 
 def _nothing(worker: Worker, shared: None, item: int) -> str:
     return "ok"
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("size", [1, 7])
+def test_a_linear_layer_s_gradient_is_autograd_s(size: int, bias: bool) -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(6, 4, bias=bias)
+    inputs, targets = torch.randn(size, 6), (torch.rand(size, 4) < 0.4).float()
+    loss = nn.functional.binary_cross_entropy_with_logits(layer(inputs), targets)
+    expected = torch.autograd.grad(loss, list(layer.parameters()))
+    flat = flatten(layer, CPU)
+    flat.gradients.fill_(9.0)
+    before = inputs.clone(), targets.clone()
+    assert batch_gradient(flat, inputs, targets, parts=2).item() == pytest.approx(loss.item(), rel=1e-6)
+    torch.testing.assert_close(flat.gradients, torch.cat([g.reshape(-1) for g in expected]), rtol=1e-5, atol=1e-7)
+    assert torch.equal(inputs, before[0])
+    assert torch.equal(targets, before[1])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fedflair.config.groups.cohort import CohortOptions
 from fedflair.config.train_config import TrainConfig
 from fedflair.federated.client import ClientUpdate
-from fedflair.federated.compression import BLOCK, COMPRESSIONS, UPDATE_BYTES
+from fedflair.federated.compression import BLOCK, COMPRESSIONS
 from fedflair.federated.local_metrics import LocalMetrics
 from fedflair.federated.server import Broadcast
 from fedflair.federated.setup import make_setup
@@ -24,7 +24,7 @@ from tests.small_runs import small_config
 
 def compressed(values: list[float] | torch.Tensor, name: str, seed: int = 0, **options: float) -> torch.Tensor:
     update = torch.as_tensor(values, dtype=torch.float32).clone()
-    COMPRESSIONS[name](update, CohortOptions(**options), stream(seed, "compression"))  # type: ignore[arg-type]
+    COMPRESSIONS[name].apply(update, CohortOptions(**options), stream(seed, "compression"))  # type: ignore[arg-type]
     return update
 
 
@@ -70,11 +70,11 @@ def test_a_broken_update_stays_broken(name: str) -> None:
 
 def test_bytes_by_hand() -> None:
     config = TrainConfig.of(top_k_fraction=0.01)
-    assert UPDATE_BYTES["none"](10_000, config.cohort) == 40_000
+    assert COMPRESSIONS["none"].num_bytes(10_000, config.cohort) == 40_000
     # 100 values of 4 bytes with an index of 4 bytes each.
-    assert UPDATE_BYTES["top_k"](10_000, config.cohort) == 800
+    assert COMPRESSIONS["top_k"].num_bytes(10_000, config.cohort) == 800
     # One byte an entry and the scales of five blocks of up to 2,048.
-    assert UPDATE_BYTES["quantize_8bit"](10_000, config.cohort) == 10_020
+    assert COMPRESSIONS["quantize_8bit"].num_bytes(10_000, config.cohort) == 10_020
 
 
 @pytest.mark.parametrize("name", ["top_k", "quantize_8bit"])

@@ -45,8 +45,8 @@ def thread_backend(setup: EvaluationSetup, stop: threading.Event | None = None) 
             _threads(num_workers, "part") as lending,
         ):
             for _ in range(num_workers):
-                module, hardware = copy.deepcopy(setup.module), setup.config.hardware
-                model = flatten(module, setup.device, hardware.precision, cuda_graphs=hardware.cuda_graphs)
+                module, hardware = copy.deepcopy(setup.network), setup.config.hardware
+                model = flatten(module, setup.device, setup.precision, cuda_graphs=hardware.cuda_graphs)
                 model = replace(model, spares=_IdleWorkers(idle, lending))
                 idle.put(Worker(setup, model, stop, new_stream(setup.device)))
 

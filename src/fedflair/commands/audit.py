@@ -17,7 +17,8 @@ from fedflair.config.groups.local_privacy import LocalMechanismOptions
 from fedflair.config.options import build_config, parse_given, read_options
 from fedflair.config.train_config import TrainConfig
 from fedflair.errors import ConfigError, PrivacyError
-from fedflair.federated.setup import local_privacy_options, privacy_options
+from fedflair.federated.plugins import load_plugins
+from fedflair.federated.privacy_options import local_privacy_options, privacy_options
 from fedflair.privacy.accounting.shown import show
 from fedflair.runs.json_text import dumps
 from fedflair.system.terminal import say
@@ -71,6 +72,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--seed", type=int, help="Makes the audit repeatable; from the operating system if not given.")
     parser.add_argument("--json", action="store_true", help="Print JSON.")
     others = {option.name for option in fields(CohortOptions)} - {*_COHORT}
+    parser.add_argument("--plugins", type=tuple[str, ...], help="Modules to import, which add mechanisms; repeatable.")
     parser.add_class_arguments(CohortOptions, skip=others)
     parser.add_class_arguments(CentralMechanismOptions)
     parser.add_class_arguments(LocalMechanismOptions)
@@ -83,7 +85,9 @@ def _config(given: dict[str, Any]) -> TrainConfig:
     options = read_options(Path(source)) if source else {}
     if source is None and not any(name in given for name in _MECHANISMS):
         options["central_privacy_mechanism"] = "gaussian_moments_accountant"
-    return build_config({**options, **given}, str(source or "command line"))
+    config = build_config({**options, **given}, str(source or "command line"))
+    load_plugins(config)
+    return config
 
 
 def _audited(config: TrainConfig, given: Mapping[str, Any], sizes: Mapping[str, Any], seed: int) -> AuditResult:

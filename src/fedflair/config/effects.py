@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from fedflair.config.names import OWN_NAMES
 from fedflair.config.train_config import TrainConfig
 from fedflair.errors import ConfigError
 
@@ -53,6 +54,7 @@ EFFECTIVE_WITH: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
     "cohort_sampling": {"algorithm_name": _FEDERATED},
     "local_learning_rate": {"algorithm_name": _FEDERATED},
     "local_num_steps": {"algorithm_name": _FEDERATED},
+    "frozen_features": {"local_augmentation": ("none",)},
     "local_lr_end": {"local_lr_schedule": _FALLING},
     "central_lr_end": {"central_lr_schedule": _FALLING},
     "central_lr_power": {"central_lr_schedule": ("polynomial",)},
@@ -71,7 +73,14 @@ EFFECTIVE_WITH: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
 def has_effect(config: TrainConfig, name: str) -> bool:
     """Whether the option's value makes a difference to a run of this configuration."""
     needed = EFFECTIVE_WITH.get(name, {})
-    return not needed or any(config.option(other) in values for other, values in needed.items())
+    return not needed or any(
+        config.option(other) in values or _is_plugins(config, other) for other, values in needed.items()
+    )
+
+
+def _is_plugins(config: TrainConfig, name: str) -> bool:
+    """Whether the option names something of a plugin, which may read any option."""
+    return name in OWN_NAMES and config.option(name) not in OWN_NAMES[name]
 
 
 def refuse_without_effect(given: Mapping[str, Any], configs: Iterable[TrainConfig], where: str = "") -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 from collections.abc import Hashable, Mapping, Sequence
 from functools import cache, lru_cache
 from importlib import resources
@@ -100,6 +101,8 @@ def build_config(options: Mapping[str, Any], where: str) -> TrainConfig:
     values = {}
     for name, value in options.items():
         plain = str(value) if isinstance(value, Path) else value
+        if name == "plugins" and isinstance(plain, str):
+            plain = [plain]
         # Option by option, since a sweep's hundreds of configurations have most of their values in common.
         try:
             typed = (_typed if isinstance(plain, Hashable) else _typed.__wrapped__)(name, plain, repr(plain))
@@ -118,12 +121,29 @@ def _spell_switches(arguments: Sequence[str]) -> list[str]:
         if field.type == "bool"
     }
     spelled: list[str] = []
+    arguments = _joined_plugins(arguments)
     for position, argument in enumerate(arguments):
         spelled.append(argument)
         following = arguments[position + 1] if position + 1 < len(arguments) else "--"
         if argument in switches and following.startswith("-"):
             spelled.append("true")
     return spelled
+
+
+def _joined_plugins(arguments: Sequence[str]) -> list[str]:
+    """``--plugins A --plugins B`` as one option with a list, which is what the parser takes."""
+    kept: list[str] = []
+    named: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        option, equals, value = word.partition("=")
+        if option != "--plugins":
+            kept.append(word)
+        elif (value := value if equals else next(words, "")).startswith("["):
+            named += [name.strip(" '\"") for name in value.strip("[]").split(",") if name.strip()]
+        else:
+            named.append(value)
+    return [*kept, f"--plugins={json.dumps(named)}"] if named else kept
 
 
 def _with_suggestion(message: str) -> str:

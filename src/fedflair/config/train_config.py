@@ -23,7 +23,9 @@ from fedflair.config.groups.local_privacy import LocalMechanismOptions
 from fedflair.config.groups.model import ModelOptions
 from fedflair.config.groups.run import RunOptions
 from fedflair.config.groups.server import ServerOptions
+from fedflair.config.names import OWN_NAMES, PLUGIN_GROUP, unknown_name
 from fedflair.errors import ConfigError
+from fedflair.system.own_code import installed_modules
 
 GROUPS: dict[str, type[Any]] = {
     "data": DataOptions,
@@ -62,6 +64,7 @@ class TrainConfig:
     hardware: HardwareOptions = field(default_factory=HardwareOptions)
 
     def __post_init__(self) -> None:
+        _check_names(self)
         _check_algorithm(self)
         _check_privacy(self)
 
@@ -110,6 +113,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return list(value) if isinstance(value, tuple) else value
+
+
+def _check_names(config: TrainConfig) -> None:
+    """Refuses names that are not fedflair's own where no plugin could have added them."""
+    for option, known in OWN_NAMES.items():
+        value = config.option(option)
+        if value not in known and not config.run.plugins and not installed_modules(PLUGIN_GROUP):
+            raise ConfigError(unknown_name(option, value, known, "; a plugin's needs --plugins MODULE"))
 
 
 def _check_algorithm(config: TrainConfig) -> None:

@@ -8,7 +8,8 @@ one after the other, with the same result bit for bit.
 from __future__ import annotations
 
 import torch
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits, linear
 
 from fedflair.engine.flat_model import FlatModel
 from fedflair.engine.vector import copied
@@ -31,6 +32,8 @@ def num_parts(model: FlatModel, num_examples: int, batch_size: int) -> int:
 
 def batch_gradient(model: FlatModel, inputs: torch.Tensor, targets: torch.Tensor, parts: int = 1) -> torch.Tensor:
     """Leaves the gradient of the mean loss in ``model.gradients``, and returns the loss: float32 []."""
+    if type(model.module) is nn.Linear:
+        return _of_linear(model, model.module, inputs, targets)
     pairs = list(zip(inputs.chunk(parts), targets.chunk(parts)))
     if len(pairs) == 1:
         return _part(model, inputs, targets, 1.0)
@@ -54,6 +57,18 @@ def batch_gradient(model: FlatModel, inputs: torch.Tensor, targets: torch.Tensor
         for spare in lent:
             if spare is not None:
                 spare.give_back()
+    return loss
+
+
+@torch.no_grad()
+def _of_linear(model: FlatModel, layer: nn.Linear, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """In closed form, without a graph: a head on features takes a step in a tenth of a millisecond."""
+    logits = linear(inputs, layer.weight, layer.bias)
+    loss = binary_cross_entropy_with_logits(logits, targets)
+    residual = logits.sigmoid_().sub_(targets).div_(logits.numel())
+    torch.mm(residual.t(), inputs, out=layer.weight.grad)
+    if layer.bias is not None:
+        torch.sum(residual, 0, out=layer.bias.grad)
     return loss
 
 

@@ -18,7 +18,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from fedflair.data.clients.federated import ClientData
 from fedflair.data.images.jpeg import SIDE
-from fedflair.data.images.on_device import cropped, decode_to, random_crops, upload
+from fedflair.data.images.on_device import cropped, decode_to, random_crops, upload, whole_crops
 from fedflair.engine.flat_model import FlatModel
 from fedflair.engine.gpu.device_form import CapturedStep, DeviceForm, StepInputs
 from fedflair.engine.vector import clip_factor
@@ -38,11 +38,17 @@ def bucket(num_examples: int, batch_size: int) -> int:
 class DeviceExamples:
     """A client's examples on the model's device; an image is decoded when it is first used, and kept until the end.
 
-    generator: draws the crops and flips, the same as on the host's way.
+    generator: draws the crops and flips, the same as on the host's way; None takes whole images.
     """
 
     def __init__(
-        self, model: FlatModel, client: ClientData, *, image_size: int, batch_size: int, generator: np.random.Generator
+        self,
+        model: FlatModel,
+        client: ClientData,
+        *,
+        image_size: int,
+        batch_size: int,
+        generator: np.random.Generator | None,
     ) -> None:
         self._model, self._client, self._generator = model, client, generator
         self._image_size, self._batch_size = image_size, batch_size
@@ -96,7 +102,8 @@ class DeviceExamples:
         positions[padding] = 0
         rows = upload(batch[positions], self._model.device)
         weights = np.where(padding, 0, 1 / divisor).astype(np.float32)
-        crops = random_crops(len(batch), self._generator)[positions]
+        crops = whole_crops(len(batch)) if self._generator is None else random_crops(len(batch), self._generator)
+        crops = crops[positions]
         drawn = upload(np.hstack([crops, weights[:, None]]), self._model.device)
         torch.index_select(self._pixels, 0, rows, out=inputs.pixels)
         torch.index_select(self._targets, 0, rows, out=inputs.targets)

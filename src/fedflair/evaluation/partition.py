@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,10 +11,11 @@ import torch
 from fedflair.backends.contract import Backend, Worker, naming
 from fedflair.data.images.crops import decode, eval_inputs
 from fedflair.data.images.on_device import cropped, decode_to, whole_images
-from fedflair.federated.setup import EvaluationSetup
+from fedflair.federated.setup import EvaluationSetup, Examples
 from fedflair.metrics.multi_label import MultiLabelMetrics, Targets, multi_label_metrics
 
 CPU_BATCH_SIZE = 16
+FEATURE_BATCH_SIZE = 8192
 
 
 @dataclass(frozen=True)
@@ -43,25 +43,26 @@ class Scoring:
 def score_batch(worker: Worker[EvaluationSetup], scoring: Scoring, batch: range) -> npt.NDArray[np.float32]:
     """Logits of the images at the positions ``batch`` of the partition: float32 [len(batch), L]."""
     worker.check_stop()
-    partition = worker.setup.store.partitions[scoring.partition]
     with naming(f"scoring images {batch.start} to {batch.stop - 1} of {scoring.partition}"):
-        return score_images(worker, scoring.parameters, [partition.encoded(i) for i in batch])
+        return score_images(worker, scoring.parameters, worker.setup.examples(scoring.partition, batch))
 
 
 def score_images(
-    worker: Worker[EvaluationSetup], parameters: torch.Tensor, encoded: Sequence[npt.NDArray[np.uint8]]
+    worker: Worker[EvaluationSetup], parameters: torch.Tensor, examples: Examples
 ) -> npt.NDArray[np.float32]:
-    """Logits of encoded images in one batch with ``parameters`` (float32 [P]): float32 [n, L]."""
+    """Logits of examples in one batch with ``parameters`` (float32 [P]): float32 [n, L]."""
     model = worker.model
     model.load(parameters)
     model.module.eval()
     size = worker.setup.config.data.image_size or model.preprocessing.size
     with torch.inference_mode():
-        if model.on_device is None:
-            inputs = eval_inputs(decode(encoded), size, model.preprocessing)
+        if isinstance(examples, np.ndarray):
+            inputs = torch.from_numpy(examples).to(model.device)
+        elif model.on_device is None:
+            inputs = eval_inputs(decode(examples), size, model.preprocessing)
         else:
-            crops = whole_images(len(encoded), model.device)
-            inputs = cropped(decode_to(encoded, model.device), crops, size, model.on_device.normalisation)
+            crops = whole_images(len(examples), model.device)
+            inputs = cropped(decode_to(examples, model.device), crops, size, model.on_device.normalisation)
         outputs = model.logits(inputs)
     logits: npt.NDArray[np.float32] = outputs.cpu().numpy()
     return logits
@@ -69,6 +70,9 @@ def score_images(
 
 def batch_size(setup: EvaluationSetup) -> int:
     """Images scored at once. 16 on a CPU, which is as fast and keeps the activations in tens of megabytes."""
+    if setup.on_features is not None:
+        # Of features, thousands are a millisecond; and a piece of them is whole batches.
+        return FEATURE_BATCH_SIZE if setup.on_features.tables else CPU_BATCH_SIZE
     size = setup.config.evaluation.central_eval_batch_size
     return min(size, CPU_BATCH_SIZE) if setup.device.type == "cpu" else size
 

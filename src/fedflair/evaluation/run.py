@@ -15,6 +15,7 @@ from fedflair.engine.cpu.kernels import scored_with
 from fedflair.errors import DataError
 from fedflair.evaluation.partition import score_partition
 from fedflair.evaluation.per_user import evaluate_per_user, personalisation_of, summary_of, write_user_rows
+from fedflair.federated.plugins import plugin_code
 from fedflair.federated.setup import EvaluationSetup, make_evaluation_setup, own_code
 from fedflair.privacy.ledger import coverage
 from fedflair.runs.configuration import config_of_run, require_store
@@ -111,6 +112,7 @@ def _open(run: Path, partition: PartitionName, checkpoint: CheckpointName, data_
         raise DataError(f"{folder.provenance}: not what the model was saved with; restore it, or start the run again")
     labels = None if provenance is None else provenance.labels
     if provenance is not None:
+        provenance.check_plugins(plugin_code(config))
         provenance.check_network(own_code(config), config.model.model_type)
     kernels, note = None, ""
     if provenance is not None and provenance.kernels is not None and config.hardware.torch_device().type == "cpu":

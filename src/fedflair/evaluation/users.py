@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from fedflair.data.store.packed import Partition
 from fedflair.evaluation.partition import Scoring, batch_size, score_images
 from fedflair.federated.client import ClientUpdate
 from fedflair.federated.server import Broadcast
-from fedflair.federated.setup import EvaluationSetup
+from fedflair.federated.setup import EvaluationSetup, Examples
 from fedflair.metrics.multi_label import Targets, multi_label_metrics
 from fedflair.metrics.per_user import UserAverages, user_metrics
 from fedflair.sampling import stream
@@ -35,14 +35,20 @@ def score_users(worker: Worker[EvaluationSetup], scoring: Scoring, users: list[i
     setup = worker.setup
     partition = setup.store.partitions[scoring.partition]
     ranges = [partition.user_slice(user) for user in users]
-    encoded = [partition.encoded(image) for images in ranges for image in images]
+    # A user's images lie side by side, and so do those of neighbouring users; but users may be left out.
+    parts = [setup.examples(scoring.partition, images) for images in ranges]
     with naming(f"scoring users {', '.join(partition.user_ids[user] for user in users)} of {scoring.partition}"):
-        logits = score_in_batches(worker, scoring.parameters, encoded)
+        logits = score_in_batches(worker, scoring.parameters, _joined(parts))
     ends = np.cumsum([len(images) for images in ranges])
     return [
         UserScores(user, logits[end - len(images) : end], setup.labels.targets(partition, images))
         for user, images, end in zip(users, ranges, ends)
     ]
+
+
+def _joined(parts: Sequence[Examples]) -> Examples:
+    arrays = [part for part in parts if isinstance(part, np.ndarray)]
+    return np.concatenate(arrays) if arrays else [image for part in parts for image in part]
 
 
 def user_groups(partition: Partition, users: Iterable[int], num_images: int) -> Iterator[list[int]]:
@@ -98,17 +104,17 @@ def with_local_evaluation(
     """
     metrics = []
     for parameters in (server.parameters, server.parameters + update.delta):
-        logits = score_in_batches(worker, parameters, client.images)
+        logits = score_in_batches(worker, parameters, client.images if client.features is None else client.features)
         metrics.append(UserAverages.of_user(user_metrics(logits, client.labels), client.num_examples))
     return replace(update, metrics=replace(update.metrics, before=metrics[0], after=metrics[1]))
 
 
 def score_in_batches(
-    worker: Worker[EvaluationSetup], parameters: torch.Tensor, encoded: list[npt.NDArray[np.uint8]]
+    worker: Worker[EvaluationSetup], parameters: torch.Tensor, examples: Examples
 ) -> npt.NDArray[np.float32]:
-    """Logits of any number of encoded images with ``parameters`` (float32 [P]): float32 [n, L], n >= 1."""
+    """Logits of any number of examples with ``parameters`` (float32 [P]): float32 [n, L], n >= 1."""
     size, logits = batch_size(worker.setup), []
-    for start in range(0, len(encoded), size):
+    for start in range(0, len(examples), size):
         worker.check_stop()
-        logits.append(score_images(worker, parameters, encoded[start : start + size]))
+        logits.append(score_images(worker, parameters, examples[start : start + size]))
     return np.concatenate(logits)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from fedflair.data.clients.federated import ClientData
-from fedflair.data.images.crops import decode, train_inputs
+from fedflair.data.images.crops import decode, eval_inputs, train_inputs
 from fedflair.engine.batch_gradient import batch_gradient, num_parts
 from fedflair.engine.device_step import DeviceExamples
 from fedflair.engine.flat_model import FlatModel
@@ -38,6 +39,7 @@ class LocalTraining:
     num_steps: int | None = None
     momentum: float = 0.0
     weight_decay: float = 0.0
+    augmentation: Literal["crop", "none"] = "crop"
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,8 @@ def train_locally(
     model.module.train()
     seed_dropout(model.module, torch.Generator().manual_seed(int(generator.integers(2**62))))
     velocity = torch.zeros_like(model.parameters) if options.momentum else None
-    step = (_host_steps if model.on_device is None else _device_steps)(
-        model, client, options, generator, adjust_gradient, velocity
-    )
+    on_host = model.on_device is None or client.features is not None
+    step = (_host_steps if on_host else _device_steps)(model, client, options, generator, adjust_gradient, velocity)
     loss_sum, num_examples, num_steps = torch.zeros((), device=model.device), 0, 0
     for batch in local_batches(client.num_examples, options, generator):
         loss_sum += step(batch)
@@ -95,18 +96,41 @@ def _host_steps(
     velocity: torch.Tensor | None,
 ) -> Callable[[npt.NDArray[np.int64]], torch.Tensor]:
     """Positions of a batch -> a step taken on it, and the sum of its examples' losses before."""
-    labels = torch.from_numpy(client.labels).float()
-    parts = num_parts(model, client.num_examples, options.batch_size)
-    size = options.image_size or model.preprocessing.size
+    examples = batches_of(model, client, options, generator)
+    parts = 1 if client.features is not None else num_parts(model, client.num_examples, options.batch_size)
 
     def step(batch: npt.NDArray[np.int64]) -> torch.Tensor:
-        # Decoded for each use: that is 1 % of a step, and a large client's pixels would be 100 MB.
-        pixels = decode([client.images[i] for i in batch])
-        inputs = train_inputs(pixels, size, generator, model.preprocessing).to(model.device)
-        targets = labels[torch.from_numpy(batch)].to(model.device)
+        inputs, targets = examples(batch)
         return sgd_step(model, inputs, targets, options, adjust_gradient, velocity, parts) * len(batch)
 
     return step
+
+
+def batches_of(
+    model: FlatModel, client: ClientData, options: LocalTraining, generator: np.random.Generator
+) -> Callable[[npt.NDArray[np.int64]], tuple[torch.Tensor, torch.Tensor]]:
+    """Positions of a batch -> (inputs of the model, targets float32 [n, L]) on its device, augmented afresh."""
+    labels = torch.from_numpy(client.labels).float()
+    if client.features is not None:
+        features = torch.from_numpy(client.features)
+
+        def rows_of(batch: npt.NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+            rows = torch.from_numpy(batch)
+            return features[rows].to(model.device), labels[rows].to(model.device)
+
+        return rows_of
+    size = options.image_size or model.preprocessing.size
+
+    def batch_of(batch: npt.NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+        # Decoded for each use: that is 1 % of a step, and a large client's pixels would be 100 MB.
+        pixels = decode([client.images[i] for i in batch])
+        if options.augmentation == "crop":
+            inputs = train_inputs(pixels, size, generator, model.preprocessing)
+        else:
+            inputs = eval_inputs(pixels, size, model.preprocessing)
+        return inputs.to(model.device), labels[torch.from_numpy(batch)].to(model.device)
+
+    return batch_of
 
 
 def _device_steps(
@@ -123,7 +147,7 @@ def _device_steps(
         client,
         image_size=options.image_size or model.preprocessing.size,
         batch_size=options.batch_size,
-        generator=generator,
+        generator=generator if options.augmentation == "crop" else None,
     )
     if adjust_gradient is None and velocity is None and options.weight_decay == 0.0:
         return examples.plain_steps(options.learning_rate, options.max_grad_norm)

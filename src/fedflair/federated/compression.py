@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,6 +17,14 @@ import torch
 from fedflair.config.groups.cohort import CohortOptions
 
 BLOCK = 2048
+
+
+@dataclass(frozen=True)
+class Compression:
+    """apply: (update float32 [P], options, randomness) -> None, in place. num_bytes: (P, options) -> bytes sent."""
+
+    apply: Callable[[torch.Tensor, CohortOptions, np.random.Generator], None]
+    num_bytes: Callable[[int, CohortOptions], int]
 
 
 def keep(update: torch.Tensor, options: CohortOptions, generator: np.random.Generator) -> None:
@@ -51,15 +60,10 @@ def num_kept(options: CohortOptions, num_parameters: int) -> int:
     return max(1, math.ceil(options.top_k_fraction * num_parameters))
 
 
-COMPRESSIONS: dict[str, Callable[[torch.Tensor, CohortOptions, np.random.Generator], None]] = {
-    "none": keep,
-    "top_k": top_k,
-    "quantize_8bit": quantize_8bit,
-}
-
-# Bytes of one update: (number of parameters, options) -> bytes.
-UPDATE_BYTES: dict[str, Callable[[int, CohortOptions], int]] = {
-    "none": lambda num_parameters, options: 4 * num_parameters,
-    "top_k": lambda num_parameters, options: 8 * num_kept(options, num_parameters),
-    "quantize_8bit": lambda num_parameters, options: num_parameters + 4 * -(-num_parameters // BLOCK),
+COMPRESSIONS: dict[str, Compression] = {
+    "none": Compression(keep, lambda num_parameters, options: 4 * num_parameters),
+    "top_k": Compression(top_k, lambda num_parameters, options: 8 * num_kept(options, num_parameters)),
+    "quantize_8bit": Compression(
+        quantize_8bit, lambda num_parameters, options: num_parameters + 4 * -(-num_parameters // BLOCK)
+    ),
 }

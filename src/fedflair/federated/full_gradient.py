@@ -10,10 +10,9 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from fedflair.data.clients.federated import ClientData
-from fedflair.data.images.crops import decode, train_inputs
 from fedflair.engine.device_step import DeviceExamples
 from fedflair.engine.flat_model import FlatModel
-from fedflair.federated.client import LocalTraining
+from fedflair.federated.client import LocalTraining, batches_of
 from fedflair.federated.local_metrics import LocalMetrics
 from fedflair.models.dropout import seed_dropout
 
@@ -33,7 +32,8 @@ def full_gradient(
     model.load(server_parameters)
     model.module.train()
     seed_dropout(model.module, torch.Generator().manual_seed(int(generator.integers(2**62))))
-    gradient = (_host_gradient if model.on_device is None else _device_gradient)(model, client, options, generator)
+    on_host = model.on_device is None or client.features is not None
+    gradient = (_host_gradient if on_host else _device_gradient)(model, client, options, generator)
     loss_sum, num_steps = torch.zeros((), device=model.device), 0
     total = torch.zeros_like(model.gradients)
     for start in range(0, client.num_examples, options.batch_size):
@@ -47,14 +47,10 @@ def _host_gradient(
     model: FlatModel, client: ClientData, options: LocalTraining, generator: np.random.Generator
 ) -> Callable[[npt.NDArray[np.int64]], torch.Tensor]:
     """Positions of a batch -> its part of the whole gradient in the model's, and the sum of its examples' losses."""
-    labels = torch.from_numpy(client.labels).float()
+    examples = batches_of(model, client, options, generator)
 
     def gradient(batch: npt.NDArray[np.int64]) -> torch.Tensor:
-        pixels = decode([client.images[i] for i in batch])
-        inputs = train_inputs(
-            pixels, options.image_size or model.preprocessing.size, generator, model.preprocessing
-        ).to(model.device)
-        targets = labels[torch.from_numpy(batch)].to(model.device)
+        inputs, targets = examples(batch)
         model.clear_gradients()
         loss = binary_cross_entropy_with_logits(model.logits(inputs), targets) * len(batch)
         torch.autograd.backward(loss / client.num_examples)
@@ -72,6 +68,6 @@ def _device_gradient(
         client,
         image_size=options.image_size or model.preprocessing.size,
         batch_size=options.batch_size,
-        generator=generator,
+        generator=generator if options.augmentation == "crop" else None,
     )
     return lambda batch: examples.gradient(batch, client.num_examples)

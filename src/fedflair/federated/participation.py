@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from fedflair.config.train_config import TrainConfig
 from fedflair.data.clients.federated import Clients
-from fedflair.federated.compression import UPDATE_BYTES
+from fedflair.federated.compression import COMPRESSIONS
 from fedflair.sampling import stream
 
 
@@ -64,7 +64,8 @@ def participate(
         compressed. vectors_down: those that it gets.
     """
     down = 4 * num_parameters * vectors_down
-    up = UPDATE_BYTES[config.cohort.compression](num_parameters, config.cohort) + 4 * num_parameters * (vectors_up - 1)
+    sent = COMPRESSIONS[config.cohort.compression].num_bytes(num_parameters, config.cohort)
+    up = sent + 4 * num_parameters * (vectors_up - 1)
     answers = answering(config, round_, asked)
     seconds = {client: _seconds(config, client, clients.num_images(client), up + down) for client in answers}
     cohort = answers

@@ -6,40 +6,41 @@ Each has what it needs and no more: an evaluation knows no clients, a worker nei
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
 from fedflair.config.train_config import TrainConfig
 from fedflair.data.clients.central import central_batches
 from fedflair.data.clients.federated import Clients, FederatedDataset, iid_users, images_per_person, natural_users
+from fedflair.data.store.features import Features
 from fedflair.data.store.labels import LabelSpace, label_space, named_labels
 from fedflair.data.store.packed import Store, open_store
-from fedflair.engine.cpu.choice import Kind
+from fedflair.engine.cpu.choice import Kind, Precision
 from fedflair.engine.cpu.kernels import chosen
 from fedflair.engine.flat_model import parameter_vector
 from fedflair.errors import ConfigError, DataError
 from fedflair.federated.algorithms import ALGORITHMS, Algorithm
+from fedflair.federated.frozen_features import OnFeatures, on_features, opened
 from fedflair.federated.participation import num_asked
+from fedflair.federated.plugins import load_plugins
+from fedflair.federated.privacy_options import local_privacy_options, privacy_options
 from fedflair.federated.server import SERVER_OPTIMIZERS, ServerState
 from fedflair.models import MODELS
 from fedflair.models.checks import check_network
 from fedflair.models.normalization import refuse_batch_statistics
 from fedflair.models.preprocessing import preprocessing_of
 from fedflair.models.trainable import Choice, choose_trained
-from fedflair.privacy.contract import (
-    Clipping,
-    LocalMechanism,
-    LocalPrivacyOptions,
-    Mechanism,
-    PersonImages,
-    PrivacyOptions,
-)
+from fedflair.privacy.contract import Clipping, LocalMechanism, Mechanism
 from fedflair.privacy.mechanisms import local_noise_seed, make_local_mechanism, make_mechanism
 from fedflair.privacy.mechanisms.clipping import clipping_in
 from fedflair.privacy.path import make_path
 from fedflair.sampling import CohortSampler, SamplerDescription
+
+Examples = Sequence[npt.NDArray[np.uint8]] | npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class EvaluationSetup:
     """What scoring images takes: a network, and a store with the labels that it learned.
 
     kernels: what a CPU computes with, in every process of the run.
+    on_features: where the head alone trains on features that are kept; None where images are what comes in.
     """
 
     config: TrainConfig
@@ -55,6 +57,24 @@ class EvaluationSetup:
     module: nn.Module
     device: torch.device
     kernels: Kind
+    on_features: OnFeatures | None = field(default=None, kw_only=True)
+
+    @property
+    def network(self) -> nn.Module:
+        """What a worker runs: the module, or the part of it that is not computed once and for all."""
+        return self.module if self.on_features is None else self.on_features.network
+
+    @property
+    def precision(self) -> Precision:
+        """Of what a worker runs: a head on features is all memory and no arithmetic, and always float32."""
+        return "fp32" if self.on_features is not None and self.on_features.tables else self.config.hardware.precision
+
+    def examples(self, partition: str, images: range) -> Examples:
+        """What ``network`` is given of these images of a partition: encoded, or their features float32 [n, D]."""
+        if self.on_features is not None and self.on_features.tables:
+            return self.on_features.tables[partition].of(images)
+        source = self.store.partitions[partition]
+        return [source.encoded(image) for image in images]
 
 
 @dataclass(frozen=True)
@@ -102,6 +122,7 @@ def make_setup(
     kernels: what a run that goes on computes with; None is what this machine chooses.
     Raises DataError for a store that cannot be trained on, ConfigError and PrivacyError for options that do not fit it.
     """
+    load_plugins(config)
     store = open_store(config.data.data_path)
     for name in ("train", "val", "test"):
         if name not in store.partitions or store.partitions[name].num_images == 0:
@@ -138,17 +159,19 @@ def make_setup(
     clients, sampler = dataset, path.sampler
     if not algorithm.federated:
         clients, sampler = pieces_of_batches(config, dataset)
+    kernels, device = _kernels(config, kernels), config.hardware.torch_device()
     worker = WorkerSetup(
         config=config,
         store=store,
         labels=labels,
         module=module,
-        device=config.hardware.torch_device(),
-        kernels=_kernels(config, kernels),
+        device=device,
+        kernels=kernels,
         clients=clients,
         algorithm=algorithm,
         local_mechanism=local_mechanism,
         clipping=path.mechanism.clipping,
+        on_features=on_features(config, store, module, kernels, device, own_code(config)),
     )
     return TrainingSetup(worker, sampler, path.mechanism, noise_seed)
 
@@ -160,6 +183,7 @@ def mechanisms_of(
 
     Raises ConfigError and PrivacyError for options that there is no mechanism for.
     """
+    load_plugins(config)
     cohorts = SamplerDescription(config.sampling, num_asked(config), num_clients)
     num_rounds = config.algorithm.central_num_iterations
     return (
@@ -175,13 +199,16 @@ def make_worker_setup(
     fixed: Mapping[str, torch.Tensor],
     fingerprint: str,
     kernels: Kind,
+    features: Mapping[str, str] | None = None,
 ) -> WorkerSetup:
     """As ``make_setup``, for a process that trains clients and scores images for another one; nothing is calibrated.
 
     clip_order: of the norm that the central mechanism clips. local_seed: of the clients' own noise.
     fixed: what the model needs beside its trained parameters, so that no weights are fetched.
     fingerprint: of the run's store. Raises DataError where another one is in its place.
+    features: digests of those that the head is trained on; none while they are computed, None where images come in.
     """
+    load_plugins(config)
     store = open_store(config.data.data_path)
     if store.fingerprint != fingerprint:
         raise DataError(
@@ -192,12 +219,13 @@ def make_worker_setup(
     num_clients = len(dataset.client_ids)
     algorithm = ALGORITHMS[config.algorithm.algorithm_name](config, num_clients)
     cohorts = SamplerDescription(config.sampling, num_asked(config), num_clients)
-    return WorkerSetup(
+    module, device = _without_weights(config, labels, fixed), config.hardware.torch_device()
+    setup = WorkerSetup(
         config=config,
         store=store,
         labels=labels,
-        module=_without_weights(config, labels, fixed),
-        device=config.hardware.torch_device(),
+        module=module,
+        device=device,
         kernels=kernels,
         clients=dataset if algorithm.federated else pieces_of_batches(config, dataset)[0],
         algorithm=algorithm,
@@ -206,6 +234,22 @@ def make_worker_setup(
         ),
         clipping=clipping_in(config.central_privacy.central_privacy_mechanism, clip_order, config.cohort.cohort_size),
     )
+    if features is None:
+        return setup
+    found = on_features(config, store, module, kernels, device, own_code(config))
+    if found is None:
+        raise DataError(f"{store.path}: this machine's network has no features; install the same versions on each")
+    return with_tables(replace(setup, on_features=found), opened(found, store, features))
+
+
+def with_tables(setup: WorkerSetup, tables: Mapping[str, Features]) -> WorkerSetup:
+    """The set-up whose head trains on these features, by partition."""
+    if setup.on_features is None or not tables:
+        return setup
+    clients = setup.clients
+    if isinstance(clients, FederatedDataset):
+        clients = replace(clients, features=tables[clients.partition.name])
+    return replace(setup, on_features=replace(setup.on_features, tables=tables), clients=clients)
 
 
 def make_evaluation_setup(
@@ -222,6 +266,7 @@ def make_evaluation_setup(
         own. Raises DataError where the store has others.
     kernels: what the run computed with; None is what this machine chooses.
     """
+    load_plugins(config)
     store = open_store(config.data.data_path)
     if partition not in store.partitions or store.partitions[partition].num_images == 0:
         raise DataError(f"{store.path}: partition {partition!r} is empty; choose another with --partition")
@@ -320,44 +365,4 @@ def initial_state(setup: TrainingSetup) -> ServerState:
         optimizer_state=SERVER_OPTIMIZERS[server.central_optimizer](server).init(parameters),
         algorithm_state=setup.worker.algorithm.init(parameters),
         mechanism_state=setup.mechanism.init(parameters.numel()),
-    )
-
-
-def privacy_options(config: TrainConfig, images: tuple[float, int] | None = None) -> PrivacyOptions:
-    """The central mechanism's options, under their configuration names.
-
-    images: (mean, most) training images of a person, which say what artificial users cost people.
-    """
-    artificial = config.data.dataset == "flair_iid"
-    return PrivacyOptions(
-        mechanism=config.central_privacy.central_privacy_mechanism,
-        epsilon=config.central_privacy.central_epsilon,
-        delta=config.central_privacy.central_delta,
-        clipping_bound=config.central_privacy.central_privacy_clipping_bound,
-        order=config.central_privacy.central_order,
-        population=config.central_privacy.population,
-        noise_cohort_size=config.central_privacy.noise_cohort_size,
-        min_separation=config.central_privacy.min_separation,
-        accountant=config.central_privacy.accountant,
-        allow_large_delta=config.central_privacy.allow_large_delta,
-        noise_from_seed=config.run.noise_from_seed,
-        artificial_users=artificial,
-        person_images=PersonImages(*images) if artificial and images is not None else None,
-        adaptive_clipping=config.central_privacy.adaptive_clipping,
-        adaptive_clipping_quantile=config.central_privacy.adaptive_clipping_quantile,
-        adaptive_clipping_learning_rate=config.central_privacy.adaptive_clipping_learning_rate,
-        adaptive_clipping_noise_std=config.central_privacy.adaptive_clipping_noise_std,
-    )
-
-
-def local_privacy_options(config: TrainConfig) -> LocalPrivacyOptions:
-    """The local mechanism's options, under their configuration names."""
-    return LocalPrivacyOptions(
-        mechanism=config.local_privacy.local_privacy_mechanism,
-        epsilon=config.local_privacy.local_epsilon,
-        delta=config.local_privacy.local_delta,
-        clipping_bound=config.local_privacy.local_privacy_clipping_bound,
-        order=config.local_privacy.local_order,
-        allow_large_delta=config.central_privacy.allow_large_delta,
-        noise_from_seed=config.run.noise_from_seed,
     )

@@ -39,6 +39,13 @@ def draws_noise(module: nn.Module) -> bool:
     return any(isinstance(child, SeededDropout) and child.p > 0.0 for child in module.modules())
 
 
+def stop_dropout(module: nn.Module) -> None:
+    """Makes every dropout in ``module`` pass everything on, in place."""
+    for child in module.modules():
+        if isinstance(child, SeededDropout):
+            child.p = 0.0
+
+
 def replace_dropout(module: nn.Module) -> None:
     """Swaps ``nn.Dropout`` for its seeded form, in place."""
     replace_modules(module, nn.Dropout, lambda old: SeededDropout(old.p, rowwise=False))

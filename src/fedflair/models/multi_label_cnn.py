@@ -26,7 +26,7 @@ from fedflair.sampling import torch_stream
 def own_code(model_type: str) -> str | None:
     """What says whose code a network of one's own is: SHA-256 of its file, hexadecimal; None for all others."""
     family, _, name = model_type.partition(":")
-    return own_network.file_digest(model_type) if name and family not in FAMILIES else None
+    return own_network.digest(model_type) if name and family not in FAMILIES else None
 
 
 @dataclass(frozen=True)

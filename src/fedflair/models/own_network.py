@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import sys
 from collections.abc import Callable
-from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from torch import nn
@@ -14,6 +11,7 @@ from torch import nn
 from fedflair.data.images.preprocessing import Preprocessing
 from fedflair.errors import ConfigError
 from fedflair.models.preprocessing import with_preprocessing
+from fedflair.system.own_code import file_digest, own_module
 
 
 def make(model_type: str, num_labels: int) -> nn.Module:
@@ -31,10 +29,9 @@ def make(model_type: str, num_labels: int) -> nn.Module:
     return module if preprocessing is None else with_preprocessing(module, preprocessing)
 
 
-def file_digest(model_type: str) -> str | None:
+def digest(model_type: str) -> str | None:
     """SHA-256 of the file that the function is in, hexadecimal; None where it has none."""
-    path = getattr(_module(model_type), "__file__", None)
-    return None if path is None else hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return file_digest(_module(model_type))
 
 
 def _called(model_type: str, function: Callable[..., Any], num_labels: int) -> Any:
@@ -57,17 +54,5 @@ def _function(model_type: str) -> Callable[..., Any]:
     return found
 
 
-def _module(model_type: str) -> Any:
-    name = model_type.partition(":")[0]
-    # As for ``python FILE``: what lies where the command is given can be imported.
-    here = str(Path.cwd())
-    if here not in sys.path and "" not in sys.path:
-        sys.path.append(here)
-    try:
-        return importlib.import_module(name)
-    except Exception as error:
-        words = " ".join(str(error).split())[:200]
-        raise ConfigError(
-            f"model_type: {model_type}: {name} cannot be imported ({type(error).__name__}: {words}); it must be "
-            "installed, in the current folder, or on PYTHONPATH"
-        ) from error
+def _module(model_type: str) -> ModuleType:
+    return own_module(model_type.partition(":")[0], f"model_type: {model_type}")

@@ -10,6 +10,7 @@ from torch import nn
 
 from fedflair.errors import ConfigError
 from fedflair.models.adapters import add_film, add_lora, is_normalisation
+from fedflair.models.dropout import stop_dropout
 from fedflair.sampling import torch_stream
 
 Trainable = Literal["all", "head", "last_block", "norm", "bias", "film", "lora"]
@@ -34,18 +35,27 @@ def choose_trained(module: nn.Module, choice: Choice) -> None:
 
     The head is the last layer that has weights, and trains always: it is new. A block is what the network strings
     together (a residual block, a transformer layer, an inception module, a convolution of VGG); normalisation after the
-    first trained block trains with it. ``film`` and ``lora`` add parameters, see ``adapters.py``. Raises ConfigError
-    where there are fewer than ``num_trainable_blocks`` blocks before the head, or nothing of the kind to train.
+    first trained block trains with it. Dropout is off where the head alone trains. ``film`` and ``lora`` add
+    parameters, see ``adapters.py``. Raises ConfigError where there are fewer than ``num_trainable_blocks`` blocks
+    before the head, or nothing of the kind to train.
     """
     if choice.trainable == "all":
         return
     units = list(_units(module))
-    head = _last_layer(units[-1])
+    head = head_of(module)
     for parameter in module.parameters():
         parameter.requires_grad_(False)
+    if choice.trainable == "head":
+        # It regularises what is trained, and the rest is not.
+        stop_dropout(module)
     for parameter in _chosen(module, choice, units, head):
         parameter.requires_grad_(True)
     head.requires_grad_(True)
+
+
+def head_of(module: nn.Module) -> nn.Module:
+    """The last layer that has weights."""
+    return _last_layer(list(_units(module))[-1])
 
 
 def _chosen(module: nn.Module, choice: Choice, units: list[nn.Module], head: nn.Module) -> Iterable[nn.Parameter]:

@@ -49,6 +49,7 @@ class Provenance:
     num_clients: that cohorts are drawn from; None where there are none, or where an earlier version did not say.
     network: digest of the file of a network of one's own; None for all others.
     kernels: what a CPU computes with (``engine/cpu/choice.py``); None of a run that an earlier version started.
+    plugins: digests of the files of a run's plugins, by module; None where it has none.
     """
 
     options: Mapping[str, Any]
@@ -57,6 +58,7 @@ class Provenance:
     num_clients: int | None = None
     network: str | None = None
     kernels: Kind | None = None
+    plugins: Mapping[str, str] | None = None
 
     def digest(self) -> str:
         """Hexadecimal SHA-256 of all of it."""
@@ -77,6 +79,14 @@ class Provenance:
             raise DataError(
                 f"model_type: the file of {model_type} has changed since the run began; put it back, or start a new run"
             )
+
+    def check_plugins(self, digests: Mapping[str, str] | None) -> None:
+        """Raises DataError where the file of one of the run's plugins has changed since."""
+        for name, digest in (self.plugins or {}).items():
+            if (digests or {}).get(name) != digest:
+                raise DataError(
+                    f"plugins: the file of {name} has changed since the run began; put it back, or start a new run"
+                )
 
     def check_options(self, config: TrainConfig, folder: RunFolder) -> None:
         """Raises DataError, naming the option, where ``config.yaml`` says something else than at the run's start."""
@@ -125,6 +135,9 @@ def read_provenance(folder: RunFolder) -> Provenance | None:
         kernels = raw.get("kernels")
         if kernels not in (None, *KINDS):
             raise ValueError(f"unknown kernels {kernels!r}")
-        return Provenance(dict(raw["options"]), raw["store"], labels, num_clients, network, kernels)
-    except (ValueError, KeyError, TypeError) as error:
+        plugins = raw.get("plugins")
+        if plugins is not None and not all(isinstance(text, str) for text in (*plugins, *plugins.values())):
+            raise TypeError("no digests")
+        return Provenance(dict(raw["options"]), raw["store"], labels, num_clients, network, kernels, plugins)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{folder.provenance}: damaged ({type(error).__name__}); {remedy}") from error

@@ -15,6 +15,7 @@ from fedflair.engine.cpu.kernels import continued
 from fedflair.engine.flat_model import frozen_tensors
 from fedflair.errors import ConfigError, DataError
 from fedflair.federated.client_states import ClientStates
+from fedflair.federated.plugins import plugin_code
 from fedflair.federated.server import ServerState
 from fedflair.federated.setup import TrainingSetup, initial_state, make_setup, own_code
 from fedflair.privacy.ledger import record as ledger
@@ -102,6 +103,7 @@ def _resumed(config: TrainConfig, folder: RunFolder) -> Beginning:
     check_provenance(folder, provenance, facts)
     require_store(config)
     if provenance is not None:
+        provenance.check_plugins(plugin_code(config))
         provenance.check_network(own_code(config), config.model.model_type)
     # All that is trained comes from the checkpoint, and the rest of the model from beside it: no weights are fetched.
     kernels, notes = _kernels(config, provenance)
@@ -148,6 +150,7 @@ def _provenance(setup: TrainingSetup) -> Provenance:
         num_clients,
         own_code(setup.config),
         worker.kernels if worker.device.type == "cpu" else None,
+        plugin_code(setup.config),
     )
 
 

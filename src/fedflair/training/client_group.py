@@ -91,4 +91,4 @@ def bound_update(setup: WorkerSetup, update: ClientUpdate, server: Broadcast, cl
 def _compress(setup: WorkerSetup, update: ClientUpdate, server: Broadcast, client_id: str) -> None:
     """What is lost of an update on its way to the server, in place."""
     generator = stream(setup.config.run.seed, "compression", server.round, client_id)
-    COMPRESSIONS[setup.config.cohort.compression](update.delta, setup.config.cohort, generator)
+    COMPRESSIONS[setup.config.cohort.compression].apply(update.delta, setup.config.cohort, generator)

@@ -38,7 +38,11 @@ def run_round(
         state.round, state.parameters, state.algorithm_state, mechanism.clipping_bound(state.mechanism_state)
     )
     most = setup.config.data.max_num_user_images
-    groups = cohort_groups(cohort, lambda client_id: min(setup.worker.clients.num_images(client_id), most))
+    groups = cohort_groups(
+        cohort,
+        lambda client_id: min(setup.worker.clients.num_images(client_id), most),
+        quick=setup.worker.on_features is not None,
+    )
     work = ([ClientWork(client_id, states.get(state.round, client_id)) for client_id in group] for group in groups)
     tree = TreeSum(len(groups))
     for index, partial in backend.map_unordered(train_group, server, work, summed=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,6 +20,7 @@ from fedflair.runs.weights_and_biases import require_wandb
 from fedflair.training.beginning import Beginning, begun
 from fedflair.training.checkpoint import save_checkpoint
 from fedflair.training.divergence import refuse_divergence
+from fedflair.training.on_features import on_features
 from fedflair.training.record import evaluated, is_better, round_row, save_best, summarise
 from fedflair.training.round import run_round, who_answers
 from fedflair.training.secrecy import closed_to_others
@@ -36,19 +38,21 @@ def train(config: TrainConfig) -> Path:
     require_backend(config)
     if config.run.wandb_project_id is not None:
         require_wandb()
-    with begun(config) as beginning:
-        _rounds(beginning)
+    with (
+        begun(config) as beginning,
+        stop_on_signals(how_to_go_on(beginning.folder)) as stop,
+        last_words(lost_words(beginning.folder)) if uses_ray(config) else nullcontext(),
+    ):
+        _rounds(on_features(beginning, stop), stop)
     return beginning.folder.path
 
 
-def _rounds(beginning: Beginning) -> None:
+def _rounds(beginning: Beginning, stop: threading.Event) -> None:
     """The rounds from the beginning to the end, and the summary."""
     setup, folder, state, facts = beginning.setup, beginning.folder, beginning.state, beginning.facts
     config, states, book = setup.config, beginning.states, beginning.book
     promised = coverage.is_promised(setup.mechanism.description, setup.worker.local_mechanism.description)
     with (
-        stop_on_signals(how_to_go_on(folder)) as stop,
-        last_words(lost_words(folder)) if uses_ray(config) else nullcontext(),
         choose_backend(setup, stop) as backend,
         tracker(
             folder,

@@ -20,7 +20,9 @@ from fedflair.data.clients.federated import FederatedDataset, images_per_person
 from fedflair.data.store.packed import open_store
 from fedflair.errors import DataError, FedflairError, PrivacyError
 from fedflair.federated.participation import answering
-from fedflair.federated.setup import labels_of, mechanisms_of, privacy_options, training_clients
+from fedflair.federated.plugins import plugin_code
+from fedflair.federated.privacy_options import privacy_options
+from fedflair.federated.setup import labels_of, mechanisms_of, training_clients
 from fedflair.privacy.accounting.cache import unremembered
 from fedflair.privacy.contract import LocalMechanism, Mechanism
 from fedflair.privacy.ledger import coverage, older
@@ -161,6 +163,8 @@ def _check_against_run(
     try:
         config, provenance = config_of_run(folder), read_provenance(folder)
         num_clients = None if provenance is None else provenance.num_clients
+        if provenance is not None and provenance.plugins is not None:
+            provenance.check_plugins(plugin_code(config))
         if provenance is None or num_clients is None:
             raise DataError(f"{folder.provenance}: does not say how many clients there are; put the run's own back")
         clients = _clients(config, provenance, found)

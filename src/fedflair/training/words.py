@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fedflair.engine.cpu.words import describe
 from fedflair.errors import FedflairError, Interrupted
+from fedflair.federated.frozen_features import trains_on_features
 from fedflair.federated.setup import TrainingSetup
 from fedflair.models.preprocessing import preprocessing_of
 from fedflair.runs.folder import RunFolder
@@ -30,6 +31,11 @@ def describe_setup(setup: TrainingSetup, folder: RunFolder) -> str:
         f"{config.setting}: {clients}, {num_images:,} images, {worker.labels.num_labels} labels",
         f"{network} {start}, {_how_many(sizes[True], sizes[False])}, {side} px, {worker.device}",
     ]
+    if worker.on_features is not None:
+        found = worker.on_features
+        lines.append(f"frozen features: {found.cut.dimension:,} numbers an image, {found.kind}, in {found.folder}")
+    elif trains_on_features(config):
+        lines.append("frozen features: none, as this network does more after its head; computed anew in every step")
     if worker.device.type == "cpu":
         lines.append(describe(worker.module, config.hardware.precision))
     if promise := promise_words(setup):

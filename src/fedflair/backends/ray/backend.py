@@ -22,13 +22,16 @@ import torch
 from fedflair.backends.contract import Backend, Task
 from fedflair.backends.ray.cluster import Reservation, connected, raylet_watch, say
 from fedflair.backends.ray.worker import Failed, RayWorker, Started, WorkerPlan, carry_tensors, placed
+from fedflair.config.names import OWN_NAMES
 from fedflair.engine.cpu.kernels import computing_with
 from fedflair.engine.flat_model import frozen_tensors
-from fedflair.errors import FedflairError, Interrupted, WorkerError
+from fedflair.errors import ConfigError, FedflairError, Interrupted, WorkerError
 from fedflair.federated.aggregate import UpdateSum
+from fedflair.federated.plugins import own_code_of
 from fedflair.federated.setup import TrainingSetup
 from fedflair.privacy.ledger.record import is_due
 from fedflair.privacy.mechanisms import local_noise_seed
+from fedflair.privacy.mechanisms.clipping import clipping_in
 
 # An error that happens twice, in two processes, is taken for the client's own. A process may be lost for reasons that
 # have nothing to do with what it was doing, so it takes more of those.
@@ -277,15 +280,35 @@ def worker_plan(setup: TrainingSetup, gpus: float) -> WorkerPlan:
     """What the run's workers are built from. Its one secret is the seed of clients' own noise, where there is any."""
     config, private = setup.config, setup.worker.local_mechanism.name != "none"
     fixed = frozen_tensors(setup.worker.module)
+    order = float(setup.mechanism.description.get("order", 2.0))
+    _refuse_own_clipping(setup, order)
     return WorkerPlan(
         config=config.changed(data_path=config.data.data_path.absolute()),
-        clip_order=float(setup.mechanism.description.get("order", 2.0)),
+        clip_order=order,
         local_noise_seed=local_noise_seed(setup.noise_seed) if private else 0,
         fixed=fixed,
         fingerprint=setup.worker.store.fingerprint,
         kernels=setup.worker.kernels,
+        features=None if setup.worker.on_features is None else setup.worker.on_features.digests(),
+        code=own_code_of(config),
         gpu_share=gpus or 1.0,
     )
+
+
+def _refuse_own_clipping(setup: TrainingSetup, order: float) -> None:
+    """Raises ConfigError where a plugin's mechanism clips in a way of its own, of which workers know nothing."""
+    name = setup.config.central_privacy.central_privacy_mechanism
+    if name in OWN_NAMES["central_privacy_mechanism"]:
+        return
+    probe = torch.randn(257, generator=torch.Generator().manual_seed(0))
+    theirs, ours = probe.clone(), probe.clone()
+    setup.mechanism.clip(theirs, 1.0)
+    clipping_in(name, order, setup.config.cohort.cohort_size).clip(ours, 1.0)
+    if not torch.equal(theirs, ours):
+        raise ConfigError(
+            f"central_privacy_mechanism: {name} does not clip as clip_update does in the norm of its description's "
+            "order, which is all that workers can be told; use --workers 0"
+        )
 
 
 def named(value: Any) -> str:

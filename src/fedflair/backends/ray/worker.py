@@ -30,6 +30,7 @@ from fedflair.engine.cpu.kernels import computing_with
 from fedflair.engine.flat_model import flatten
 from fedflair.engine.gpu.streams import prepare_gpu
 from fedflair.errors import FedflairError, WorkerError
+from fedflair.federated.plugins import refuse_other_code
 from fedflair.federated.setup import make_worker_setup
 
 # Mechanisms whose cohorts are no secret, since they promise no epsilon.
@@ -42,6 +43,8 @@ class WorkerPlan:
 
     fingerprint: of the run's store; a worker that finds another one at its place refuses.
     kernels: what the driver chose to compute with; a worker whose machine cannot do so refuses.
+    features: digests of what the head is trained on; none while they are computed, None where images come in.
+    code: digests of the files of the run's plugins and own network; a worker that has others refuses.
     gpu_share: share of one GPU's memory that the worker may take; 1 and more is all of it.
     """
 
@@ -51,6 +54,8 @@ class WorkerPlan:
     fixed: Mapping[str, torch.Tensor]
     fingerprint: str
     kernels: Kind
+    features: Mapping[str, str] | None
+    code: Mapping[str, str]
     gpu_share: float
 
 
@@ -87,8 +92,15 @@ class RayWorker:
         try:
             self._computing.enter_context(computing_with(plan.kernels))
             setup = make_worker_setup(
-                plan.config, plan.clip_order, plan.local_noise_seed, plan.fixed, plan.fingerprint, plan.kernels
+                plan.config,
+                plan.clip_order,
+                plan.local_noise_seed,
+                plan.fixed,
+                plan.fingerprint,
+                plan.kernels,
+                plan.features,
             )
+            refuse_other_code(plan.config, plan.code)
             if setup.device.type == "cpu":
                 torch.set_num_threads(1)
             else:
@@ -96,7 +108,7 @@ class RayWorker:
                 if plan.gpu_share < 1:
                     torch.cuda.set_per_process_memory_fraction(plan.gpu_share)
             hardware = plan.config.hardware
-            model = flatten(setup.module, setup.device, hardware.precision, cuda_graphs=hardware.cuda_graphs)
+            model = flatten(setup.network, setup.device, setup.precision, cuda_graphs=hardware.cuda_graphs)
             self._worker = Worker(setup, model)
         except Exception as error:  # noqa: BLE001 - whatever it is, the driver has to tell the user
             return _failed(error, "its set-up")

@@ -7,15 +7,13 @@ from typing import Literal
 
 from fedflair.config.checks import at_least_one, at_least_one_if_given, at_least_zero, positive
 
-AlgorithmName = Literal["fedavg", "fedprox", "adafedprox", "scaffold", "reptile", "central"]
-
 
 @dataclass(frozen=True)
 class AlgorithmOptions:
     """Algorithm: how the model is trained, and for how many rounds.
 
     Args:
-        algorithm_name: The federated algorithm.
+        algorithm_name: fedavg, fedprox, adafedprox, scaffold, reptile, or central (no clients at all); or a plugin's.
         central_num_iterations: Number of rounds.
         mu: Weight of the proximal term (fedprox); where it starts (adafedprox).
         adafedprox_metric_name: Metric that mu is adapted on, lower is better; a column of metrics.jsonl.
@@ -29,7 +27,7 @@ class AlgorithmOptions:
         central_batch_size: Images in a step of centralised training (algorithm_name central, one step a round).
     """
 
-    algorithm_name: AlgorithmName = "fedavg"
+    algorithm_name: str = "fedavg"
     central_num_iterations: int = 5000
     mu: float = 0.01
     adafedprox_metric_name: str = "val/macro_loss"

@@ -8,22 +8,14 @@ from typing import Literal
 from fedflair.config.checks import at_least_one_if_given, positive, probability, require
 from fedflair.errors import ConfigError
 
-CentralMechanism = Literal[
-    "none",
-    "gaussian",
-    "gaussian_moments_accountant",
-    "laplace",
-    "norm_clipping_only",
-    "banded_matrix_factorization",
-]
-
 
 @dataclass(frozen=True)
 class CentralMechanismOptions:
     """Central privacy: what makes the sum of a cohort private, and what is promised.
 
     Args:
-        central_privacy_mechanism: What makes the sum of a cohort's updates private.
+        central_privacy_mechanism: What makes the sum of a cohort's updates private: none, gaussian,
+            gaussian_moments_accountant, laplace, norm_clipping_only, or banded_matrix_factorization; or a plugin's.
         central_epsilon: Privacy budget of the whole run.
         central_delta: Failure probability of the guarantee, below 1/population and 1/number of users.
         central_privacy_clipping_bound: Bound on the norm of a client's update.
@@ -39,7 +31,7 @@ class CentralMechanismOptions:
         accountant: Composition by privacy loss distributions or by Renyi divergence; auto is pld where it is exact.
     """
 
-    central_privacy_mechanism: CentralMechanism = "none"
+    central_privacy_mechanism: str = "none"
     central_epsilon: float = 2.0
     central_delta: float = 1e-5
     central_privacy_clipping_bound: float = 0.1

@@ -20,9 +20,11 @@ class CohortOptions:
         client_speed_std: Standard deviation of the logarithm of clients' speeds, in the simulated time of a round.
         client_seconds_per_image: Simulated seconds a client of median speed takes for one image.
         client_bandwidth: Simulated bytes a second between a client of median speed and the server.
-        weighting: Weight of a client's update in the mean: equal, or a function of its number of images.
+        weighting: Weight of a client's update in the mean: uniform, or a function of its number of images
+            (num_examples, log, sqrt, clipped); or a plugin's.
         weight_clip: Most that a client's images count with weighting clipped.
-        compression: What is done to an update before it is sent: the largest entries only, or 8 bits an entry.
+        compression: What is done to an update before it is sent: none, the largest entries only (top_k), or 8 bits an
+            entry (quantize_8bit); or a plugin's.
         top_k_fraction: Share of entries that top_k keeps.
     """
 
@@ -33,9 +35,9 @@ class CohortOptions:
     client_speed_std: float = 0.0
     client_seconds_per_image: float = 0.1
     client_bandwidth: float = 1e6
-    weighting: Literal["uniform", "num_examples", "log", "sqrt", "clipped"] = "uniform"
+    weighting: str = "uniform"
     weight_clip: int = 64
-    compression: Literal["none", "top_k", "quantize_8bit"] = "none"
+    compression: str = "none"
     top_k_fraction: float = 0.01
 
     def __post_init__(self) -> None:

@@ -22,6 +22,9 @@ class LocalTrainingOptions:
         local_lr_end: Local learning rate of the last round, where the schedule is not constant.
         local_batch_size: Images in a local step.
         local_max_grad_norm: L2 bound on the gradient of a local step.
+        local_augmentation: A fresh crop and flip of each image in each step (crop), or whole images (none).
+        frozen_features: Where the head alone trains on whole images, what comes before it is computed once, and kept
+            beside the store in this type; off computes it in every step.
     """
 
     local_learning_rate: float = 0.01
@@ -33,6 +36,8 @@ class LocalTrainingOptions:
     local_lr_end: float = 0.0
     local_batch_size: int = 16
     local_max_grad_norm: float = 10.0
+    local_augmentation: Literal["crop", "none"] = "crop"
+    frozen_features: Literal["float32", "float16", "off"] = "float32"
 
     def __post_init__(self) -> None:
         at_least_one(self, "local_num_epochs", "local_batch_size")

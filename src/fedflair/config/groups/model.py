@@ -15,7 +15,8 @@ class ModelOptions:
     """Model: the network, what it starts from, and what of it is trained.
 
     Args:
-        model: Any classification backbone, or a small network for quick checks on small images.
+        model: Any classification backbone (multi_label_cnn), or a small network for quick checks on small images
+            (small_cnn); or a plugin's.
         model_type: A torchvision backbone, timm:NAME, hf:NAME (transformers), or MODULE:FUNCTION for your own.
         pretrained: Start from ImageNet weights, BatchNorm statistics frozen; else from scratch with GroupNorm.
         pretrained_weights: A .safetensors or .pth file to start from instead of downloading what is published.
@@ -28,7 +29,7 @@ class ModelOptions:
         lora_layers: Layers that lora adds to: all, linear, convolution, or a regular expression found in their names.
     """
 
-    model: Literal["multi_label_cnn", "small_cnn"] = "multi_label_cnn"
+    model: str = "multi_label_cnn"
     model_type: str = "resnet18"
     pretrained: bool = True
     pretrained_weights: Path | None = None

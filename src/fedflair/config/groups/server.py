@@ -13,7 +13,8 @@ class ServerOptions:
     """Server: the optimizer that takes the mean update.
 
     Args:
-        central_optimizer: Server optimizer, fed with minus the mean update as gradient.
+        central_optimizer: Server optimizer, fed with minus the mean update as gradient: adam, adagrad, yogi, avgm, or
+            sgd; or a plugin's.
         learning_rate: Server learning rate after warm-up.
         central_lr_num_warmup_iterations: Rounds over which the server learning rate rises linearly from 0.
         central_lr_end: Server learning rate of the last round, where the schedule is not constant.
@@ -25,7 +26,7 @@ class ServerOptions:
         central_weight_decay: Decoupled weight decay of the server optimizer.
     """
 
-    central_optimizer: Literal["adam", "adagrad", "yogi", "avgm", "sgd"] = "adam"
+    central_optimizer: str = "adam"
     learning_rate: float = 0.1
     central_lr_num_warmup_iterations: int = 30
     central_lr_end: float = 0.02

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from fedflair.data.store.features import Features
 from fedflair.data.store.labels import LabelSpace
 from fedflair.data.store.packed import Partition, Store
 from fedflair.errors import ConfigError
@@ -23,6 +24,7 @@ class ClientData:
     """What one client trains on in one round.
 
     images: encoded photographs, uint8 [bytes] each. labels: 0/1, uint8 [n, L].
+    features: what a frozen network makes of them before its head, float32 [n, D]; ``images`` is empty then.
     state: what the algorithm keeps of this client between rounds, tensors by name; empty the first time.
     """
 
@@ -30,10 +32,11 @@ class ClientData:
     images: list[npt.NDArray[np.uint8]]
     labels: npt.NDArray[np.uint8]
     state: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    features: npt.NDArray[np.float32] | None = None
 
     @property
     def num_examples(self) -> int:
-        return len(self.images)
+        return len(self.labels)
 
 
 class Clients(Protocol):
@@ -56,6 +59,7 @@ class FederatedDataset:
     """The clients of one partition. Holds indices only; images are read from the store when a client is loaded.
 
     client_ids: in a fixed order. images_of: the image indices of the client at a position.
+    features: of the partition, where clients train on them and no image is read.
     """
 
     partition: Partition
@@ -63,6 +67,7 @@ class FederatedDataset:
     client_ids: list[str]
     images_of: Callable[[int], npt.NDArray[np.int64]]
     _positions: dict[str, int] = field(repr=False)
+    features: Features | None = None
 
     def num_images(self, client_id: str) -> int:
         return len(self.images_of(self._positions[client_id]))
@@ -72,8 +77,10 @@ class FederatedDataset:
         images = self.images_of(self._positions[client_id])
         if max_num_images is not None and len(images) > max_num_images:
             images = np.sort(generator.choice(images, size=max_num_images, replace=False))
-        self.partition.prefetch(images)
         labels = self.labels.targets(self.partition, images)
+        if self.features is not None:
+            return ClientData(client_id, [], labels, features=self.features.of(images))
+        self.partition.prefetch(images)
         return ClientData(client_id, [self.partition.encoded(int(i)) for i in images], labels)
 
 

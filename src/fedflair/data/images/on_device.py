@@ -70,9 +70,14 @@ def random_crops(num_images: int, generator: np.random.Generator) -> npt.NDArray
     return np.array(crops, dtype=np.float32).reshape(num_images, 5)
 
 
-def whole_images(num_images: int, device: torch.device) -> torch.Tensor:
+def whole_crops(num_images: int) -> npt.NDArray[np.float32]:
     """The crops that leave nothing out: float32 [n, 5]."""
-    return upload(np.tile(np.array([0, 0, SIDE, SIDE, 0], dtype=np.float32), (num_images, 1)), device)
+    return np.tile(np.array([0, 0, SIDE, SIDE, 0], dtype=np.float32), (num_images, 1))
+
+
+def whole_images(num_images: int, device: torch.device) -> torch.Tensor:
+    """The same on ``device``."""
+    return upload(whole_crops(num_images), device)
 
 
 def cropped(pixels: torch.Tensor, crops: torch.Tensor, size: int, normalise: Normalisation) -> torch.Tensor:

@@ -75,6 +75,7 @@ def local_training(config: TrainConfig, round_: int) -> LocalTraining:
         num_steps=config.local.local_num_steps,
         momentum=config.local.local_momentum,
         weight_decay=config.local.local_weight_decay,
+        augmentation=config.local.local_augmentation,
     )
 
 

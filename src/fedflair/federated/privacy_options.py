@@ -1,0 +1,46 @@
+"""What the configuration says of privacy, as the mechanisms take it."""
+
+from __future__ import annotations
+
+from fedflair.config.train_config import TrainConfig
+from fedflair.privacy.contract import LocalPrivacyOptions, PersonImages, PrivacyOptions
+
+
+def privacy_options(config: TrainConfig, images: tuple[float, int] | None = None) -> PrivacyOptions:
+    """The central mechanism's options, under their configuration names.
+
+    images: (mean, most) training images of a person, which say what artificial users cost people.
+    """
+    artificial = config.data.dataset == "flair_iid"
+    return PrivacyOptions(
+        mechanism=config.central_privacy.central_privacy_mechanism,
+        epsilon=config.central_privacy.central_epsilon,
+        delta=config.central_privacy.central_delta,
+        clipping_bound=config.central_privacy.central_privacy_clipping_bound,
+        order=config.central_privacy.central_order,
+        population=config.central_privacy.population,
+        noise_cohort_size=config.central_privacy.noise_cohort_size,
+        min_separation=config.central_privacy.min_separation,
+        accountant=config.central_privacy.accountant,
+        allow_large_delta=config.central_privacy.allow_large_delta,
+        noise_from_seed=config.run.noise_from_seed,
+        artificial_users=artificial,
+        person_images=PersonImages(*images) if artificial and images is not None else None,
+        adaptive_clipping=config.central_privacy.adaptive_clipping,
+        adaptive_clipping_quantile=config.central_privacy.adaptive_clipping_quantile,
+        adaptive_clipping_learning_rate=config.central_privacy.adaptive_clipping_learning_rate,
+        adaptive_clipping_noise_std=config.central_privacy.adaptive_clipping_noise_std,
+    )
+
+
+def local_privacy_options(config: TrainConfig) -> LocalPrivacyOptions:
+    """The local mechanism's options, under their configuration names."""
+    return LocalPrivacyOptions(
+        mechanism=config.local_privacy.local_privacy_mechanism,
+        epsilon=config.local_privacy.local_epsilon,
+        delta=config.local_privacy.local_delta,
+        clipping_bound=config.local_privacy.local_privacy_clipping_bound,
+        order=config.local_privacy.local_order,
+        allow_large_delta=config.central_privacy.allow_large_delta,
+        noise_from_seed=config.run.noise_from_seed,
+    )
