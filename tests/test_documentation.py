@@ -20,7 +20,7 @@ from fedflair.runs.folder import RunFolder, read_summary
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 SMALL = (
-    "--pretrained false --model_type squeezenet1_1 --image_size 32 --central_num_iterations 2 --evaluation_frequency 1 "
+    "--pretrained false --model_type squeezenet1_1 --image_size 32 --central_num_iterations 1 --evaluation_frequency 1 "
     "--cohort_size 4 --device cpu"
 )
 
@@ -59,7 +59,7 @@ def test_the_commands_of_the_datasets_documentation_run_from_benchmarks(tmp_path
     assert len(commands) == 5
     for position, command in enumerate(commands):
         # As they stand they need the network and a GPU for days: the same words, and smaller values after them.
-        small = "--source synthetic --num_users 40" if position == 0 else f"{SMALL} --run runs/{position}"
+        small = "--source synthetic --num_users 20" if position == 0 else f"{SMALL} --run runs/{position}"
         small += " --mean_datapoints_per_user 4" if "flair_iid" in command else ""
         small += " --population 10000000 --central_delta 5e-8" if "privacy" in command else ""
         result = shell(f"{command} {small}", folder)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fedflair.cli import guarded
+from fedflair.cli import guarded, main
 from tests.limits import assert_one_line, fedflair, hidden
 from tests.processes import descendants
 
@@ -52,10 +52,14 @@ def test_a_folder_without_permission_is_one_line(tiny_store: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_a_file_where_a_folder_should_be_is_one_line(tiny_store: Path, tmp_path: Path, name: str) -> None:
+def test_a_file_where_a_folder_should_be_is_one_line(
+    tiny_store: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
     (tmp_path / "out").write_text("mine")
-    done = fedflair(*writer(name, tiny_store, tmp_path / "out" / "new"))
-    assert_one_line(done, str(tmp_path / "out"))
+    # In this process: it takes no limits, and each of the commands is started in the tests above.
+    words = list(map(str, writer(name, tiny_store, tmp_path / "out" / "new")))
+    status = main(words)
+    assert_one_line(subprocess.CompletedProcess(words, status, *capfd.readouterr()), str(tmp_path / "out"))
     assert (tmp_path / "out").read_text() == "mine"
 
 
@@ -68,11 +72,16 @@ def test_a_full_disk_behind_the_output_is_one_line(tiny_store: Path) -> None:
     assert_one_line(done, "fedflair: output: cannot be written (No space left on device)")
 
 
-@pytest.mark.parametrize("megabytes", [260, 330, 400])
-def test_a_want_of_memory_ends_in_one_line(tiny_store: Path, tmp_path: Path, megabytes: int) -> None:
-    source = tmp_path / "pfl.hdf5"
+@pytest.fixture(scope="module")
+def converted(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    source = tmp_path_factory.mktemp("converted") / "pfl.hdf5"
     assert fedflair("convert", tiny_store, source, "--layout", "pfl").returncode == 0
-    done = fedflair("prepare", "--source", source, "--output", tmp_path / "s.hdf5", memory=megabytes << 20)
+    return source
+
+
+@pytest.mark.parametrize("megabytes", [260, 330, 400])
+def test_a_want_of_memory_ends_in_one_line(converted: Path, tmp_path: Path, megabytes: int) -> None:
+    done = fedflair("prepare", "--source", converted, "--output", tmp_path / "s.hdf5", memory=megabytes << 20)
     if done.returncode:
         assert_one_line(done, "fedflair: out of memory (")
         assert hidden(tmp_path) == []
@@ -114,7 +123,9 @@ def test_synthesize_takes_its_workers_and_its_lock_along(tmp_path: Path, number:
     if number != signal.SIGKILL:
         assert len(errors.splitlines()) == 1
         assert errors.startswith("fedflair: stopped")
+        # No process and no file: nothing that the next one could find.
         assert list(tmp_path.iterdir()) == []
+        return
     done = fedflair("synthesize", "--output", output, "--num_users", "10", "--processes", "1")
     assert done.returncode == 0, done.stderr
 
@@ -145,5 +156,5 @@ def test_a_user_without_a_home_and_a_name_can_work(tiny_store: Path, tmp_path: P
 
     run("epsilon", "--rounds", "2", "--delta", "1e-5", "--sampling_rate", "0.1", "--epsilon", "2")
     options = ["--data_path", tiny_store, "--run", tmp_path / "run", "--pretrained", "false", "--image_size", "32"]
-    run("train", *options, "--cohort_size", "2", "--central_num_iterations", "1")
+    run("train", *options, "--model", "small_cnn", "--cohort_size", "2", "--central_num_iterations", "1")
     assert not (tmp_path / "~").exists()

@@ -31,7 +31,7 @@ from fedflair.training.train import train
 from tests.processes import is_running
 from tests.small_runs import small_config, timeless_rows
 
-SIZE = {"central_num_iterations": 40, "evaluation_frequency": 5}
+SIZE = {"model": "small_cnn", "central_num_iterations": 60, "evaluation_frequency": 5}
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
@@ -178,7 +178,8 @@ def test_nothing_runs_where_one_run_could_not(tiny_store: Path, tmp_path: Path) 
         sweep(SweepSpec(options=absent))
     assert not (tmp_path / "sweep").exists()
     RunFolder(tmp_path / "sweep" / "runs" / "run-seed0").path.mkdir(parents=True)
-    train(small_config(tiny_store, central_num_iterations=1, run=tmp_path / "sweep" / "runs" / "run-seed0"))
-    with pytest.raises(ConfigError, match=r"sweep: run: central_num_iterations: 40 differs from 1 of the run in"):
+    options = {**SIZE, "central_num_iterations": 1}
+    train(small_config(tiny_store, run=tmp_path / "sweep" / "runs" / "run-seed0", **options))
+    with pytest.raises(ConfigError, match=r"sweep: run: central_num_iterations: 60 differs from 1 of the run in"):
         sweep(spec(tiny_store))
     assert said == []

@@ -32,13 +32,9 @@ def resume(run: Path, *more: str) -> Path:
     return train(parse_train_config(["--resume", "--run", str(run), *more]))
 
 
-def fedflair(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "fedflair.cli", *words], capture_output=True, text=True, check=False, timeout=120
-    )
-
-
-def test_a_run_folder_is_written_by_one_process(tiny_store: Path, tmp_path: Path) -> None:
+def test_a_run_folder_is_written_by_one_process(
+    tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = small_config(tiny_store, run=tmp_path / "run", central_num_iterations=100000, **SMALL)
     process = subprocess.Popen(command(config), stderr=subprocess.DEVNULL)
     run = RunFolder(tmp_path / "run")
@@ -51,12 +47,11 @@ def test_a_run_folder_is_written_by_one_process(tiny_store: Path, tmp_path: Path
             ["train", "--resume", "--run", str(run.path)],
             ["evaluate", "--run", str(run.path), "--per_user"],
         ):
-            done = fedflair(*words)
-            assert done.returncode == 1
-            (line,) = [line for line in done.stderr.splitlines() if line.startswith("fedflair: ")]
+            assert main(words) == 1
+            (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("fedflair: ")]
             assert message in line
         # Who only reads need not wait.
-        assert fedflair("evaluate", "--run", str(run.path), "--json").returncode == 0
+        assert main(["evaluate", "--run", str(run.path), "--json"]) == 0
         with pytest.raises(ConfigError, match="already holds a run"):
             train(config)
     finally:
@@ -161,7 +156,7 @@ def test_a_run_moves_with_its_store_and_without_its_weights(tmp_path: Path) -> N
 
 
 def test_a_run_killed_before_its_first_evaluation_resumes_bit_for_bit(tiny_store: Path, tmp_path: Path) -> None:
-    options = {"evaluation_frequency": 1000, "central_num_iterations": 12, "model_type": "squeezenet1_1"}
+    options = {"evaluation_frequency": 1000, "central_num_iterations": 30, **SMALL}
     whole = train(small_config(tiny_store, run=tmp_path / "whole", **options))
     process = subprocess.Popen(
         command(small_config(tiny_store, run=tmp_path / "halted", **options)), stderr=subprocess.DEVNULL

@@ -23,7 +23,7 @@ from tests.small_runs import command, small_config
 @contextmanager
 def training(run: Path, store: Path, **options: object) -> Iterator[subprocess.Popen[str]]:
     """A training that has a few rounds behind it, and its next evaluation far ahead."""
-    options = {"central_num_iterations": 10_000, "evaluation_frequency": 10_000, **options}
+    options = {"model": "small_cnn", "central_num_iterations": 100_000, "evaluation_frequency": 100_000, **options}
     process = subprocess.Popen(command(small_config(store, run=run, **options)), stderr=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + 120
@@ -98,7 +98,7 @@ def test_a_file_that_cannot_be_written_later_ends_the_run_in_one_line(
     tiny_store: Path, tmp_path: Path, name: str
 ) -> None:
     run = tmp_path / "run"
-    with training(run, tiny_store, central_num_iterations=40) as process:
+    with training(run, tiny_store, central_num_iterations=60) as process:
         # A folder takes the file's place, as it might be a disk that is full.
         (run / name).unlink(missing_ok=True)
         (run / name).mkdir()

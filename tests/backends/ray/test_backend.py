@@ -77,7 +77,7 @@ def cluster(tiny_store: Path) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def backend(cluster: None, tiny_store: Path) -> Iterator[Backend]:
     """Two workers that the tests below may lose; each is replaced."""
-    with ray_backend(make_setup(config_of(tiny_store, worker_timeout=8.0), noise_seed=0)) as backend:
+    with ray_backend(make_setup(config_of(tiny_store, worker_timeout=4.0), noise_seed=0)) as backend:
         yield backend
 
 
@@ -148,7 +148,7 @@ def test_results_come_with_their_positions(backend: Backend) -> None:
     ("task", "said"),
     [
         (die_once, "was lost (ActorDiedError: "),
-        (hang_once, "did not answer within 8 s; its work is done again elsewhere; log: "),
+        (hang_once, "did not answer within 4 s; its work is done again elsewhere; log: "),
         (fail_once, "fail_once failed with ValueError: out of luck; tried once more elsewhere; log: "),
     ],
 )
@@ -273,7 +273,7 @@ def test_a_stopped_run_leaves_at_once(cluster: None, tiny_store: Path) -> None:
 def test_a_private_run_under_kills_equals_one_in_threads(
     cluster: None, tiny_store: Path, tmp_path: Path, reduction: str, num_kills: int
 ) -> None:
-    options = {**PRIVATE, "reduction": reduction, "local_num_epochs": 10}
+    options = {**PRIVATE, "reduction": reduction, "local_num_epochs": 4, "central_num_iterations": 2}
     calm = train(config_of(tiny_store, workers=0, run=tmp_path / "calm", **options))
     over, generator, kills = threading.Event(), random.Random(0), []
 
@@ -303,7 +303,8 @@ def test_a_private_run_under_kills_equals_one_in_threads(
 
 
 def test_a_killed_driver_leaves_nothing_behind_and_resumes_without_ray(tiny_store: Path, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"central_num_iterations": 30, "evaluation_frequency": 2, "workers": 1}
+    options: dict[str, Any] = {"model": "small_cnn", "workers": 1}
+    options |= {"central_num_iterations": 30, "evaluation_frequency": 2}
     whole = train(config_of(tiny_store, run=tmp_path / "whole", **{**options, "workers": 0}))
     halted = config_of(tiny_store, run=tmp_path / "halted", **options)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}

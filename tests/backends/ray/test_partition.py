@@ -24,7 +24,7 @@ from fedflair.backends.ray.cluster import LOOPBACK
 from fedflair.runs.folder import RunFolder
 from fedflair.training.checkpoint import load_state
 from fedflair.training.train import train
-from tests.processes import descendants, titled
+from tests.processes import descendants, executable, titled
 from tests.small_runs import command, small_config, timeless_rows
 
 HEAD, NODE = "10.213.7.1", "10.213.7.2"
@@ -99,7 +99,7 @@ def wait_for(done: Callable[[], bool], what: str) -> None:
 
 
 def test_a_run_goes_on_without_the_node_that_is_cut_off(link: Link, tiny_store: Path, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"cohort_size": 6, "local_num_epochs": 4, "central_num_iterations": 30}
+    options: dict[str, Any] = {"cohort_size": 6, "local_num_epochs": 4, "central_num_iterations": 10}
     options |= {"evaluation_frequency": 10}
     calm = train(small_config(tiny_store, run=tmp_path / "calm", **options))
     options |= {"workers": 2, "ray_address": ADDRESS, "worker_timeout": 8.0}
@@ -115,6 +115,8 @@ def test_a_run_goes_on_without_the_node_that_is_cut_off(link: Link, tiny_store: 
         wait_for(lambda: subprocess.run(probe, capture_output=True, check=False).returncode == 0, "the head")
         joined = [f"--address={ADDRESS}", f"--node-ip-address={NODE}"]
         node = stack.enter_context(ray_node([*link.inside[NODE], *start, *joined], environment, tmp_path / "node"))
+        # Both have a place for a worker when the run begins, which is then short.
+        wait_for(lambda: any(executable(pid) == "raylet" for pid in descendants(node)), "the node")
         with (tmp_path / "said").open("w") as errors:
             arguments = [*link.inside[HEAD], *command(small_config(tiny_store, run=run.path, **options))]
             driver = subprocess.Popen(arguments, stderr=errors, env=environment)

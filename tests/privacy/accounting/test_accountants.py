@@ -195,6 +195,15 @@ def test_a_calibration_that_misses_what_was_asked_for_is_refused(
             calibrate(event, 2.0, 1e-5)
 
 
+def test_less_than_rdp_proves_with_any_noise_is_refused_before_a_search() -> None:
+    event = PrivacyEvent("laplace", 0.0, 10)
+    with pytest.raises(PrivacyError, match=r"rdp proves nothing below 0\.00350.* at a delta of 1e-05, with any"):
+        calibrate(event, 0.0034, 1e-5, "rdp")
+    assert epsilon(replace(event, noise_multiplier=1e4), 1e-5, "rdp") > 0.0034
+    # The orders are not asked where the answer is a formula.
+    calibrate(replace(event, noise="gaussian"), 0.0034, 1e-5, "rdp")
+
+
 @pytest.mark.parametrize("delta", [9e-11, 1e-13, 1e-18, 1e-100])
 def test_below_what_pld_can_do_the_bound_is_that_of_rdp(delta: float) -> None:
     event = PrivacyEvent("gaussian", 0.0, 100, "poisson", 0.01)

@@ -195,7 +195,7 @@ def _epsilon(
                 return float(dp_accounting.get_epsilon_gaussian(sigma, delta))
             event = replace(event, sampling="none", sampling_rate=1.0)
         if accountant == "rdp":
-            return _rdp_epsilon(event, delta, _FIXED_ORDERS if event.sampling == "fixed" else _RDP_ORDERS)
+            return _rdp_epsilon(event, delta, _orders(event))
         try:
             return _pld_epsilon(event, delta, _interval(event, delta, tolerance, rough))
         except OverflowError:
@@ -216,6 +216,10 @@ def _dp_event(event: PrivacyEvent, distance: float) -> Any:
         # The accountant reads nothing of the two sizes but their ratio.
         release = dp_accounting.SampledWithoutReplacementDpEvent(1, event.sampling_rate, release)
     return dp_accounting.SelfComposedDpEvent(release, event.count)
+
+
+def _orders(event: PrivacyEvent) -> Sequence[float]:
+    return _FIXED_ORDERS if event.sampling == "fixed" else _RDP_ORDERS
 
 
 def _rdp_epsilon(event: PrivacyEvent, delta: float, orders: Sequence[float]) -> float:
@@ -291,6 +295,8 @@ def _sampled_loss(event: PrivacyEvent, loss: float) -> float:
 def _calibrate(event: PrivacyEvent, target: float, delta: float, accountant: Accountant) -> float:
     # Aiming a little below the target puts the answer on the safe side of it.
     aim = target * (1 - _CALIBRATION_TOLERANCE)
+    if accountant == "rdp" and (_sampled(event) or event.noise != "gaussian"):
+        _refuse_below_rdp(target, delta, _orders(event))
 
     def gap(log_multiplier: float, tolerance: float = _TOLERANCE, rough: float = 0.0) -> float:
         noisy = replace(event, noise_multiplier=math.exp(log_multiplier))
@@ -302,6 +308,19 @@ def _calibrate(event: PrivacyEvent, target: float, delta: float, accountant: Acc
         start = _root(coarse, start, step=0.1, tolerance=_COARSE_TOLERANCE)
     # Discretised as ``epsilon`` does it, so that what it then finds is at most what was asked for.
     return math.exp(_root(gap, start, step=1e-3, tolerance=_CALIBRATION_TOLERANCE))
+
+
+def _refuse_below_rdp(target: float, delta: float, orders: Sequence[float]) -> None:
+    """PrivacyError for an epsilon that no noise reaches: a divergence of 0 at these orders proves the least, or else 0.
+
+    Canonne, Kamath and Steinke (2020, arXiv:2004.00010), proposition 12.
+    """
+    least = min(math.log1p(-1 / order) - math.log(delta * order) / (order - 1) for order in orders)
+    if target < least:
+        raise PrivacyError(
+            f"epsilon: rdp proves nothing below {least:.6g} at a delta of {delta:g}, with any noise; "
+            "ask for another epsilon or delta"
+        )
 
 
 def _root(gap: Callable[[float], float], start: float, step: float, tolerance: float) -> float:

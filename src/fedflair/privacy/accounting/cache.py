@@ -22,17 +22,17 @@ from fedflair.system.files import cache_folder, write_atomically
 _GENERATION = 4
 
 
-_unused: ContextVar[bool] = ContextVar("the cache is not used", default=False)
+_computed: ContextVar[dict[str, float] | None] = ContextVar("what a block has computed for itself", default=None)
 
 
 @contextmanager
 def unremembered() -> Iterator[None]:
-    """Within the block every number is computed, and none is kept: for whoever must not trust the cache."""
-    before = _unused.set(True)
+    """Within the block every number is computed, once, and none is kept: for whoever must not trust the cache."""
+    before = _computed.set({})
     try:
         yield
     finally:
-        _unused.reset(before)
+        _computed.reset(before)
 
 
 def remembered(kind: str, inputs: Mapping[str, Any], compute: Callable[[], float], *, anew: bool = False) -> float:
@@ -43,8 +43,12 @@ def remembered(kind: str, inputs: Mapping[str, Any], compute: Callable[[], float
     """
     question = {"kind": kind, "inputs": dict(inputs), "generation": _GENERATION, "dp_accounting": _library_version()}
     text = json.dumps(question, sort_keys=True, allow_nan=False)
-    folder = cache_folder()
-    if folder is None or _unused.get():
+    computed, folder = _computed.get(), cache_folder()
+    if computed is not None:
+        if text not in computed:
+            computed[text] = compute()
+        return computed[text]
+    if folder is None:
         return compute()
     path = folder / "privacy" / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
     with suppress(OSError, ValueError, KeyError, TypeError):
