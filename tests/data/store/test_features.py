@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedflair.data.store.features import PIECE, FeatureFiles, FeatureType, open_features, writing_features
-from fedflair.errors import DataError
+from fedflair.errors import DataError, DiskError
 
 NUM_IMAGES, DIMENSION = 2 * PIECE + 5, 3
 ROWS = np.random.default_rng(0).normal(size=(NUM_IMAGES, DIMENSION)).astype(np.float32)
@@ -95,6 +95,12 @@ def test_only_one_process_writes(files: FeatureFiles, tmp_path: Path) -> None:
             write(files)
         other.communicate("")
     assert write(files)
+
+
+def test_where_nothing_can_be_written_is_told_with_the_way_out(files: FeatureFiles) -> None:
+    files.folder.parent.parent.joinpath("store.features").write_text("in the way")
+    with pytest.raises(DiskError, match="a file stands where a folder should be.*; or keep no features, with --frozen"):
+        write(files)
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "facts", "rows gone", "other images"])

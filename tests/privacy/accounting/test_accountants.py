@@ -197,7 +197,7 @@ def test_a_calibration_that_misses_what_was_asked_for_is_refused(
 
 def test_less_than_rdp_proves_with_any_noise_is_refused_before_a_search() -> None:
     event = PrivacyEvent("laplace", 0.0, 10)
-    with pytest.raises(PrivacyError, match=r"rdp proves nothing below 0\.00350.* at a delta of 1e-05, with any"):
+    with pytest.raises(PrivacyError, match=r"rdp proves nothing between 0 and 0\.00350.* at a delta of 1e-05, what"):
         calibrate(event, 0.0034, 1e-5, "rdp")
     assert epsilon(replace(event, noise_multiplier=1e4), 1e-5, "rdp") > 0.0034
     # The orders are not asked where the answer is a formula.
@@ -273,3 +273,10 @@ def test_the_cohorts_rate_would_understate_epsilon() -> None:
     multiplier = calibrate(wrong, 2.0, 1e-5)
     right = PrivacyEvent("gaussian", multiplier, 105, "poisson", 48 * 5000 / 1e7)
     assert epsilon(right, 1e-5) == pytest.approx(13.7, abs=0.05)
+
+
+@pytest.mark.parametrize("multiplier", [1e5, 1e7, 1e9, 1e300])
+def test_noise_beyond_all_need_costs_nothing(multiplier: float) -> None:
+    """Of fixed cohorts too, whose divergences no longer differ from 0 in floating point."""
+    event = PrivacyEvent("gaussian", multiplier, 100, "fixed", 0.01, "replace_one")
+    assert epsilon(event, 1e-5, "rdp") == 0.0

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedflair.data.store.image_bytes import ImageBytes, OpenFile
-from fedflair.errors import DataError
+from fedflair.errors import DataError, DiskError
 from fedflair.system.files import disk_errors, write_atomically
 from fedflair.system.json_text import read_json
 from fedflair.system.locks import Held, locked
@@ -129,8 +129,9 @@ def writing_features(
 
     Raises DataError where another process is at it, or the disk is full.
     """
-    files.folder.mkdir(parents=True, exist_ok=True)
     try:
+        with disk_errors(files.folder):
+            files.folder.mkdir(parents=True, exist_ok=True)
         with (
             disk_errors(files.rows),
             locked(files.folder / ".lock"),
@@ -143,6 +144,8 @@ def writing_features(
             f"{files.folder}: another process{f' ({error.pid})' if error.pid else ''} computes these features; "
             "wait for it to end"
         ) from error
+    except DiskError as error:
+        raise DiskError(f"{error}; or keep no features, with --frozen_features off") from error
 
 
 def _writer(

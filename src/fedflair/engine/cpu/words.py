@@ -13,7 +13,7 @@ from fedflair.engine.cpu.pooled_norm import PooledNorm
 from fedflair.engine.cpu.winograd_convolution import fits
 
 # How much longer a step of ResNet-18 takes without kernels, one core, AVX-512 (docs/performance.md).
-_SLOWER: dict[Precision, float] = {"fp32": 1.7, "bf16": 2.5}
+_SLOWER: dict[Precision, float] = {"fp32": 1.6, "bf16": 2.4}
 _INSTRUCTIONS: dict[Kind, str] = {"amx_bf16": "AVX-512", "avx512_bf16": "AVX-512", "avx512f": "AVX-512", "avx2": "AVX2"}
 
 

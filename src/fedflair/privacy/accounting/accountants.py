@@ -42,6 +42,8 @@ _REACH = 10.0
 # Below it the rounding of PLD's Fourier transforms is no longer small beside delta: against the exact answer for 5,000
 # Gaussian releases, epsilon was 2e-5 too high at 1e-10, 5e-5 too low at 1e-11, and infinite or far off from 1e-14 on.
 SMALLEST_PLD_DELTA = 1e-10
+# Noise over the bound on one contribution, beyond which rdp looks no further.
+_MOST_NOISE = 1e6
 # How much less than what was asked for a calibration may cost: orders of Renyi divergence leave gaps.
 _GAP = 1e-2
 
@@ -229,6 +231,8 @@ def _rdp_epsilon(event: PrivacyEvent, delta: float, orders: Sequence[float]) -> 
     relation = NeighboringRelation.ADD_OR_REMOVE_ONE
     if event.sampling == "fixed":
         relation = NeighboringRelation.REPLACE_ONE
+    # More noise costs no more, and beyond this the divergences of fixed cohorts are lost in rounding.
+    event = replace(event, noise_multiplier=min(event.noise_multiplier, _MOST_NOISE))
     accountant = RdpAccountant(orders, relation)
     # dp-accounting's RDP takes noise over the distance between neighbours, its PLD takes noise over one contribution.
     accountant.compose(_dp_event(event, _distance(event.neighbouring)))
@@ -311,14 +315,14 @@ def _calibrate(event: PrivacyEvent, target: float, delta: float, accountant: Acc
 
 
 def _refuse_below_rdp(target: float, delta: float, orders: Sequence[float]) -> None:
-    """PrivacyError for an epsilon that no noise reaches: a divergence of 0 at these orders proves the least, or else 0.
+    """PrivacyError for an epsilon that rdp jumps over: down to what a divergence of 0 at these orders proves, or to 0.
 
     Canonne, Kamath and Steinke (2020, arXiv:2004.00010), proposition 12.
     """
     least = min(math.log1p(-1 / order) - math.log(delta * order) / (order - 1) for order in orders)
     if target < least:
         raise PrivacyError(
-            f"epsilon: rdp proves nothing below {least:.6g} at a delta of {delta:g}, with any noise; "
+            f"epsilon: rdp proves nothing between 0 and {least:.6g} at a delta of {delta:g}, whatever the noise; "
             "ask for another epsilon or delta"
         )
 
