@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -68,8 +69,8 @@ def _compute(
             if time.monotonic() - told > _SECONDS_BETWEEN_WORDS:
                 told = time.monotonic()
                 rate = (done - before) / (told - started)
-                left = (num_images - done) / rate / 60
-                tell(f"  {done:,} of {num_images:,} images, {rate:,.0f} a second, {left:.0f} min to go")
+                left = math.ceil((num_images - done) / rate / 60)
+                tell(f"  {done:,} of {num_images:,} images, {rate:,.0f} a second, {left} min to go")
         writer.finish()
 
 
