@@ -32,6 +32,8 @@ def test_the_shipped_baseline_has_the_published_values() -> None:
         512,
     )
     assert config.model.pretrained is True
+    private = config.central_privacy
+    assert (private.population, private.allow_large_delta, private.min_separation) == (10_000_000, True, 48)
 
 
 @pytest.mark.parametrize(

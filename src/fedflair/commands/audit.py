@@ -14,6 +14,7 @@ from fedflair.audit.measure import AuditResult, Sizes, audit_central, audit_loca
 from fedflair.config.groups.central_privacy import CentralMechanismOptions
 from fedflair.config.groups.cohort import CohortOptions
 from fedflair.config.groups.local_privacy import LocalMechanismOptions
+from fedflair.config.names import OWN_NAMES
 from fedflair.config.options import build_config, parse_given, read_options
 from fedflair.config.train_config import TrainConfig
 from fedflair.errors import ConfigError, PrivacyError
@@ -110,6 +111,9 @@ def _audited(config: TrainConfig, given: Mapping[str, Any], sizes: Mapping[str, 
 def _central(config: TrainConfig, given: Mapping[str, Any], sizes: Mapping[str, Any], seed: int) -> AuditResult:
     if config.central_privacy.noise_cohort_size is None and config.central_privacy.population is None:
         _refuse(given, ("cohort_size",), "cohorts are sampling_rate of the audit's clients")
+    mechanism = config.central_privacy.central_privacy_mechanism
+    if mechanism in OWN_NAMES["central_privacy_mechanism"] and mechanism != "banded_matrix_factorization":
+        _refuse(given, ("min_separation",), f"{mechanism} does not enforce any")
     if not config.central_privacy.adaptive_clipping:
         _refuse(given, _ADAPTIVE, "adaptive_clipping is off")
     if config.cohort.compression != "top_k":
@@ -143,7 +147,8 @@ def _rate(config: TrainConfig) -> float:
     simulated = 1.0
     if options.population is None and options.noise_cohort_size is not None:
         simulated = config.cohort.cohort_size / options.noise_cohort_size
-    return min(0.5, simulated / (options.min_separation or 1))
+    banded = options.central_privacy_mechanism == "banded_matrix_factorization"
+    return min(0.5, simulated / ((options.min_separation or 1) if banded else 1))
 
 
 def _text(found: AuditResult) -> str:
