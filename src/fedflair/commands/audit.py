@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, fields
-from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -15,7 +14,7 @@ from fedflair.config.groups.central_privacy import CentralMechanismOptions
 from fedflair.config.groups.cohort import CohortOptions
 from fedflair.config.groups.local_privacy import LocalMechanismOptions
 from fedflair.config.names import OWN_NAMES
-from fedflair.config.options import build_config, parse_given, read_options
+from fedflair.config.options import Given, build_config, read_given
 from fedflair.config.train_config import TrainConfig
 from fedflair.errors import ConfigError, PrivacyError
 from fedflair.federated.plugins import load_plugins
@@ -33,6 +32,8 @@ _ESTIMATE = (
     "(of what is accounted, at the ratio of contributions to noise that was measured: every other honest path's lies\n"
     f"{'':<19}above the accounted epsilon; one whose whole range does is flagged)"
 )
+# Of the audit and not of a training. A training's seed is not the audit's.
+_OWN = ("json", "seed", "rounds", "sampling_rate", "num_canaries")
 _MECHANISMS = ("central_privacy_mechanism", "local_privacy_mechanism")
 
 
@@ -41,10 +42,13 @@ def audit(arguments: Sequence[str]) -> None:
 
     Raises PrivacyError where something is wrong.
     """
-    given = parse_given(_parser(), arguments)
+    read = read_given(_parser(), arguments)
+    given = read.typed
+    for note in read.notes:
+        say(note, stderr=True)
     as_json, seed = bool(given.pop("json", False)), given.pop("seed", None)
     sizes = {name: given.pop(name, None) for name in ("rounds", "sampling_rate", "num_canaries")}
-    found = _audited(_config(given), given, sizes, secrets.randbits(128) if seed is None else seed)
+    found = _audited(_config(read), given, sizes, secrets.randbits(128) if seed is None else seed)
     say(dumps(asdict(found), indent=2) if as_json else _text(found))
     if found.findings:
         raise PrivacyError(f"audit: flagged: {found.findings[0]}; do not trust this path's epsilon")
@@ -80,13 +84,12 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _config(given: dict[str, Any]) -> TrainConfig:
+def _config(given: Given) -> TrainConfig:
     """What a training of these options would be; the mechanism audited by default is gaussian_moments_accountant."""
-    source = given.pop("args_config", None)
-    options = read_options(Path(source)) if source else {}
-    if source is None and not any(name in given for name in _MECHANISMS):
+    options = {name: value for name, value in given.options.items() if name not in _OWN}
+    if given.source is None and not any(name in options for name in _MECHANISMS):
         options["central_privacy_mechanism"] = "gaussian_moments_accountant"
-    config = build_config({**options, **given}, str(source or "command line"))
+    config = build_config(options, given.where)
     load_plugins(config)
     return config
 

@@ -13,6 +13,12 @@ from fedflair.privacy.mechanisms.noise import noise_length
 from fedflair.runs.folder import RunFolder
 from fedflair.training.run_states import describe_states
 
+_LIKE_PFL = (
+    "like pfl: one order of a user's images for all epochs of a round, IID users drawn anew in each round, the last "
+    "round's rate above its end; cohorts still hold nobody twice (docs/reproducing.md)"
+)
+
+
 def describe_setup(setup: TrainingSetup, state: ServerState, folder: RunFolder) -> str:
     """What a run says of itself before it goes on from ``state``; within its backend, whose kernels it names."""
     config, worker = setup.config, setup.worker
@@ -40,6 +46,8 @@ def describe_setup(setup: TrainingSetup, state: ServerState, folder: RunFolder) 
         lines.append("frozen features: none, as this network does more after its head; computed anew in every step")
     if worker.device.type == "cpu":
         lines.append(describe(worker.module, config.hardware.precision))
+    if config.algorithm.like == "pfl":
+        lines.append(_LIKE_PFL)
     if promise := promise_words(setup):
         lines.append(promise)
     if noise := noise_words(setup, state):
