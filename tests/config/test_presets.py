@@ -132,10 +132,12 @@ def test_the_page_has_the_noise_of_both_private_settings(name: str, num_clients:
 
 
 def test_the_sweeps_of_the_benchmarks_can_be_planned() -> None:
-    expected = {"expectations": 7 * 3, "expectations_tuning": 12}
+    expected = {"expectations": 7 * 3, "photographs_tuning": 6 * 3}
     for path in (ROOT / "benchmarks").glob("*.yaml"):
         trials = plan_sweep(sweep_spec({"sweep_config": str(path)}))
         assert len(trials) == expected.pop(path.stem)
+        if path.stem != "expectations":
+            continue
         seen = {
             t.config.algorithm.central_num_iterations * t.config.algorithm.central_batch_size
             for t in trials
