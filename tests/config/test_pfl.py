@@ -228,7 +228,9 @@ def test_its_defaults_are_below_everything_else(tmp_path: Path) -> None:
 
 
 def test_without_like_its_names_are_no_words_of_the_command_line() -> None:
-    with pytest.raises(ConfigError, match="model_name"):
+    with pytest.raises(
+        ConfigError, match=r"model_name: an option of pfl-research's; fedflair train takes it with --like pfl$"
+    ):
         parse_train_config(["--model_name", "multi_label_cnn"])
     with pytest.raises(ConfigError, match="like"):
         parse_train_config(["--like", "tff"])

@@ -14,7 +14,7 @@ from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from fedflair.config.pfl import Translated, translated, translated_words, with_defaults
+from fedflair.config.pfl import Translated, is_foreign, translated, translated_words, with_defaults
 from fedflair.config.train_config import GROUPS, NAMES, TrainConfig
 from fedflair.config.yaml_text import read_yaml
 from fedflair.errors import ConfigError
@@ -220,5 +220,7 @@ def _with_suggestion(message: str) -> str:
 
 def unknown_option(name: str) -> str:
     """What to say of a name that is no option."""
+    if is_foreign(name):
+        return f"{name}: an option of pfl-research's; fedflair train takes it with --like pfl"
     close = difflib.get_close_matches(name, NAMES, n=1)
     return f"{name}: unknown option" + (f"; did you mean {close[0]}?" if close else "; see fedflair train --help")

@@ -114,6 +114,11 @@ class Translated:
     foreign: bool = False
 
 
+def is_foreign(name: str) -> bool:
+    """Whether an option is pfl's and none of ours."""
+    return _entry(name) is not None
+
+
 def translated(options: Mapping[str, Any]) -> Translated:
     """What options mean that may be pfl's or ours; unknown names stay. Raises ConfigError for what cannot be had."""
     ours: dict[str, Any] = {}
