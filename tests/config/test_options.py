@@ -77,6 +77,8 @@ def test_a_bad_option_is_named(arguments: list[str], message: str) -> None:
     [
         ("cohort_sise: 5\n", "cohort_sise: unknown option; did you mean cohort_size"),
         ("cohort_size: many\n", "cohort_size"),
+        ("learning_rate: null\n", "learning_rate: null is no value of it; give one, or leave it out"),
+        ("plugins:\n", "plugins: null is no value of it"),
         ("- 1\n- 2\n", "must be a mapping"),
         ("a: [1\n", "not YAML"),
     ],

@@ -14,7 +14,7 @@ from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from fedflair.config.pfl import Translated, is_foreign, translated, translated_words, with_defaults
+from fedflair.config.pfl import TYPES, Translated, is_foreign, translated, translated_words, with_defaults
 from fedflair.config.train_config import GROUPS, NAMES, TrainConfig
 from fedflair.config.yaml_text import read_yaml
 from fedflair.errors import ConfigError
@@ -163,6 +163,9 @@ def build_config(options: Mapping[str, Any], where: str) -> TrainConfig:
     """The configuration with these options, typed and checked. Raises ConfigError, which says ``where`` they stand."""
     values = {}
     for name, value in options.items():
+        if value is None and "None" not in TYPES.get(name, "None"):
+            # Which the parser lets pass.
+            raise ConfigError(f"{where}: {name}: null is no value of it; give one, or leave it out")
         plain = str(value) if isinstance(value, Path) else value
         if name == "plugins" and isinstance(plain, str):
             plain = [plain]

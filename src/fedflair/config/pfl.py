@@ -100,7 +100,7 @@ DEFAULTS: Mapping[str, Any] = {
 }
 _MOST_DIGITS = 100
 # An option's name -> its type as it is written.
-_TYPES: Mapping[str, str] = {
+TYPES: Mapping[str, str] = {
     option.name: str(option.type) for group in GROUPS.values() for option in dataclasses.fields(group)
 }
 
@@ -151,7 +151,7 @@ def translated_words(words: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
     while rest:
         word = rest.pop(0)
         option, equals, value = word.removeprefix("--").partition("=")
-        known = word.startswith("--") and (_entry(option) is not None or option in _TYPES)
+        known = word.startswith("--") and (_entry(option) is not None or option in TYPES)
         if not known or (not equals and (not rest or rest[0].startswith("--"))):
             out.append(word)
             continue
@@ -195,7 +195,7 @@ def _renamed(entry: Renamed, value: Any) -> Any:
 
 def _value(name: str, value: Any) -> Any:
     """A value of an option of ours as its type has it, where it is written in another way."""
-    kind = _TYPES.get(name, "")
+    kind = TYPES.get(name, "")
     if _is_none(value) and (value is None or "None" in kind or None in VALUES.get(name, {})):
         value = None
     if isinstance(value, str | None) and value in VALUES.get(name, {}):
