@@ -61,12 +61,24 @@ def test_the_commands_of_the_datasets_documentation_run_from_benchmarks(tmp_path
         # As they stand they need the network and a GPU for days: the same words, and smaller values after them.
         small = "--source synthetic --num_users 20" if position == 0 else f"{SMALL} --run runs/{position}"
         small += " --mean_datapoints_per_user 4" if "flair_iid" in command else ""
-        small += " --population 10000000 --central_delta 5e-8" if "privacy" in command else ""
         result = shell(f"{command} {small}", folder)
         assert result.returncode == 0, f"{command}\n{result.stderr}"
-    settings = [read_summary(RunFolder(folder / "runs" / str(k)))["setting"] for k in (1, 2, 3, 4)]
+    summaries = [read_summary(RunFolder(folder / "runs" / str(k))) for k in (1, 2, 3, 4)]
     mechanism = "gaussian_moments_accountant"
-    assert settings == ["flair_iid", "flair", f"flair_iid + {mechanism}", f"flair + {mechanism}"]
+    assert [summary["setting"] for summary in summaries] == [
+        "flair_iid",
+        "flair",
+        f"flair_iid + {mechanism}",
+        f"flair + {mechanism}",
+    ]
+    # The published private setting: ten million users, a delta above one in ten million, whoever is trained on.
+    for summary in summaries[2:]:
+        told = summary["privacy"]
+        assert (told["population"], told["noise_cohort_size"], told["delta"]) == (10_000_000, 5000, 1e-5)
+        assert told["words"].startswith("Simulated deployment of 10,000,000 users: epsilon 2 at delta 1e-05 ")
+        assert (
+            "Delta is not below 1/10,000,000: a weak promise, for comparison only, which giving 100 " in told["words"]
+        )
 
 
 def test_data_can_be_written_one_group_an_image(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ COMMANDS: dict[str, Callable[[Path, Path], list[str]]] = {
 }  # fmt: skip
 READERS = {
     RUN / "config.yaml": ("report", "evaluate", "sweep", "resume", "verify"),
-    RUN / "provenance.json": ("evaluate", "sweep", "resume", "verify"),
+    RUN / "provenance.json": ("report", "evaluate", "sweep", "resume", "verify"),
     RUN / "metrics.jsonl": ("report", "resume"),
     RUN / "summary.json": ("report", "sweep", "verify"),
     RUN / "label_ap.json": ("report",),

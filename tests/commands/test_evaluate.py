@@ -106,6 +106,7 @@ def test_without_steps_nothing_is_tuned(finished: Path, capsys: pytest.CaptureFi
     ("options", "message"),
     [
         (["--personalise_steps", "3"], "personalise_steps: only users can be personalised; add --per_user"),
+        (["--per_user", "--metrics", "pfl"], "metrics: pfl-research has none of each user; drop --per_user"),
         (["--per_user", "--personalise_steps", "-1"], "personalise_steps: -1 is impossible"),
         (["--per_user", "--personalise_fraction", "1"], "personalise_fraction: 1.0 is impossible"),
         (["--per_user", "--personalise_learning_rate", "0"], "personalise_learning_rate: 0.0 is impossible"),
@@ -114,3 +115,24 @@ def test_without_steps_nothing_is_tuned(finished: Path, capsys: pytest.CaptureFi
 def test_impossible_options_are_refused(finished: Path, options: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         run_command(["evaluate", "--run", str(finished), *options])
+
+
+def test_the_benchmarks_own_metrics_are_named_as_such(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_command(["evaluate", "--run", str(finished), "--partition", "val", "--json"])
+    exact = json.loads(capsys.readouterr().out)
+    assert "metrics" not in exact
+    run_command(["evaluate", "--run", str(finished), "--partition", "val", "--metrics", "pfl", "--json"])
+    theirs = json.loads(capsys.readouterr().out)
+    assert theirs["metrics"].startswith("pfl-research's (AP over 200 thresholds; ")
+    assert theirs["macro_loss"] == theirs["micro_loss"] == exact["loss"]
+    assert theirs["label_ap"].keys() == exact["label_ap"].keys()
+    # Every label of the tiny store has positives in val, and a model of two rounds few scores apart.
+    assert theirs["macro_ap"] == pytest.approx(sum(theirs["label_ap"].values()) / 4)
+    assert 0 < theirs["macro_ap"] != exact["macro_ap"]
+    assert "macro_f1" in exact
+    assert "macro_f1" not in theirs
+    run_command(["evaluate", "--run", str(finished), "--partition", "val", "--metrics", "pfl"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "metrics are pfl-research's (AP over 200 thresholds;" in shown
+    assert "AP by label, over 200 thresholds" in shown
+    assert f"{theirs['macro_ap']:.4f}" in shown

@@ -101,7 +101,6 @@ def test_nothing_carries_data_past_a_mechanism(
         ({**PRIVATE, "over_selection": 0.1}, "over_selection: whose answers count"),
         ({"noise_cohort_size": 4, "cohort_size": 5}, "noise_cohort_size: must be at least cohort_size"),
         ({"adaptive_clipping": True}, "adaptive_clipping: none has none"),
-        ({**PRIVATE, "min_separation": 2}, "min_separation: gaussian_moments_accountant does not enforce any"),
         ({"label_subset": ()}, "label_subset: must hold at least one label"),
         ({"label_subset": ("sky", "sky")}, "label_subset: must hold at least one label, and none twice"),
         ({"label_subset": ("sky",), "binary_label": "sky"}, "binary_label: given together with label_subset"),

@@ -34,6 +34,8 @@ def test_a_budget_without_a_mechanism_is_refused() -> None:
         ("--population 100", "population"),
         ("--noise_cohort_size 5000", "noise_cohort_size"),
         ("--accountant rdp", "accountant"),
+        ("--min_separation 3", "min_separation"),
+        ("--args_config coarse_pretrained_private --min_separation 3", "min_separation"),
         ("--allow_large_delta", "allow_large_delta"),
         ("--noise_from_seed", "noise_from_seed"),
         ("--local_epsilon 1 --central_privacy_mechanism gaussian", "local_epsilon"),
@@ -58,6 +60,7 @@ def test_what_is_typed_in_vain_is_refused(line: str, name: str) -> None:
     "line",
     [
         "--args_config coarse_pretrained_private --central_privacy_mechanism none",
+        "--args_config baseline --central_privacy_mechanism banded_matrix_factorization",
         "--args_config demo --central_privacy_mechanism laplace --central_epsilon 1 --central_delta 1e-9",
         "--noise_from_seed false --allow_large_delta false --adaptive_clipping false",
         "--local_privacy_mechanism gaussian --local_delta 0.1 --allow_large_delta --noise_from_seed",

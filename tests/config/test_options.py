@@ -32,6 +32,8 @@ def test_the_shipped_baseline_has_the_published_values() -> None:
         512,
     )
     assert config.model.pretrained is True
+    private = config.central_privacy
+    assert (private.population, private.allow_large_delta, private.min_separation) == (10_000_000, True, 48)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +77,8 @@ def test_a_bad_option_is_named(arguments: list[str], message: str) -> None:
     [
         ("cohort_sise: 5\n", "cohort_sise: unknown option; did you mean cohort_size"),
         ("cohort_size: many\n", "cohort_size"),
+        ("learning_rate: null\n", "learning_rate: null is no value of it; give one, or leave it out"),
+        ("plugins:\n", "plugins: null is no value of it"),
         ("- 1\n- 2\n", "must be a mapping"),
         ("a: [1\n", "not YAML"),
     ],

@@ -12,10 +12,12 @@ import torch
 from PIL import Image
 from torch import nn
 
+from fedflair.config.train_config import TrainConfig
 from fedflair.data.clients.federated import ClientData, natural_users
 from fedflair.data.store.labels import label_space
 from fedflair.data.store.packed import open_store
 from fedflair.engine.flat_model import flatten
+from fedflair.federated.algorithms.base import local_training
 from fedflair.federated.client import LocalTraining, local_batches, sgd_step, train_locally
 from fedflair.sampling import stream
 
@@ -92,6 +94,24 @@ def test_steps_instead_of_epochs_go_round_the_examples() -> None:
     assert sorted(batches[0] + batches[1]) == sorted(batches[2] + batches[3]) == list(range(7))
     whole = [batch.tolist() for batch in local_batches(7, OPTIONS, stream(0, "batches"))]
     assert whole == batches[:4]
+
+
+def test_one_order_for_all_passes_of_a_round_where_it_is_asked_for() -> None:
+    """As pfl shuffles a user once: the same batches in each epoch, other ones in another round or of another client."""
+    once = replace(OPTIONS, num_epochs=3, reshuffled=False)
+    batches = [batch.tolist() for batch in local_batches(7, once, stream(0, "batches"))]
+    assert batches == batches[:2] * 3
+    assert sorted(batches[0] + batches[1]) == list(range(7))
+    afresh = [batch.tolist() for batch in local_batches(7, replace(OPTIONS, num_epochs=3), stream(0, "batches"))]
+    assert afresh[:2] == batches[:2] != afresh[2:4]
+    config = TrainConfig.of(like="pfl")
+    assert (local_training(config, 0).reshuffled, local_training(TrainConfig(), 0).reshuffled) == (False, True)
+
+
+def test_full_batches_are_all_that_a_client_can_have() -> None:
+    config = TrainConfig.of(local_batch_size=None, max_num_user_images=9)
+    options = local_training(config, 0)
+    assert [len(batch) for batch in local_batches(9, options, stream(0, "batches"))] == [9, 9]
 
 
 def test_the_loss_is_the_mean_over_images_whatever_the_last_batch() -> None:

@@ -47,3 +47,17 @@ def test_the_local_schedule(schedule: str, rates: list[float]) -> None:
     assert [local_learning_rate(config, round_) for round_ in range(3)] == pytest.approx(rates, abs=1e-12)
     single = TrainConfig.of(local_learning_rate=0.4, local_lr_schedule=schedule, central_num_iterations=1)  # type: ignore[arg-type]
     assert local_learning_rate(single, 0) == 0.4
+
+
+def test_like_pfl_the_end_is_reached_a_round_after_the_last() -> None:
+    """As torch's ``LambdaLR`` after each of 7 steps has it: two of warm-up, then a fifth of the way each, of five."""
+    config = TrainConfig.of(
+        learning_rate=1.0,
+        central_lr_end=0.2,
+        central_num_iterations=7,
+        central_lr_num_warmup_iterations=2,
+        like="pfl",
+    )
+    rates = [server_learning_rate(config, round_) for round_ in range(7)]
+    assert rates == pytest.approx([0.0, 0.5, 1.0, 0.84, 0.68, 0.52, 0.36])
+    assert server_learning_rate(TrainConfig.of(like="pfl"), 4999) == pytest.approx(0.02 + 0.08 / 4970)

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from fedflair.commands.report import report as write_report
 from fedflair.errors import Interrupted
 from fedflair.federated.local_metrics import LocalMetrics
 from fedflair.federated.setup import initial_state, make_setup
+from fedflair.privacy.mechanisms import CohortStats
 from fedflair.privacy.mechanisms.clipping import vector_norm
 from fedflair.runs.folder import RunFolder, read_rows, read_summary
 from fedflair.runs.tensors import load_tensors
@@ -30,6 +32,7 @@ from fedflair.training.checkpoint import load_state
 from fedflair.training.round import run_round
 from fedflair.training.train import train
 from fedflair.training.verification import verify
+from fedflair.training.words import describe_setup, noise_words
 from tests.privacy.runs import MECHANISMS, run_config
 from tests.small_runs import timeless_rows
 
@@ -285,3 +288,24 @@ def test_metrics_of_no_cohort_are_no_number(tiny_store: Path, tmp_path: Path) ->
     assert [row["train/loss"] for row in empty] == [None] * 4
     assert math.isnan(LocalMetrics().loss)
     assert len(ledger_lines(tmp_path / "run")) == 9
+
+
+@pytest.mark.parametrize("name", [name for name in MECHANISMS if "local" not in name])
+def test_a_run_says_how_long_its_noise_is_before_it_starts(tiny_store: Path, tmp_path: Path, name: str) -> None:
+    """The noise itself, measured in the norm that is clipped, of a sum over nobody."""
+    setup = make_setup(run_config(tiny_store, tmp_path / "run", name), noise_seed=7 << 100)
+    state = initial_state(setup)
+    (told,) = re.findall(r"^Noise on a round's mean update: (\S+) times as long as", noise_words(setup, state))
+    total = torch.zeros_like(state.parameters)
+    noise, _ = setup.mechanism.add_noise(total, CohortStats(0, 0, 0), 0, state.mechanism_state)
+    order = setup.mechanism.description["order"]
+    assert order == (1.0 if name == "laplace" else 2.0)
+    bound = 0.1 * setup.sampler.description.cohort_size
+    assert float(torch.linalg.vector_norm(noise.double(), order)) / bound == pytest.approx(float(told), rel=0.02)
+    assert noise_words(setup, state) in describe_setup(setup, state, RunFolder(tmp_path / "run"))
+
+
+def test_without_noise_nothing_is_said_of_any(tiny_store: Path, tmp_path: Path) -> None:
+    config = run_config(tiny_store, tmp_path / "run", "moments", central_privacy_mechanism="norm_clipping_only")
+    setup = make_setup(config, noise_seed=1)
+    assert noise_words(setup, initial_state(setup)) == ""

@@ -33,7 +33,8 @@ def test_a_private_run_that_has_not_ended_keeps_its_epsilon_and_its_caveats(tmp_
     assert cells(group)[3].endswith(", local infinite †")
     told = notes([group])
     assert any(
-        sentence.startswith("* a: Simulated deployment: epsilon 2 at delta 0.0001 for one user's") for sentence in told
+        sentence.startswith("* a: Simulated deployment of 400 users: epsilon 2 at delta 0.0001 for one user's")
+        for sentence in told
     )
     assert {LEGEND["*"], LEGEND["†"]} <= set(told)
     assert any(sentence.startswith("Not covered by epsilon: ") for sentence in told)

@@ -30,6 +30,7 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
         "adaptive_clipping_noise_std": 2.0,
     },
     "clipping": {"central_privacy_mechanism": "norm_clipping_only"},
+    "like pfl": {"like": "pfl"},
     "local": {"local_privacy_mechanism": "gaussian"},
 }
 

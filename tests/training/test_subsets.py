@@ -17,6 +17,25 @@ from tests.conftest import write_tiny_store
 from tests.small_runs import small_config
 
 
+def test_like_pfl_artificial_users_are_others_in_each_round(tiny_store: Path) -> None:
+    config = small_config(tiny_store, model="small_cnn", dataset="flair_iid", like="pfl", num_threads=1)
+    setup, picks = make_setup(config, noise_seed=0), {}
+
+    def client_update(model: Any, server: Any, client: Any, generator: Any) -> ClientUpdate:
+        picks[server.round, client.client_id] = tuple(bytes(image) for image in client.images)
+        return ClientUpdate(torch.zeros_like(server.parameters), 1.0, client.num_examples, LocalMetrics(0.0, 4, 1))
+
+    algorithm = replace(setup.worker.algorithm, client_update=client_update)
+    setup = replace(setup, worker=replace(setup.worker, algorithm=algorithm))
+    state, cohort = initial_state(setup), list(setup.worker.clients.client_ids)
+    with thread_backend(setup.worker) as backend:
+        for _ in range(3):
+            state, _ = run_round(state, cohort, setup=setup, backend=backend)
+    assert len(cohort) == 6
+    assert {len(images) for images in picks.values()} == {4}
+    assert len(set(picks.values())) == 18
+
+
 def test_each_large_client_picks_images_of_its_own_in_each_round(tmp_path: Path) -> None:
     store = write_tiny_store(tmp_path / "store.hdf5", {"train": (8,) * 6, "val": (3, 6), "test": (4, 5)})
     setup = make_setup(small_config(store, model="small_cnn", max_num_user_images=4, num_threads=1), noise_seed=0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, fields
-from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -14,7 +13,8 @@ from fedflair.audit.measure import AuditResult, Sizes, audit_central, audit_loca
 from fedflair.config.groups.central_privacy import CentralMechanismOptions
 from fedflair.config.groups.cohort import CohortOptions
 from fedflair.config.groups.local_privacy import LocalMechanismOptions
-from fedflair.config.options import build_config, parse_given, read_options
+from fedflair.config.names import OWN_NAMES
+from fedflair.config.options import Given, build_config, read_given
 from fedflair.config.train_config import TrainConfig
 from fedflair.errors import ConfigError, PrivacyError
 from fedflair.federated.plugins import load_plugins
@@ -32,6 +32,8 @@ _ESTIMATE = (
     "(of what is accounted, at the ratio of contributions to noise that was measured: every other honest path's lies\n"
     f"{'':<19}above the accounted epsilon; one whose whole range does is flagged)"
 )
+# Of the audit and not of a training. A training's seed is not the audit's.
+_OWN = ("json", "seed", "rounds", "sampling_rate", "num_canaries")
 _MECHANISMS = ("central_privacy_mechanism", "local_privacy_mechanism")
 
 
@@ -40,10 +42,13 @@ def audit(arguments: Sequence[str]) -> None:
 
     Raises PrivacyError where something is wrong.
     """
-    given = parse_given(_parser(), arguments)
+    read = read_given(_parser(), arguments)
+    given = read.typed
+    for note in read.notes:
+        say(note, stderr=True)
     as_json, seed = bool(given.pop("json", False)), given.pop("seed", None)
     sizes = {name: given.pop(name, None) for name in ("rounds", "sampling_rate", "num_canaries")}
-    found = _audited(_config(given), given, sizes, secrets.randbits(128) if seed is None else seed)
+    found = _audited(_config(read), given, sizes, secrets.randbits(128) if seed is None else seed)
     say(dumps(asdict(found), indent=2) if as_json else _text(found))
     if found.findings:
         raise PrivacyError(f"audit: flagged: {found.findings[0]}; do not trust this path's epsilon")
@@ -79,13 +84,12 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _config(given: dict[str, Any]) -> TrainConfig:
+def _config(given: Given) -> TrainConfig:
     """What a training of these options would be; the mechanism audited by default is gaussian_moments_accountant."""
-    source = given.pop("args_config", None)
-    options = read_options(Path(source)) if source else {}
-    if source is None and not any(name in given for name in _MECHANISMS):
+    options = {name: value for name, value in given.options.items() if name not in _OWN}
+    if given.source is None and not any(name in options for name in _MECHANISMS):
         options["central_privacy_mechanism"] = "gaussian_moments_accountant"
-    config = build_config({**options, **given}, str(source or "command line"))
+    config = build_config(options, given.where)
     load_plugins(config)
     return config
 
@@ -110,6 +114,9 @@ def _audited(config: TrainConfig, given: Mapping[str, Any], sizes: Mapping[str, 
 def _central(config: TrainConfig, given: Mapping[str, Any], sizes: Mapping[str, Any], seed: int) -> AuditResult:
     if config.central_privacy.noise_cohort_size is None and config.central_privacy.population is None:
         _refuse(given, ("cohort_size",), "cohorts are sampling_rate of the audit's clients")
+    mechanism = config.central_privacy.central_privacy_mechanism
+    if mechanism in OWN_NAMES["central_privacy_mechanism"] and mechanism != "banded_matrix_factorization":
+        _refuse(given, ("min_separation",), f"{mechanism} does not enforce any")
     if not config.central_privacy.adaptive_clipping:
         _refuse(given, _ADAPTIVE, "adaptive_clipping is off")
     if config.cohort.compression != "top_k":
@@ -143,7 +150,8 @@ def _rate(config: TrainConfig) -> float:
     simulated = 1.0
     if options.population is None and options.noise_cohort_size is not None:
         simulated = config.cohort.cohort_size / options.noise_cohort_size
-    return min(0.5, simulated / (options.min_separation or 1))
+    banded = options.central_privacy_mechanism == "banded_matrix_factorization"
+    return min(0.5, simulated / ((options.min_separation or 1) if banded else 1))
 
 
 def _text(found: AuditResult) -> str:

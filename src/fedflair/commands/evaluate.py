@@ -26,6 +26,7 @@ def evaluate(
     partition: Literal["train", "val", "test"] = "test",
     checkpoint: Literal["best", "last"] = "best",
     data_path: Path | None = None,
+    metrics: Literal["exact", "pfl"] = "exact",
     per_user: bool = False,
     personalise_steps: int = 0,
     personalise_fraction: float = 0.5,
@@ -39,6 +40,8 @@ def evaluate(
         partition: The partition to score.
         checkpoint: The model that was best on val, or the one of the last round that was saved.
         data_path: Another store with the same labels; the run's own if not given.
+        metrics: Exact ones, or those of pfl-research's benchmark, to lay beside published figures: AP over 200
+            thresholds, macro values over all labels, 0 for those without positives.
         per_user: Score every user of its own; a file per_user_PARTITION.jsonl in the run folder has them all.
         personalise_steps: Also tune the model on each user's own images by that many steps (with per_user); 0 is none.
         personalise_fraction: Share of a user's images to tune on; both models are scored on the rest.
@@ -47,6 +50,8 @@ def evaluate(
     """
     if personalise_steps and not per_user:
         raise ConfigError("personalise_steps: only users can be personalised; add --per_user")
+    if per_user and metrics != "exact":
+        raise ConfigError("metrics: pfl-research has none of each user; drop --per_user, or --metrics pfl")
     if per_user:
         summary = score_users_of_run(
             run,
@@ -62,16 +67,19 @@ def evaluate(
         else:
             _print_user_tables(_title(summary), summary)
         return
-    scores = score_run(run, partition, checkpoint, data_path)
+    scores = score_run(run, partition, checkpoint, data_path, metrics)
     if json:
         facts = {**scores.facts, **scores.metrics, "label_ap": scores.label_ap}
         say(dumps(facts))
     else:
-        _print_tables(_title(scores.facts), scores.metrics, scores.label_ap)
+        by_label = "AP by label, over 200 thresholds" if metrics == "pfl" else "AP by label"
+        _print_tables(_title(scores.facts), scores.metrics, by_label, scores.label_ap)
 
 
 def _title(facts: Mapping[str, Any]) -> str:
     title = f"{facts['run']}: {facts['partition']}, {facts['checkpoint']} model"
+    if "metrics" in facts:
+        title += f"; metrics are {facts['metrics']}"
     if coverage.FIELD in facts:
         title += " (computed without noise: the run's epsilon does not cover it)"
     if "kernels" in facts:
@@ -79,7 +87,7 @@ def _title(facts: Mapping[str, Any]) -> str:
     return title
 
 
-def _print_tables(title: str, metrics: Mapping[str, float], labels: Mapping[str, float | None]) -> None:
+def _print_tables(title: str, metrics: Mapping[str, float], by_label: str, labels: Mapping[str, float | None]) -> None:
     console = Console()
     values = [
         (name.replace("_", " "), f"{int(value):,}" if name.startswith("num_") else f"{value:.4f}")
@@ -88,7 +96,7 @@ def _print_tables(title: str, metrics: Mapping[str, float], labels: Mapping[str,
     console.print(table(title, ("metric", "value"), values))
     ranked = sorted(labels.items(), key=lambda item: -1.0 if item[1] is None else item[1], reverse=True)
     shown = [(name, "no positives" if ap is None else f"{ap:.4f}") for name, ap in ranked[:MOST_LABELS_SHOWN]]
-    console.print(table("AP by label", ("label", "AP"), shown))
+    console.print(table(by_label, ("label", "AP"), shown))
     if len(ranked) > MOST_LABELS_SHOWN:
         console.say(f"and {len(ranked) - MOST_LABELS_SHOWN:,} labels more: --json has all")
 

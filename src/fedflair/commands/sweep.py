@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fedflair.config.options import parse_given, train_parser
+from fedflair.config.options import parse_given, read_translated, train_parser
 from fedflair.errors import FedflairError
 from fedflair.runs.json_text import dumps
 from fedflair.sweep.plan import plan_sweep, sweep_spec
@@ -30,7 +30,10 @@ def sweep(arguments: Sequence[str]) -> None:
     parser.add_argument("--json", action="store_true", help="Print the results as JSON.")
     given = parse_given(parser, arguments)
     as_json, output = bool(given.pop("json", False)), Path(given.pop("output"))
-    trials = plan_sweep(sweep_spec(given))
+    spec = sweep_spec(given)
+    trials = plan_sweep(spec)
+    for note in read_translated(Path(spec.args_config)).notes if spec.args_config else ():
+        say(note, stderr=True)
     outcomes = run_trials(trials, output, partial(say, stderr=True))
     results = summarise(trials, outcomes)
     if as_json:

@@ -1,7 +1,7 @@
 """When an option has an effect: what is given on the command line and does nothing is refused.
 
-A file may carry options for a mechanism or an algorithm that another line chooses, as the shipped configurations do;
-who types an option means it.
+A file may carry options for a mechanism or an algorithm that another line chooses, as the shipped configurations do
+(``min_separation`` in ``baseline.yaml``); who types an option means it.
 """
 
 from __future__ import annotations

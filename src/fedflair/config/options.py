@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import json
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib import resources
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
 
+from fedflair.config.pfl import TYPES, Translated, is_foreign, translated, translated_words, with_defaults
 from fedflair.config.train_config import GROUPS, NAMES, TrainConfig
 from fedflair.config.yaml_text import read_yaml
 from fedflair.errors import ConfigError
@@ -37,20 +39,77 @@ def read_options(path: Path) -> dict[str, Any]:
     """The options in a YAML file, checked for unknown names; ``baseline`` means the shipped ``baseline.yaml``.
 
     ``base: NAME`` in the file takes the options of another one first: a shipped name, or a path from the file's folder.
+    pfl-research's names and values are taken for ours.
     """
-    path, options = _read_mapping(at_home(path))
+    return read_translated(path).options
+
+
+def read_translated(path: Path) -> Translated:
+    """As ``read_options``, with what is to be said of options that are pfl-research's."""
+    path, read = _read_mapping(at_home(path))
+    options = read.options
     base = options.pop("base", None)
     if base is None:
-        return options
+        return read
     named = at_home(Path(str(base)))
     beside = path.parent / named
     below_path, below = _read_mapping(beside if beside.is_file() else named)
-    if "base" in below:
-        raise ConfigError(f"{path}: base: {below_path} has a base itself; name {below['base']} or write its values out")
-    return {**below, **options}
+    if "base" in below.options:
+        other = below.options["base"]
+        raise ConfigError(f"{path}: base: {below_path} has a base itself; name {other} or write its values out")
+    return Translated({**below.options, **options}, below.notes + read.notes, below.foreign or read.foreign)
 
 
-def _read_mapping(path: Path) -> tuple[Path, dict[str, Any]]:
+@dataclass(frozen=True)
+class Given:
+    """What a command was given. typed: beside a file, without defaults. source: the file; None where there is none.
+
+    options: of the file and what was typed, which wins. notes: what is to be said of them, a line each.
+    """
+
+    typed: dict[str, Any]
+    source: str | None
+    options: dict[str, Any]
+    notes: tuple[str, ...]
+
+    @property
+    def where(self) -> str:
+        """Where the options stand, for messages."""
+        return self.source or "command line"
+
+
+def read_given(parser: ArgumentParser, arguments: Sequence[str]) -> Given:
+    """Arguments and the file that they name with ``--args_config``. Raises ConfigError, naming the option.
+
+    Where one of the two says ``like: pfl``, the arguments may be pfl-research's, and its defaults lie below both.
+    """
+    source = _last_value(arguments, "args_config")
+    below = Translated({}) if source is None else read_translated(Path(source))
+    words, notes = list(arguments), below.notes
+    if (_last_value(arguments, "like") or below.options.get("like")) == "pfl":
+        words, more = translated_words(arguments)
+        notes += more
+    typed = parse_given(parser, words)
+    typed.pop("args_config", None)
+    whole = with_defaults(below.options, typed)
+    if below.foreign and whole.options.get("like") is None:
+        notes += (
+            f"{source}: of pfl-research; its names are taken here, with --like pfl its defaults and meanings too",
+        )
+    return Given(typed, source, whole.options, notes + whole.notes)
+
+
+def _last_value(arguments: Sequence[str], option: str) -> str | None:
+    """What is typed after ``--option``, or after an equals sign; the last of several, as with a parser."""
+    found = None
+    for position, word in enumerate(arguments):
+        name, equals, value = word.partition("=")
+        if name == f"--{option}":
+            found = value if equals else (*arguments, None)[position + 1]
+    return found
+
+
+def _read_mapping(path: Path) -> tuple[Path, Translated]:
     """Where a configuration was found, and what is written there: names of options, and ``base``."""
     if not path.is_file():
         shipped = PRESETS / f"{path.name.removesuffix('.yaml')}.yaml"
@@ -64,10 +123,14 @@ def _read_mapping(path: Path) -> tuple[Path, dict[str, Any]]:
         raise ConfigError(f"args_config: {path}: not YAML ({error})") from error
     if not isinstance(options, dict):
         raise ConfigError(f"args_config: {path}: must be a mapping of option names to values")
-    for name in options:
+    try:
+        read = translated(options)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    for name in read.options:
         if name not in NAMES and name != "base":
             raise ConfigError(f"{path}: {unknown_option(str(name))}")
-    return path, options
+    return path, read
 
 
 def train_parser(command: str = "train", purpose: str = "Train in simulated federated learning.") -> ArgumentParser:
@@ -100,6 +163,9 @@ def build_config(options: Mapping[str, Any], where: str) -> TrainConfig:
     """The configuration with these options, typed and checked. Raises ConfigError, which says ``where`` they stand."""
     values = {}
     for name, value in options.items():
+        if value is None and "None" not in TYPES.get(name, "None"):
+            # Which the parser lets pass.
+            raise ConfigError(f"{where}: {name}: null is no value of it; give one, or leave it out")
         plain = str(value) if isinstance(value, Path) else value
         if name == "plugins" and isinstance(plain, str):
             plain = [plain]
@@ -157,5 +223,7 @@ def _with_suggestion(message: str) -> str:
 
 def unknown_option(name: str) -> str:
     """What to say of a name that is no option."""
+    if is_foreign(name):
+        return f"{name}: an option of pfl-research's; fedflair train takes it with --like pfl"
     close = difflib.get_close_matches(name, NAMES, n=1)
     return f"{name}: unknown option" + (f"; did you mean {close[0]}?" if close else "; see fedflair train --help")

@@ -67,6 +67,7 @@ class TrainConfig:
         _check_names(self)
         _check_algorithm(self)
         _check_privacy(self)
+        _check_like(self)
 
     @classmethod
     def of(cls, **options: Any) -> TrainConfig:
@@ -91,6 +92,11 @@ class TrainConfig:
             return "central"
         private = self.central_privacy.central_privacy_mechanism
         return self.data.dataset if private == "none" else f"{self.data.dataset} + {private}"
+
+    @property
+    def batch_size(self) -> int:
+        """Images in a local step at most: ``local_batch_size``, or as many as a client can have."""
+        return self.local.local_batch_size or self.data.max_num_user_images
 
     @property
     def sampling(self) -> Literal["poisson", "fixed"]:
@@ -132,6 +138,8 @@ def _check_algorithm(config: TrainConfig) -> None:
     _refuse_clients(
         config, ("compression", "dropout_rate", "over_selection", "weighting", "local_evaluation", "dataset")
     )
+    if config.local.local_batch_size is None:
+        raise ConfigError("local_batch_size: algorithm_name central cuts its batches into pieces of it; give a number")
     if config.local.local_batch_size > config.data.max_num_user_images:
         raise ConfigError("max_num_user_images: must be at least local_batch_size with algorithm_name central")
 
@@ -145,6 +153,30 @@ def _refuse_clients(config: TrainConfig, names: Iterable[str]) -> None:
                 f"{name}: {config.option(name)} is about clients, and algorithm_name central has none; "
                 f"leave it at {neutral}"
             )
+
+
+def _check_like(config: TrainConfig) -> None:
+    """Refuses what ``like: pfl`` cannot mean."""
+    algorithm, name = config.algorithm, config.algorithm.algorithm_name
+    if algorithm.like is None:
+        return
+    if name == "central":
+        raise ConfigError("like: pfl has no centralised training; drop it")
+    if name == "adafedprox" and algorithm.mu != 0:
+        raise ConfigError(
+            f"mu: {algorithm.mu} with like pfl, whose adafedprox starts from 0; leave it out, or drop like"
+        )
+    if config.data.dataset != "flair_iid":
+        return
+    anew = "like: pfl draws the artificial users of flair_iid anew in each round, so that "
+    if name == "scaffold":
+        raise ConfigError(f"{anew}there is no state of one to keep; drop it, or use --dataset flair")
+    mechanisms = {config.central_privacy.central_privacy_mechanism, config.local_privacy.local_privacy_mechanism}
+    if mechanisms - {"none", "norm_clipping_only"}:
+        raise ConfigError(
+            f"{anew}there is nobody whom an epsilon could be promised to; drop it, which makes them groups of images "
+            "that stay (--args_config baseline has the published population)"
+        )
 
 
 def _check_privacy(config: TrainConfig) -> None:

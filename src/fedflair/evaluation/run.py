@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from fedflair.backends.threads import thread_backend
@@ -17,6 +18,7 @@ from fedflair.evaluation.partition import score_partition
 from fedflair.evaluation.per_user import evaluate_per_user, personalisation_of, summary_of, write_user_rows
 from fedflair.federated.plugins import plugin_code
 from fedflair.federated.setup import EvaluationSetup, make_evaluation_setup, own_code
+from fedflair.metrics.pfl import NAME, bucket_counts, pfl_values
 from fedflair.privacy.ledger import coverage
 from fedflair.runs.configuration import config_of_run, require_store
 from fedflair.runs.folder import RunFolder, writing
@@ -25,6 +27,7 @@ from fedflair.runs.tensors import load_tensors
 
 PartitionName = Literal["train", "val", "test"]
 CheckpointName = Literal["best", "last"]
+MetricsName = Literal["exact", "pfl"]
 
 # What to do where the file of that checkpoint is damaged.
 _OTHERS: dict[CheckpointName, str] = {
@@ -37,8 +40,9 @@ _OTHERS: dict[CheckpointName, str] = {
 class RunScores:
     """What a run's model scored on a partition.
 
-    facts: ``run``, ``partition`` and ``checkpoint``; where the run promises an epsilon also what it does not cover, and
-        ``kernels`` where they are not those that the run computed with.
+    facts: ``run``, ``partition`` and ``checkpoint``; whose the ``metrics`` are where they are not the exact ones; where
+        the run promises an epsilon what it does not cover; ``kernels`` where they are not those that the run computed
+        with.
     metrics: by name. label_ap: AP by the label's name; None where the label has no positives.
     """
 
@@ -59,19 +63,31 @@ class _Model:
 
 
 def score_run(
-    run: Path, partition: PartitionName, checkpoint: CheckpointName, data_path: Path | None = None
+    run: Path,
+    partition: PartitionName,
+    checkpoint: CheckpointName,
+    data_path: Path | None = None,
+    metrics: MetricsName = "exact",
 ) -> RunScores:
     """Scores a run's model on every image of a partition.
 
     data_path: a store in place of the run's own, with the same labels in any order.
+    metrics: fedflair's exact ones, or those of pfl-research's benchmark (``metrics/pfl.py``).
     Raises ConfigError and DataError where the folder holds no such run, its store was exchanged, or another store has
     other labels.
     """
     model = _open(run, partition, checkpoint, data_path)
     with thread_backend(model.setup) as backend:
         scores = score_partition(model.parameters.to(model.setup.device), partition, setup=model.setup, backend=backend)
-    measured = scores.measured()
-    return RunScores(model.facts, measured.values(), measured.label_ap_by_name(model.setup.labels.names))
+    measured, facts = scores.measured(), dict(model.facts)
+    values = measured.values()
+    if metrics == "pfl":
+        buckets = bucket_counts(scores.logits, scores.targets)
+        facts["metrics"], values = NAME, pfl_values(buckets, measured)
+        # What has no positives is told from what scores 0.
+        label_ap = np.where(np.isnan(measured.label_ap), np.nan, buckets.label_ap())
+        measured = replace(measured, label_ap=label_ap)
+    return RunScores(facts, values, measured.label_ap_by_name(model.setup.labels.names))
 
 
 def score_users_of_run(

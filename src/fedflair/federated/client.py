@@ -29,6 +29,7 @@ class LocalTraining:
 
     image_size: None is the network's own.
     num_steps: steps in a round, over as many passes as they need; None is ``num_epochs`` whole passes.
+    reshuffled: each pass has an order of its own, and not one for all of the round (``like: pfl``).
     """
 
     learning_rate: float
@@ -40,6 +41,7 @@ class LocalTraining:
     momentum: float = 0.0
     weight_decay: float = 0.0
     augmentation: Literal["crop", "none"] = "crop"
+    reshuffled: bool = True
 
 
 @dataclass(frozen=True)
@@ -166,8 +168,9 @@ def local_batches(
     """Positions of the examples of each local step, int64; each pass over the examples is shuffled when it begins."""
     passes = range(options.num_epochs) if options.num_steps is None else itertools.count()
     num_steps = 0
-    for _ in passes:
-        order = generator.permutation(num_examples)
+    for number in passes:
+        if number == 0 or options.reshuffled:
+            order = generator.permutation(num_examples)
         for start in range(0, num_examples, options.batch_size):
             if num_steps == options.num_steps:
                 return

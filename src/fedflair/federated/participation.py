@@ -100,5 +100,5 @@ def _seconds(config: TrainConfig, client: str, num_images: int, num_bytes: int) 
     if config.local.local_num_steps is None:
         trained = num_images * config.local.local_num_epochs
     else:
-        trained = config.local.local_num_steps * min(num_images, config.local.local_batch_size)
+        trained = config.local.local_num_steps * min(num_images, config.batch_size)
     return (trained * config.cohort.client_seconds_per_image + num_bytes / config.cohort.client_bandwidth) / speed

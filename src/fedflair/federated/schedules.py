@@ -18,9 +18,10 @@ SCHEDULES: dict[str, Callable[[float, float], float]] = {
 def server_learning_rate(config: TrainConfig, round_: int) -> float:
     """Linear warm-up from 0 in round 0, then the schedule, which reaches ``central_lr_end`` in the last round exactly.
 
-    A constant schedule stays at ``learning_rate``.
+    With ``like: pfl`` it would be reached in a round after the last. A constant schedule stays at ``learning_rate``.
     """
-    warmup, last = config.server.central_lr_num_warmup_iterations, config.algorithm.central_num_iterations - 1
+    warmup = config.server.central_lr_num_warmup_iterations
+    last = config.algorithm.central_num_iterations - (0 if config.algorithm.like == "pfl" else 1)
     if round_ < warmup:
         return config.server.learning_rate * round_ / warmup
     done = (round_ - warmup) / (last - warmup) if last > warmup else 0.0

@@ -15,7 +15,14 @@ from torch import nn
 
 from fedflair.config.train_config import TrainConfig
 from fedflair.data.clients.central import central_batches
-from fedflair.data.clients.federated import Clients, FederatedDataset, iid_users, images_per_person, natural_users
+from fedflair.data.clients.federated import (
+    Clients,
+    FederatedDataset,
+    fresh_iid_users,
+    iid_users,
+    images_per_person,
+    natural_users,
+)
 from fedflair.data.store.features import Features
 from fedflair.data.store.labels import LabelSpace, label_space, named_labels
 from fedflair.data.store.packed import Store, open_store
@@ -308,14 +315,10 @@ def training_clients(config: TrainConfig, store: Store, labels: LabelSpace) -> F
     """The clients that cohorts are drawn from."""
     if config.data.dataset == "flair":
         return natural_users(store, "train", labels, min_num_images=config.data.minimum_num_datapoints_per_user)
-    return iid_users(
-        store,
-        "train",
-        labels,
-        mean_num_images=config.data.mean_datapoints_per_user,
-        distribution=config.data.datapoints_per_user_distribution,
-        seed=config.run.seed,
-    )
+    mean, distribution = config.data.mean_datapoints_per_user, config.data.datapoints_per_user_distribution
+    if config.algorithm.like == "pfl":
+        return fresh_iid_users(store, "train", labels, mean_num_images=mean, distribution=distribution)
+    return iid_users(store, "train", labels, mean_num_images=mean, distribution=distribution, seed=config.run.seed)
 
 
 def pieces_of_batches(config: TrainConfig, clients: FederatedDataset) -> tuple[FederatedDataset, CohortSampler]:
@@ -323,7 +326,7 @@ def pieces_of_batches(config: TrainConfig, clients: FederatedDataset) -> tuple[F
     return central_batches(
         clients,
         batch_size=config.algorithm.central_batch_size,
-        piece_size=config.local.local_batch_size,
+        piece_size=config.batch_size,
         num_rounds=config.algorithm.central_num_iterations,
         seed=config.run.seed,
     )

@@ -15,6 +15,7 @@ from fedflair.errors import DataError
 from fedflair.privacy.ledger import coverage
 from fedflair.report import promises
 from fedflair.runs.folder import RunFolder, read_config, read_label_ap, read_rows, read_summary, read_users
+from fedflair.runs.provenance import read_provenance
 from fedflair.runs.shapes import sweep_problem
 from fedflair.sweep.results import RESULTS
 from fedflair.system.json_text import read_json
@@ -102,6 +103,9 @@ def read_run(path: Path, name: str) -> Run:
     """Reads one run folder, finished or not. Raises DataError where it is none, or is damaged."""
     folder = RunFolder(path)
     options, rows = read_config(folder), read_rows(folder)
+    provenance = read_provenance(folder)
+    if provenance is not None:
+        provenance.check_written(options, folder)
     summary = read_summary(folder) if folder.summary.is_file() else None
     if summary is None:
         central, local = promises.central_so_far(folder.path, options), promises.local_so_far(options)

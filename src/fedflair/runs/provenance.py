@@ -99,6 +99,15 @@ class Provenance:
                     f"({folder.provenance.name}); put it back"
                 )
 
+    def check_written(self, written: Mapping[str, Any], folder: RunFolder) -> None:
+        """Raises DataError where ``config.yaml``, which may be cut short, lacks an option or has another value."""
+        for name, value in self.options.items():
+            if name not in written or _as_json(written[name]) != value:
+                raise DataError(
+                    f"{folder.config}: does not say that {name} is {value}, with which the run was started "
+                    f"({folder.provenance.name}); put it back"
+                )
+
 
 def plain_options(config: TrainConfig) -> dict[str, Any]:
     """The options that a run's numbers follow from, by published name, as JSON has them."""

@@ -31,6 +31,7 @@ import numpy as np
 
 from fedflair.config.effects import refuse_without_effect
 from fedflair.config.options import build_config, read_options, unknown_option
+from fedflair.config.pfl import with_defaults
 from fedflair.config.train_config import NAMES, TrainConfig
 from fedflair.config.yaml_text import parse_yaml, read_yaml
 from fedflair.errors import ConfigError
@@ -109,7 +110,8 @@ def plan_sweep(spec: SweepSpec) -> list[Trial]:
         for setting, options in spec.settings.items() or [(None, {})]:
             for sample, varied in _samples(spec):
                 name = _point_name(setting, sample, varied)
-                given = {**base, **spec.options, **options, **varied, **spec.overrides, "seed": seed}
+                chosen = {**varied, **spec.overrides, "seed": seed}
+                given = with_defaults({**base, **spec.options, **options}, chosen).options
                 config = build_config(given, f"sweep: {name}")
                 trials.append(Trial(name, setting, varied, seed, f"{_file_name(name)}-seed{seed}", config))
     _check_comparable(trials)

@@ -16,6 +16,7 @@ from fedflair.federated.participation import Participation
 from fedflair.federated.server import ServerState
 from fedflair.federated.setup import TrainingSetup
 from fedflair.metrics.per_user import UserAverages
+from fedflair.metrics.pfl import bucket_counts
 from fedflair.privacy.ledger import coverage
 from fedflair.runs.folder import RunFolder
 from fedflair.runs.json_text import dumps
@@ -54,8 +55,13 @@ def round_row(
 
 
 def evaluated(setup: TrainingSetup, state: ServerState, backend: Backend) -> dict[str, float]:
-    """Columns of an evaluation: ``val/...``, and with ``val_cohort_size`` also ``val_federated/...``."""
-    columns = _prefixed("val", score_partition(state.parameters, "val", setup=setup.worker, backend=backend).metrics())
+    """Columns of an evaluation: ``val/...``; ``val_pfl/...`` with ``like: pfl``; with ``val_cohort_size`` also
+    ``val_federated/...``.
+    """
+    scores = score_partition(state.parameters, "val", setup=setup.worker, backend=backend)
+    columns = _prefixed("val", scores.metrics())
+    if setup.config.algorithm.like == "pfl":
+        columns |= _prefixed("val_pfl", bucket_counts(scores.logits, scores.targets).average_precision())
     if setup.config.evaluation.val_cohort_size:
         cohort = federated_evaluation(state.parameters, "val", state.round, setup=setup.worker, backend=backend)
         columns |= _prefixed("val_federated", cohort)

@@ -63,7 +63,7 @@ def _rounds(beginning: Beginning, stop: threading.Event) -> None:
             wandb_project_id=config.run.wandb_project_id,
         ) as log,
     ):
-        log.say("\n".join([describe_setup(setup, folder), *beginning.notes]))
+        log.say("\n".join([describe_setup(setup, state, folder), *beginning.notes]))
         while state.round < config.algorithm.central_num_iterations and not out_of_patience(config, facts, state.round):
             started, before = time.perf_counter(), state
             try:

@@ -5,14 +5,22 @@ from __future__ import annotations
 from fedflair.engine.cpu.words import describe
 from fedflair.errors import FedflairError, Interrupted
 from fedflair.federated.frozen_features import trains_on_features
+from fedflair.federated.server import ServerState
 from fedflair.federated.setup import TrainingSetup
 from fedflair.models.preprocessing import preprocessing_of
+from fedflair.privacy.accounting.shown import noise_sentence
+from fedflair.privacy.mechanisms.noise import noise_length
 from fedflair.runs.folder import RunFolder
 from fedflair.training.run_states import describe_states
 
+_LIKE_PFL = (
+    "like pfl: one order of a user's images for all epochs of a round, IID users drawn anew in each round, the last "
+    "round's rate above its end; cohorts still hold nobody twice (docs/reproducing.md)"
+)
 
-def describe_setup(setup: TrainingSetup, folder: RunFolder) -> str:
-    """What a run says of itself before it starts; to be asked within its backend, whose kernels it names."""
+
+def describe_setup(setup: TrainingSetup, state: ServerState, folder: RunFolder) -> str:
+    """What a run says of itself before it goes on from ``state``; within its backend, whose kernels it names."""
     config, worker = setup.config, setup.worker
     sizes = {
         trained: sum(p.numel() for p in worker.module.parameters() if p.requires_grad == trained)
@@ -38,8 +46,12 @@ def describe_setup(setup: TrainingSetup, folder: RunFolder) -> str:
         lines.append("frozen features: none, as this network does more after its head; computed anew in every step")
     if worker.device.type == "cpu":
         lines.append(describe(worker.module, config.hardware.precision))
+    if config.algorithm.like == "pfl":
+        lines.append(_LIKE_PFL)
     if promise := promise_words(setup):
         lines.append(promise)
+    if noise := noise_words(setup, state):
+        lines.append(noise)
     if worker.algorithm.keeps_client_state:
         lines.append(describe_states(setup))
     return "\n".join([*lines, f"run folder: {folder.path}"])
@@ -56,6 +68,18 @@ def promise_words(setup: TrainingSetup) -> str:
     """What the run's mechanisms say of themselves, a line each."""
     described = (setup.mechanism.description, setup.worker.local_mechanism.description)
     return "\n".join(str(facts["words"]) for facts in described if facts.get("words"))
+
+
+def noise_words(setup: TrainingSetup, state: ServerState) -> str:
+    """How long the noise of the next round is beside the longest update of a client; nothing where there is none."""
+    mechanism, before = setup.mechanism, state.mechanism_state
+    std = mechanism.noise_std(before, state.round)
+    if not std > 0:
+        return ""
+    num_parameters = state.parameters.numel()
+    order = float(mechanism.description.get("order", 2.0))
+    bound = mechanism.clipping_bound(before) * setup.sampler.description.cohort_size
+    return noise_sentence(noise_length(std, num_parameters, order) / bound, num_parameters)
 
 
 def to_be_continued(error: FedflairError, folder: RunFolder, round_: int) -> FedflairError:

@@ -40,7 +40,7 @@ def test_a_simulated_cohort_has_two_epsilons() -> None:
     assert mechanism.run_event(50) == PrivacyEvent("gaussian", multiplier * 0.2, 50, "poisson", 20 / 400)
     assert facts["run_epsilon"] == epsilon(PrivacyEvent("gaussian", multiplier * 0.2, 50, "poisson", 0.05), 1e-4)
     assert facts["run_epsilon"] > 5
-    assert "Simulated deployment: epsilon 2 " in facts["words"]
+    assert "users: epsilon 2 " in facts["words"]
     assert "This run itself, with cohorts of 20 of 400 and the noise scaled down to them: epsilon " in facts["words"]
     assert f"epsilon {show(facts['run_epsilon'])} at the same delta" in facts["words"]
 

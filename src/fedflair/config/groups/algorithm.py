@@ -24,6 +24,8 @@ class AlgorithmOptions:
         scaffold_states: Where clients' control variates are kept.
         scaffold_dtype: How they are stored.
         scaffold_max_clients: Most clients whose control variates are kept, oldest forgotten first; all if not given.
+        like: Take what fedflair means otherwise as this tool does: pfl (pfl-research's FLAIR benchmark: its names, its
+            defaults, and its meanings, which docs/reproducing.md lists).
         central_batch_size: Images in a step of centralised training (algorithm_name central, one step a round).
     """
 
@@ -38,6 +40,7 @@ class AlgorithmOptions:
     scaffold_states: Literal["disk", "memory"] = "disk"
     scaffold_dtype: Literal["float32", "bfloat16"] = "float32"
     scaffold_max_clients: int | None = None
+    like: Literal["pfl"] | None = None
     central_batch_size: int = 512
 
     def __post_init__(self) -> None:

@@ -21,6 +21,7 @@ class CentralMechanismOptions:
         central_privacy_clipping_bound: Bound on the norm of a client's update.
         central_order: Order of that norm; the mechanism's own if not given (norm_clipping_only takes any).
         min_separation: Rounds between two participations of a client (banded_matrix_factorization); else chosen.
+            Other mechanisms enforce none.
         adaptive_clipping: Move the clipping bound towards a quantile of the norms (gaussian_moments_accountant).
         adaptive_clipping_quantile: Share of updates that the bound should leave whole.
         adaptive_clipping_learning_rate: Step of the bound's logarithm in a round.
@@ -55,9 +56,4 @@ class CentralMechanismOptions:
         if self.adaptive_clipping and mechanism != "gaussian_moments_accountant":
             raise ConfigError(
                 f"adaptive_clipping: {mechanism} has none; use --central_privacy_mechanism gaussian_moments_accountant"
-            )
-        if self.min_separation is not None and mechanism != "banded_matrix_factorization":
-            raise ConfigError(
-                f"min_separation: {mechanism} does not enforce any; use --central_privacy_mechanism "
-                "banded_matrix_factorization, or drop it"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,7 +25,7 @@ class DataOptions:
         label_subset: Train on these labels only, in this order.
         minimum_num_datapoints_per_user: Leave out clients with fewer images.
         max_num_user_images: Most images of one user in one round; a larger user draws a fresh subset each round.
-        mean_datapoints_per_user: Images of an artificial user (flair_iid only).
+        mean_datapoints_per_user: Images of an artificial user (flair_iid only); a whole number where they are constant.
         datapoints_per_user_distribution: Whether those sizes are all equal or Poisson.
         image_size: Side in pixels of the square network input; the network's own, mostly 224, if not given.
     """
@@ -36,13 +37,18 @@ class DataOptions:
     label_subset: tuple[str, ...] | None = None
     minimum_num_datapoints_per_user: int = 1
     max_num_user_images: int = 512
-    mean_datapoints_per_user: int = 50
+    mean_datapoints_per_user: float = 50
     datapoints_per_user_distribution: Literal["constant", "poisson"] = "constant"
     image_size: int | None = None
 
     def __post_init__(self) -> None:
         require(self.image_size is None or self.image_size >= 16, "image_size", self.image_size, "at least 16")
         at_least_one(self, "minimum_num_datapoints_per_user", "max_num_user_images", "mean_datapoints_per_user")
+        require(math.isfinite(self.mean_datapoints_per_user), "mean_datapoints_per_user", "inf", "a finite number")
+        if self.datapoints_per_user_distribution == "constant":
+            whole = "a whole number where all are equal; or give --datapoints_per_user_distribution poisson"
+            mean = self.mean_datapoints_per_user
+            require(float(mean).is_integer(), "mean_datapoints_per_user", mean, whole)
         if self.binary_label is not None and self.label_subset is not None:
             raise ConfigError("binary_label: given together with label_subset; drop one of the two")
         if self.label_subset is not None and not 0 < len(self.label_subset) == len(set(self.label_subset)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -60,6 +60,7 @@ class FederatedDataset:
 
     client_ids: in a fixed order. images_of: the image indices of the client at a position.
     features: of the partition, where clients train on them and no image is read.
+    drawn: of clients who have no images of their own, those of one round; ``images_of`` has as many as are expected.
     """
 
     partition: Partition
@@ -68,13 +69,15 @@ class FederatedDataset:
     images_of: Callable[[int], npt.NDArray[np.int64]]
     _positions: dict[str, int] = field(repr=False)
     features: Features | None = None
+    drawn: Callable[[np.random.Generator], npt.NDArray[np.int64]] | None = None
 
     def num_images(self, client_id: str) -> int:
         return len(self.images_of(self._positions[client_id]))
 
     def load(self, client_id: str, max_num_images: int | None, generator: np.random.Generator) -> ClientData:
         """The client's examples; of a client with more than ``max_num_images``, a random subset drawn here and now."""
-        images = self.images_of(self._positions[client_id])
+        own = self.images_of(self._positions[client_id])
+        images = own if self.drawn is None else self.drawn(generator)
         if max_num_images is not None and len(images) > max_num_images:
             images = np.sort(generator.choice(images, size=max_num_images, replace=False))
         labels = self.labels.targets(self.partition, images)
@@ -112,7 +115,7 @@ def iid_users(
     partition: str,
     labels: LabelSpace,
     *,
-    mean_num_images: int,
+    mean_num_images: float,
     distribution: SizeDistribution,
     seed: int,
 ) -> FederatedDataset:
@@ -121,17 +124,14 @@ def iid_users(
     Every image belongs to exactly one client, so that "one client more or less" means something to the accountant.
     Sizes all equal ``mean_num_images`` (``constant``; the last client takes the rest) or are Poisson, at least 1.
     """
-    num_images = store.partitions[partition].num_images
-    if num_images < mean_num_images:
-        raise ConfigError(
-            f"mean_datapoints_per_user: {mean_num_images} is more than the {num_images} images of {partition!r}"
-        )
+    num_images = _images_to_share(store, partition, mean_num_images)
     generator = stream(seed, "iid users")
     order = generator.permutation(num_images)
     if distribution == "constant":
-        cuts = np.arange(0, num_images - mean_num_images + 1, mean_num_images)
+        cuts = np.arange(0, num_images - int(mean_num_images) + 1, int(mean_num_images))
     else:
-        sizes = np.maximum(generator.poisson(mean_num_images, size=2 * num_images // mean_num_images + 10), 1)
+        size = int(2 * num_images // mean_num_images + 10)
+        sizes = np.maximum(generator.poisson(mean_num_images, size=size), 1)
         cuts = np.concatenate([[0], np.cumsum(sizes)])
         cuts = cuts[cuts < num_images]
     offsets = np.append(cuts, num_images)
@@ -140,6 +140,36 @@ def iid_users(
         return np.sort(order[offsets[position] : offsets[position + 1]])
 
     return _dataset(store, partition, labels, [f"iid-{k}" for k in range(len(offsets) - 1)], images_of)
+
+
+def fresh_iid_users(
+    store: Store, partition: str, labels: LabelSpace, *, mean_num_images: float, distribution: SizeDistribution
+) -> FederatedDataset:
+    """Artificial users as pfl-research has them: names, which get other images of the partition in each round.
+
+    Any image can be drawn by any of them, and twice by one. There are as many as ``iid_users`` makes of equal sizes.
+    """
+    num_images = _images_to_share(store, partition, mean_num_images)
+
+    def drawn(generator: np.random.Generator) -> npt.NDArray[np.int64]:
+        size = int(mean_num_images)
+        if distribution == "poisson":
+            while (size := int(generator.poisson(mean_num_images))) == 0:
+                pass
+        return np.sort(generator.integers(0, num_images, size=size))
+
+    expected = np.arange(round(mean_num_images))
+    client_ids = [f"iid-{k}" for k in range(int(num_images // mean_num_images))]
+    return replace(_dataset(store, partition, labels, client_ids, lambda position: expected), drawn=drawn)
+
+
+def _images_to_share(store: Store, partition: str, mean_num_images: float) -> int:
+    num_images = store.partitions[partition].num_images
+    if num_images < mean_num_images:
+        raise ConfigError(
+            f"mean_datapoints_per_user: {mean_num_images:g} is more than the {num_images} images of {partition!r}"
+        )
+    return num_images
 
 
 def _dataset(

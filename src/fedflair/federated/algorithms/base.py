@@ -69,13 +69,14 @@ def local_training(config: TrainConfig, round_: int) -> LocalTraining:
     return LocalTraining(
         learning_rate=local_learning_rate(config, round_),
         num_epochs=config.local.local_num_epochs,
-        batch_size=config.local.local_batch_size,
+        batch_size=config.batch_size,
         max_grad_norm=config.local.local_max_grad_norm,
         image_size=config.data.image_size,
         num_steps=config.local.local_num_steps,
         momentum=config.local.local_momentum,
         weight_decay=config.local.local_weight_decay,
         augmentation=config.local.local_augmentation,
+        reshuffled=config.algorithm.like != "pfl",
     )
 
 

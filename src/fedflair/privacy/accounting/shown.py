@@ -25,6 +25,8 @@ LEGEND = {
     "run protects nobody.",
     "‡": "‡ for an artificial user, a random group of images; a person has images in many of them and a larger one.",
 }
+# Above it a guess of one bit about somebody is right with probability 1 - 4e-44 at most: nothing is left of a promise.
+PROTECTS_NOBODY = 100.0
 _UP = Context(prec=4, rounding=ROUND_CEILING)
 
 
@@ -100,8 +102,10 @@ def sentences(facts: Facts) -> str:
     lines = [SEEDED] if facts["noise_from_seed"] else []
     if facts["simulated"]:
         own = "infinite" if facts["noise_from_seed"] else f"{show(facts['run_epsilon'])} at the same delta"
+        if _number(facts["run_epsilon"]) > PROTECTS_NOBODY and not facts["noise_from_seed"]:
+            own += ", which protects nobody"
         lines += [
-            f"Simulated deployment: {promise}.",
+            f"Simulated deployment of {facts['population']:,} users: {promise}.",
             f"This run itself, with cohorts of {facts['cohort_size']:,} of {facts['users']:,} and the noise scaled "
             f"down to them: epsilon {own}.",
         ]
@@ -137,6 +141,14 @@ def of_run(facts: Facts) -> list[str]:
     return lines
 
 
+def noise_sentence(length: float, num_parameters: int) -> str:
+    """What the noise is to one client's contribution. length: of a round's noise, in clipping bounds."""
+    return (
+        f"Noise on a round's mean update: {length:.3g} times as long as the clipping bound "
+        f"({num_parameters:,} parameters)."
+    )
+
+
 def _caveats(facts: Facts) -> list[str]:
     lines = [f"The number of users, {facts['users']:,} here, is public: rate and noise follow from it."]
     if facts["min_separation"] > 1:
@@ -146,9 +158,12 @@ def _caveats(facts: Facts) -> list[str]:
         lines.append(f"The noise is that of one release with epsilon {one}, used in every round.")
     if facts["accountant"] == "rdp" and facts["sampling"] == "poisson" and facts["delta"] < SMALLEST_PLD_DELTA:
         lines.append(f"Below delta {SMALLEST_PLD_DELTA:g} pld is not exact: accounted by rdp.")
-    if facts["delta"] >= 1 / max(facts["population"], facts["users"]):
-        most = max(facts["population"], facts["users"])
-        lines.append(f"Delta is not below 1/{most:,}: a weak promise, for comparison only.")
+    delta, most = facts["delta"], max(facts["population"], facts["users"])
+    if delta >= 1 / most:
+        lines.append(
+            f"Delta is not below 1/{most:,}: a weak promise, for comparison only, which giving {delta * most:,.0f} of "
+            "the users away whole would keep."
+        )
     if facts.get("person") is not None:
         lines.append(_person(facts["person"], str(facts["mechanism"]), seeded=facts["noise_from_seed"]))
     return lines
