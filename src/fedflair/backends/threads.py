@@ -14,11 +14,17 @@ from typing import Any
 import torch
 
 from fedflair.backends.contract import Backend, Task, Worker, naming
+from fedflair.config.train_config import TrainConfig
 from fedflair.engine.cpu.kernels import computing_with
 from fedflair.engine.flat_model import Spare, flatten
 from fedflair.engine.gpu.streams import DEFAULT_IN_FLIGHT, new_stream, prepare_gpu, run_on_stream
 from fedflair.federated.setup import EvaluationSetup
 from fedflair.system.cores import num_cores
+
+
+def num_threads(config: TrainConfig, device: torch.device) -> int:
+    """Workers of a process, with 0 of the option resolved."""
+    return config.hardware.num_threads or (num_cores() if device.type == "cpu" else DEFAULT_IN_FLIGHT)
 
 
 @contextmanager
@@ -30,7 +36,7 @@ def thread_backend(setup: EvaluationSetup, stop: threading.Event | None = None) 
     its own; ``num_threads`` 0 is ``streams.DEFAULT_IN_FLIGHT`` there.
     """
     on_cpu = setup.device.type == "cpu"
-    num_workers = setup.config.hardware.num_threads or (num_cores() if on_cpu else DEFAULT_IN_FLIGHT)
+    num_workers = num_threads(setup.config, setup.device)
     stop = stop or threading.Event()
     idle: queue.SimpleQueue[Worker[EvaluationSetup]] = queue.SimpleQueue()
     operator_threads = torch.get_num_threads()
