@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import os
-import re
 import resource
 import shutil
-import stat
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from safetensors.torch import load_file
-from torchvision import models
 
 from fedflair.cli import main
-from fedflair.data.store.packed import open_store
 from fedflair.evaluation.exported import load_network, model_of_export
-from fedflair.evaluation.opened import Model, open_run
-from fedflair.evaluation.predict import Files, Prediction, Stored, predict
+from fedflair.evaluation.opened import open_run
 from fedflair.runs.folder import RunFolder
 from fedflair.runs.tensors import load_tensors, save_tensors
-from fedflair.training.train import train
-from tests.conftest import LABELS, jpeg, write_tiny_store
-from tests.small_runs import small_config
+from tests.conftest import jpeg
+from tests.evaluation.exports import assert_alike, exported, probabilities, trained
 
 OWN = """
 from torch import nn
@@ -45,15 +35,12 @@ def build(num_labels):
     return network, Preprocessing((0.5, 0.5, 0.5), (0.25, 0.25, 0.25), 24, "bicubic")
 """
 KINDS: dict[str, dict[str, Any]] = {
-    "group norm": {"model_type": "resnet18"},
-    # FrozenBatchNorm, into which scales and shifts are built.
-    "batch norm": {"model_type": "resnet18", "pretrained": True, "trainable": "film", "learning_rate": 0.01},
+    "film": {"model": "small_cnn", "trainable": "film"},
     "lora": {"model": "small_cnn", "trainable": "lora", "lora_rank": 2},
     "head": {"model": "small_cnn", "trainable": "head", "local_augmentation": "none"},
     "small": {"model": "small_cnn"},
     "own": {"model_type": "exported_networks:build", "image_size": None},
 }
-PLAIN = ("group norm", "batch norm")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -72,23 +59,10 @@ def run_of(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Callab
     folder, found = tmp_path_factory.mktemp("runs"), dict[str, Path]()
     # Features are kept beside it.
     store = shutil.copy(tiny_store, folder / "store.hdf5")
-    weights = folder / "resnet18.pth"
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        published = models.resnet18()
-    for layer in published.modules():
-        if isinstance(layer, torch.nn.BatchNorm2d):
-            layer.momentum = 1.0
-    # Statistics that its own activations have.
-    published(torch.randn(32, 3, 48, 48, generator=torch.Generator().manual_seed(0)))
-    torch.save(published.state_dict(), weights)
 
     def run(kind: str) -> Path:
         if kind not in found:
-            options = {"central_num_iterations": 1, "cohort_size": 1, "num_threads": 1, **KINDS[kind]}
-            if options.get("pretrained"):
-                options["pretrained_weights"] = weights
-            found[kind] = train(small_config(store, run=folder / kind.replace(" ", "-"), **options))
+            found[kind] = trained(store, folder / kind, **KINDS[kind])
         return found[kind]
 
     return run
@@ -100,101 +74,34 @@ def export_of(run_of: Callable[[str], Path], tmp_path_factory: pytest.TempPathFa
 
     def export(kind: str) -> Path:
         output = folder / kind
-        if not output.exists():
-            assert main(["export", f"--run={run_of(kind)}", f"--output={output}"]) == 0
-        return output
+        return output if output.exists() else exported(run_of(kind), output)
 
     return export
-
-
-def probabilities(model: Model, store: Path) -> npt.NDArray[np.float32]:
-    found = list(predict(model, Stored(open_store(store).partitions["test"])))
-    return np.stack([one.probabilities for one in found if isinstance(one, Prediction)])
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_predicts_as_the_run_does(
     run_of: Callable[[str], Path], export_of: Callable[[str], Path], tiny_store: Path, kind: str
 ) -> None:
-    there = probabilities(open_run(run_of(kind), "best").model(), tiny_store)
-    exported = model_of_export(export_of(kind), allow_code=kind == "own")
-    found = probabilities(exported, tiny_store)
-    if KINDS[kind].get("trainable", "all") == "all":
-        assert np.array_equal(found, there)
-    np.testing.assert_allclose(found, there, atol=2e-5)
-    assert np.ptp(there, axis=0).max() > 1e-4, "the images are told apart"
-    assert exported.setup.labels == LABELS
+    folder, trainable = export_of(kind), KINDS[kind].get("trainable", "all")
+    assert_alike(run_of(kind), folder, tiny_store, exactly=trainable == "all", allow_code=kind == "own")
     # Adapters are built in: nothing of them is left.
-    names = load_file(export_of(kind) / "model.safetensors").keys()
-    assert not [name for name in names if "parametrizations" in name or "scale" in name or ".up" in name]
+    names = load_file(folder / "model.safetensors").keys()
+    assert not [name for name in names if "parametrizations" in name or "scale" in name]
 
 
-def test_the_card_s_lines_run_in_a_process_of_their_own(
-    run_of: Callable[[str], Path], export_of: Callable[[str], Path], tmp_path: Path
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--output=new.onnx"], "output: new.onnx ends like another format; give --format onnx"),
+        (["--output=new.safetensors", "--format=onnx"], "give --format safetensors, or name a folder"),
+    ],
+)
+def test_a_file_that_ends_like_another_format_is_refused(
+    run_of: Callable[[str], Path], capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
-    kinds = (*PLAIN, "small")
-    folders = [Path(shutil.copytree(export_of(kind), tmp_path / kind)) for kind in kinds]
-    for folder in folders:
-        (folder / "photo.jpg").write_bytes(jpeg(77))
-    script = (
-        "import os, re, sys\n"
-        "for folder in sys.argv[1:]:\n"
-        "    os.chdir(folder)\n"
-        "    (code,) = re.findall(r'```python\\n(.*?)```', open('README.md').read(), re.DOTALL)\n"
-        "    print('==')\n"
-        "    exec(code, {})\n"
-        "    print('fedflair' in sys.modules)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, *map(str, folders)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    for kind, text in zip(kinds, done.stdout.split("==\n")[1:], strict=True):
-        *lines, imported = text.splitlines()
-        (seen,) = predict(open_run(run_of(kind), "best").model(), Files((tmp_path / kind / "photo.jpg",)))
-        assert isinstance(seen, Prediction)
-        assert [line.split(" ", 1)[1] for line in lines] == [repr(label) for label in LABELS]
-        np.testing.assert_allclose([float(line.split()[0]) for line in lines], seen.probabilities, atol=3e-6)
-        # torchvision's networks need nothing of fedflair's.
-        assert imported == str(kind not in PLAIN)
-
-
-def test_a_card_sees_large_photographs_as_fedflair_does(export_of: Callable[[str], Path], tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(export_of("small"), tmp_path / "small"))
-    (folder / "photo.jpg").write_bytes(jpeg(5, side=1700))
-    (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
-    inputs: dict[str, Any] = {}
-    here = Path.cwd()
-    try:
-        os.chdir(folder)
-        exec(code, inputs)
-    finally:
-        os.chdir(here)
-    (seen,) = predict(model_of_export(folder), Files((folder / "photo.jpg",)))
-    assert isinstance(seen, Prediction)
-    np.testing.assert_allclose(inputs["probabilities"].numpy(), seen.probabilities, atol=3e-6)
-
-
-def test_what_is_in_the_folder(run_of: Callable[[str], Path], export_of: Callable[[str], Path]) -> None:
-    run, folder = RunFolder(run_of("batch norm")), export_of("batch norm")
-    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "model.json", "model.safetensors"]
-    facts = json.loads((folder / "model.json").read_text())
-    assert facts["labels"] == list(LABELS)
-    assert facts["network"]["model_type"] == "resnet18"
-    assert facts["network"]["normalisation"].startswith("BatchNorm with fixed statistics")
-    assert facts["preprocessing"]["size"] == 32
-    made_by = facts["made_by"]
-    assert made_by["provenance"] == json.loads(run.provenance.read_text())
-    assert made_by["environment"] == json.loads(run.environment.read_text())
-    assert made_by["test"] == json.loads(run.summary.read_text())["test"]
-    assert (made_by["checkpoint"], made_by["round"]) == ("best", 1)
-    assert load_tensors(folder / "model.safetensors")[1] == facts
-    # As handed on as any file, where a run's own checkpoints are closed.
-    mask = os.umask(0)
-    os.umask(mask)
-    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o644 & ~mask}
-    plain = models.resnet18(num_classes=4)
-    plain.load_state_dict(load_file(folder / "model.safetensors"))
+    assert main(["export", f"--run={run_of('small')}", *words]) == 1
+    assert message in capsys.readouterr().err
 
 
 def test_one_file_the_last_model_and_its_network_in_python(
@@ -355,23 +262,3 @@ def test_a_run_that_does_not_say_its_labels_says_what_to_do(
     assert main(["export", f"--run={old.path}", f"--output={tmp_path / 'model'}"]) == 1
     assert f"'fedflair train --resume --run {old.path}' adds them" in capsys.readouterr().err
     assert not (tmp_path / "model").exists()
-
-
-def test_no_text_of_a_dataset_or_a_run_is_markup_on_the_card(tmp_path: Path) -> None:
-    labels = ("```", "\n```\n# title", "<script>alert(1)</script>", "\x1b[2J\u202e")
-    store = write_tiny_store(tmp_path / "s.hdf5", labels=labels)
-    options = {"model": "small_cnn", "central_num_iterations": 1}
-    run = train(small_config(store, run=tmp_path / "`<b>\n# run", **options))
-    assert main(["export", f"--run={run}", f"--output={tmp_path / 'model'}"]) == 0
-    text = (tmp_path / "model" / "README.md").read_text()
-    # A fence opens and closes for Python and for JSON, and nothing else begins a line of its own.
-    assert [line for line in text.splitlines() if line.startswith(("```", "#"))] == [
-        *("# `small_cnn`, 4 labels", "## Use", "```python", "```", "## Inputs and outputs", "## Labels"),
-        *("```json", "```", "## Where it comes from"),
-    ]
-    fenced = re.findall(r"```json\n(.*?)\n```\n", text, re.DOTALL)
-    assert json.loads(fenced[0]) == list(labels)
-    assert "<b>" not in re.sub(r"`[^`]*`", "", text)
-    assert all(c.isprintable() or c == "\n" for c in text)
-    model = model_of_export(tmp_path / "model")
-    assert model.setup.labels == labels

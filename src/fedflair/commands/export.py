@@ -10,14 +10,22 @@ from fedflair.evaluation.opened import open_run
 from fedflair.system.terminal import say
 
 
-def export(*, run: Path, output: Path, checkpoint: Literal["best", "last"] = "best") -> None:
+def export(
+    *,
+    run: Path,
+    output: Path,
+    checkpoint: Literal["best", "last"] = "best",
+    format_: Literal["safetensors", "onnx"] = "safetensors",
+) -> None:
     """Export a run's model: weights by name, labels, preprocessing, where it comes from, and how to use it.
 
     Args:
         run: The run folder.
-        output: The folder to write, or a file that ends in .safetensors; it must not be there yet.
+        output: The folder to write, or a file that ends in .safetensors or .onnx; it must not be there yet.
         checkpoint: The model that was best on val, or the one of the last round that was saved.
+        format_: Weights as safetensors, or with them the network as ONNX (pip install 'fedflair[onnx]').
     """
-    export_run(open_run(run, checkpoint), output)
+    export_run(open_run(run, checkpoint), output, format_)
     say(f"{output}: the {checkpoint} model of {run}")
-    say(f"Next: fedflair predict --model {output} PHOTOGRAPHS")
+    if output.suffix != ".onnx":
+        say(f"Next: fedflair predict --model {output} PHOTOGRAPHS")

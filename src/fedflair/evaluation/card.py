@@ -21,9 +21,17 @@ for name, norm in [found for found in network.named_modules() if isinstance(foun
     parent, _, child = name.rpartition(".")
     setattr(network.get_submodule(parent), child, nn.GroupNorm(groups, channels, eps=norm.eps))"""
 
+_ONNX = (
+    "`model.onnx` is the network alone: `images`, float32 [n, 3, {size}, {size}], prepared as above, to `logits`. Its "
+    "metadata has `model.json` under `fedflair`."
+)
 
-def card(facts: Mapping[str, Any]) -> str:
-    """The page in Markdown, of what ``export.facts_of`` says. No text of a run or a dataset is markup in it."""
+
+def card(facts: Mapping[str, Any], *, onnx: bool = False) -> str:
+    """The page in Markdown, of what ``export.facts_of`` says. No text of a run or a dataset is markup in it.
+
+    onnx: whether the network lies beside it as ONNX too.
+    """
     network, made_by = facts["network"], facts["made_by"]
     sections = [
         f"# {_code(network_name(network))}, {len(facts['labels']):,} labels",
@@ -33,6 +41,7 @@ def card(facts: Mapping[str, Any]) -> str:
         _use(facts),
         "## Inputs and outputs",
         _inputs(facts),
+        *([_ONNX.format(**facts["preprocessing"])] if onnx else []),
         "## Labels",
         "In the order of the outputs:",
         # A line of JSON ends no fence.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -17,6 +17,7 @@ from fedflair.engine.flat_model import set_parameters
 from fedflair.errors import ConfigError
 from fedflair.evaluation.card import card
 from fedflair.evaluation.exported import CARD, FACTS, FORMAT, VERSION, WEIGHTS, Network
+from fedflair.evaluation.onnx_file import onnx_bytes, require_onnx
 from fedflair.evaluation.opened import OpenedRun
 from fedflair.federated.plugins import own_code_of
 from fedflair.models.adapters import merge
@@ -28,32 +29,45 @@ from fedflair.runs.json_text import dumps, strict
 from fedflair.runs.tensors import save_tensors
 from fedflair.system.files import new_folder, readable_by_others, write_atomically
 
-ENDING = ".safetensors"
+Format = Literal["safetensors", "onnx"]
+ONNX = "model.onnx"
 
 
-def export_run(opened: OpenedRun, output: Path) -> None:
-    """Writes the model to a folder that is not there yet, or to a file ending in ``.safetensors``.
+def export_run(opened: OpenedRun, output: Path, format_: Format = "safetensors") -> None:
+    """Writes the model to a folder that is not there yet, or to a file that ends like the format.
 
+    format_: a folder for ``onnx`` has the network as ONNX beside all that one for ``safetensors`` has.
     Raises ConfigError where something is there already or the network cannot be made here, DataError where the run does
     not say its labels or the disk refuses. Nothing is left half-written.
     """
-    refuse_existing(output)
+    _check(output, format_)
     module = whole_network(opened)
     facts = facts_of(opened, module)
     tensors = {name: tensor.detach() for name, tensor in module.state_dict().items()}
-    if output.suffix == ENDING:
+    onnx = onnx_bytes(module, facts["preprocessing"]["size"], facts) if format_ == "onnx" else None
+    if output.suffix == ".onnx" and onnx is not None:
+        write_atomically(output, onnx)
+    elif output.suffix == ".safetensors":
         save_tensors(output, tensors, facts, mode=readable_by_others())
-        return
-    with new_folder(output) as folder:
-        save_tensors(folder / WEIGHTS, tensors, facts, mode=readable_by_others())
-        write_atomically(folder / FACTS, dumps(facts, indent=2) + "\n")
-        write_atomically(folder / CARD, card(facts))
+    else:
+        with new_folder(output) as folder:
+            save_tensors(folder / WEIGHTS, tensors, facts, mode=readable_by_others())
+            write_atomically(folder / FACTS, dumps(facts, indent=2) + "\n")
+            write_atomically(folder / CARD, card(facts, onnx=onnx is not None))
+            if onnx is not None:
+                write_atomically(folder / ONNX, onnx)
 
 
-def refuse_existing(output: Path) -> None:
-    """Raises ConfigError where something is at the place of an export."""
+def _check(output: Path, format_: Format) -> None:
+    """Raises ConfigError where something is at the place of an export, or it ends like another format."""
     if output.exists() or output.is_symlink():
         raise ConfigError(f"output: {output} is there already; remove it, or name another place")
+    endings: dict[str, Format] = {".safetensors": "safetensors", ".onnx": "onnx"}
+    wanted = endings.get(output.suffix, format_)
+    if wanted != format_:
+        raise ConfigError(f"output: {output} ends like another format; give --format {wanted}, or name a folder")
+    if format_ == "onnx":
+        require_onnx()
 
 
 def whole_network(opened: OpenedRun) -> nn.Module:

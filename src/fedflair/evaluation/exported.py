@@ -91,6 +91,8 @@ def read_export(path: Path) -> Exported:
     file = path / WEIGHTS if path.is_dir() else path
     if not file.is_file():
         raise DataError(f"{file}: no such file; name a folder or a .safetensors file that 'fedflair export' wrote")
+    if file.suffix == ".onnx":
+        raise DataError(f"{file}: ONNX is for other runtimes; name the folder or the .safetensors file of the export")
     tensors, facts = load_tensors(file, remedy=_REMEDY)
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise DataError(f"{file}: not an exported model; {_REMEDY}")
