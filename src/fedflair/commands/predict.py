@@ -186,8 +186,9 @@ def _print(facts: Mapping[str, str], shown: _Shown, form: Literal["json", "csv",
         say(_as_csv(facts, shown).rstrip("\n"))
     else:
         rows = [(name, ", ".join(map(_word, labels)) or "-") for name, labels in shown.rows]
-        console = Console()
-        console.print(table(_title(facts), ("photograph", f"labels (* above {shown.threshold:g})"), rows, wrapped=[1]))
+        made = table(_title(facts), ("photograph", f"labels (* above {shown.threshold:g})"), rows, wrapped=[1])
+        made.columns[1].justify = "left"
+        Console().print(made)
 
 
 def _word(label: tuple[str, float, bool]) -> str:

@@ -63,12 +63,12 @@ def is_torchvisions(network: Mapping[str, Any]) -> bool:
 
 
 def _use(facts: Mapping[str, Any]) -> str:
-    lines = [
-        "From the command line, `fedflair predict --model . photo.jpg`. In Python, in this folder "
-        "(PyTorch, Pillow, NumPy and safetensors"
-    ]
     network, plain = facts["network"], is_torchvisions(facts["network"])
-    lines[0] += ", torchvision):" if plain else ", fedflair):"
+    needed = "torchvision" if plain else "fedflair"
+    lines = [
+        "From the command line, `fedflair predict --model . photo.jpg`. In Python, in this folder, with PyTorch, "
+        f"{needed}, Pillow, NumPy and safetensors:"
+    ]
     code = [*_imports(plain), *(_made(facts) if plain else _loaded(network)), *_photograph(facts["preprocessing"])]
     lines.append("```python\n" + "\n".join(code) + "\n```")
     lines += _notes(facts)
