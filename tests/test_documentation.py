@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 import re
 import shlex
@@ -9,10 +11,13 @@ import shutil
 import string
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from fedflair.cli import COMMANDS
+from fedflair.commands.arguments import call
 from fedflair.commands.train import parse_train_config
 from fedflair.config.train_config import TrainConfig
 from fedflair.runs.folder import RunFolder, read_summary
@@ -110,6 +115,28 @@ def test_commands_on_a_page_name_real_options(page: Path) -> None:
             words = shlex.split(command, comments=True)[2:]
             if "--resume" not in words:
                 assert isinstance(parse_train_config(words), TrainConfig)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_other_commands_on_a_page_are_typed_right(page: Path) -> None:
+    text = "\n".join(blocks(page)).replace("\\\n", " ")
+    for line in text.splitlines():
+        words = shlex.split(line, comments=True)
+        if words[:1] == ["fedflair"] and words[1] != "train":
+            assert words[1] in COMMANDS, line
+            function = getattr(importlib.import_module(f"fedflair.commands.{words[1]}"), words[1])
+            if list(inspect.signature(function).parameters) != ["arguments"]:
+                call(asked_only(function), words[1], words[2:])
+
+
+def asked_only(function: Callable[..., object]) -> Callable[..., object]:
+    """A function of the same signature that does nothing."""
+
+    def nothing(*positional: object, **named: object) -> None: ...
+
+    nothing.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined]
+    nothing.__doc__ = function.__doc__
+    return nothing
 
 
 def test_the_makefile_has_the_promised_targets() -> None:

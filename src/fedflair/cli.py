@@ -25,6 +25,8 @@ COMMANDS = {
     "convert": "rewrite a store in another tool's layout, or back",
     "train": "train in simulated federated learning",
     "evaluate": "score a run's best model on a partition",
+    "predict": "show a trained model photographs",
+    "export": "hand a trained model on, for plain PyTorch too",
     "sweep": "train a grid or random samples of options, with several seeds",
     "report": "compare runs in one HTML page",
     "epsilon": "ask the privacy accountant",

@@ -37,10 +37,14 @@ def test_words_are_typed_by_the_signature() -> None:
     call(bake, "bake", ["dough", "--minutes", "40", "--from", "aunt", "--dry"])
     call(bake, "bake", ["dough", "--minutes", "40", "--kind", "long"])
     call(pile, "pile", ["a", "b"])
+    call(pile, "pile", ["--high", "a"])
+    call(pile, "pile", ["--high"])
     assert calls == [
         (Path("dough"), "round", 40, "aunt", True),
         (Path("dough"), "long", 40, None, False),
         ((Path("a"), Path("b")), False),
+        ((Path("a"),), True),
+        ((), True),
     ]
 
 

@@ -58,6 +58,7 @@ COMMANDS: dict[str, Callable[[Path, Path], list[str]]] = {
 READERS = {
     RUN / "config.yaml": ("report", "evaluate", "sweep", "resume", "verify"),
     RUN / "provenance.json": ("report", "evaluate", "sweep", "resume", "verify"),
+    RUN / "environment.json": ("report", "resume"),
     RUN / "metrics.jsonl": ("report", "resume"),
     RUN / "summary.json": ("report", "sweep", "verify"),
     RUN / "label_ap.json": ("report",),

@@ -13,12 +13,30 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
+from torch import nn
 
+from fedflair.config.train_config import TrainConfig
+from fedflair.engine.cpu.choice import Kind, Precision
 from fedflair.engine.flat_model import FlatModel
 from fedflair.errors import FedflairError, Interrupted, WorkerError
-from fedflair.federated.setup import EvaluationSetup
 
-SetupT = TypeVar("SetupT", bound=EvaluationSetup, covariant=True)
+
+class Computed(Protocol):
+    """What a worker needs to know of a set-up to compute with its network, whatever else is in it."""
+
+    @property
+    def config(self) -> TrainConfig: ...
+    @property
+    def network(self) -> nn.Module: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def kernels(self) -> Kind: ...
+    @property
+    def precision(self) -> Precision: ...
+
+
+SetupT = TypeVar("SetupT", bound=Computed, covariant=True)
 
 
 @dataclass(frozen=True)

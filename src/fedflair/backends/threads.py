@@ -13,16 +13,21 @@ from typing import Any
 
 import torch
 
-from fedflair.backends.contract import Backend, Task, Worker, naming
+from fedflair.backends.contract import Backend, Computed, Task, Worker, naming
+from fedflair.config.train_config import TrainConfig
 from fedflair.engine.cpu.kernels import computing_with
 from fedflair.engine.flat_model import Spare, flatten
 from fedflair.engine.gpu.streams import DEFAULT_IN_FLIGHT, new_stream, prepare_gpu, run_on_stream
-from fedflair.federated.setup import EvaluationSetup
 from fedflair.system.cores import num_cores
 
 
+def num_threads(config: TrainConfig, device: torch.device) -> int:
+    """Workers of a process, with 0 of the option resolved."""
+    return config.hardware.num_threads or (num_cores() if device.type == "cpu" else DEFAULT_IN_FLIGHT)
+
+
 @contextmanager
-def thread_backend(setup: EvaluationSetup, stop: threading.Event | None = None) -> Iterator[Backend]:
+def thread_backend(setup: Computed, stop: threading.Event | None = None) -> Iterator[Backend]:
     """Workers in this process. On a CPU ``num_threads`` of them (0: one a core), each with one operator thread.
 
     One operator thread a worker makes a client's result independent of the number of workers, and at FLAIR's median
@@ -30,9 +35,9 @@ def thread_backend(setup: EvaluationSetup, stop: threading.Event | None = None) 
     its own; ``num_threads`` 0 is ``streams.DEFAULT_IN_FLIGHT`` there.
     """
     on_cpu = setup.device.type == "cpu"
-    num_workers = setup.config.hardware.num_threads or (num_cores() if on_cpu else DEFAULT_IN_FLIGHT)
+    num_workers = num_threads(setup.config, setup.device)
     stop = stop or threading.Event()
-    idle: queue.SimpleQueue[Worker[EvaluationSetup]] = queue.SimpleQueue()
+    idle: queue.SimpleQueue[Worker[Computed]] = queue.SimpleQueue()
     operator_threads = torch.get_num_threads()
     if on_cpu:
         torch.set_num_threads(1)
@@ -68,7 +73,7 @@ def _threads(count: int, name: str) -> ThreadPoolExecutor:
 class _IdleWorkers:
     """Lends the models of workers that have no task. Whoever has a task for one of them waits until it is back."""
 
-    idle: queue.SimpleQueue[Worker[EvaluationSetup]]
+    idle: queue.SimpleQueue[Worker[Computed]]
     executor: ThreadPoolExecutor
 
     def lend(self) -> Spare | None:
@@ -91,7 +96,7 @@ class _IdleWorkers:
 
 def _map(
     executor: ThreadPoolExecutor,
-    idle: queue.SimpleQueue[Worker[EvaluationSetup]],
+    idle: queue.SimpleQueue[Worker[Computed]],
     num_workers: int,
     task: Task,
     shared: Any,

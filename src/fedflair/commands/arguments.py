@@ -17,7 +17,8 @@ def call(function: Callable[..., object], name: str, arguments: list[str]) -> No
     """Calls a function with arguments from the command line, typed by its signature and explained by its docstring.
 
     Parameters without ``*`` before them are positional; keyword-only ones are ``--options`` of their name, without a
-    trailing underscore. Raises UsageError for words that do not fit.
+    trailing underscore. Of ``*parameters`` there may be none, which the function refuses where it needs one.
+    Raises UsageError for words that do not fit.
     """
     doc = parse(inspect.getdoc(function) or "")
     helps = {p.arg_name: p.description for p in doc.params}
@@ -26,7 +27,7 @@ def call(function: Callable[..., object], name: str, arguments: list[str]) -> No
         shown = parameter.name.rstrip("_")
         options: dict[str, Any] = {"type": parameter.annotation, "help": helps.get(parameter.name)}
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-            options["nargs"] = "+"
+            options["nargs"] = "*"
             parser.add_argument(shown, **options)
         elif parameter.kind is inspect.Parameter.KEYWORD_ONLY:
             required = parameter.default is inspect.Parameter.empty
@@ -42,11 +43,12 @@ def call(function: Callable[..., object], name: str, arguments: list[str]) -> No
         values = parser.parse_args(arguments)
     except ArgumentError as error:
         raise UsageError(f"{name}: {error}") from error
-    positional, keywords = [], {}
+    positional: list[Any] = []
+    keywords: dict[str, Any] = {}
     for parameter in inspect.signature(function).parameters.values():
         value = at_home(values[parameter.name.rstrip("_")])
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-            positional += value
+            positional += value or []
         elif parameter.kind is inspect.Parameter.KEYWORD_ONLY:
             keywords[parameter.name] = value
         else:

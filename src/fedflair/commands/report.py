@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedflair.errors import ConfigError
+from fedflair.errors import UsageError
 from fedflair.report.data import read_groups, summaries
 from fedflair.report.page import page
 from fedflair.report.table import HEADINGS, cells, notes
@@ -26,7 +26,7 @@ def report(*runs: Path, output: Path = Path("report.html"), json: bool = False) 
         json: Print the runs' summaries as JSON.
     """
     if not runs:
-        raise ConfigError("report: name at least one run folder")
+        raise UsageError("report: name at least one run folder")
     groups = read_groups(runs)
     rows, sentences = [cells(group) for group in groups], notes(groups)
     write_atomically(output, page(groups, HEADINGS, rows, sentences))

@@ -18,7 +18,7 @@ def train(arguments: Sequence[str]) -> Path:
     # What trains takes a second to import, which a mistyped option need not wait for.
     from fedflair.training.train import train as run
 
-    return run(config)
+    return run(config, ("fedflair", "train", *arguments))
 
 
 def parse_train_config(arguments: Sequence[str], tell: Callable[[str], object] = lambda note: None) -> TrainConfig:

@@ -18,6 +18,7 @@ from fedflair.engine.cpu.kernels import current
 from fedflair.engine.cpu.linear import DirectLinear
 from fedflair.engine.gpu.device_form import DeviceForm, device_form
 from fedflair.engine.vector import descend, load
+from fedflair.errors import DataError
 from fedflair.models.preprocessing import preprocessing_of
 
 
@@ -145,6 +146,25 @@ def parameter_vector(module: nn.Module, device: torch.device) -> torch.Tensor:
     trainable = [p.detach() for p in module.parameters() if p.requires_grad]
     laid_out = [p.permute(0, 2, 3, 1) if p.ndim == 4 else p for p in trainable]
     return torch.cat([p.reshape(-1) for p in laid_out]).to(device, torch.float32)
+
+
+@torch.no_grad()
+def set_parameters(module: nn.Module, vector: torch.Tensor) -> None:
+    """Sets the trainable parameters from ``parameter_vector``'s layout, float32 [P]; they stay the module's own.
+
+    Raises DataError where the network has another number of them.
+    """
+    trainable = [p for p in module.parameters() if p.requires_grad]
+    sizes = [p.numel() for p in trainable]
+    if sum(sizes) != vector.numel():
+        raise DataError(
+            f"the saved model has {vector.numel():,} trained parameters, and the network {sum(sizes):,}; install the "
+            "versions that it was trained with"
+        )
+    start = 0
+    for parameter, size in zip(trainable, sizes):
+        parameter.copy_(_view(vector[start : start + size], parameter.shape))
+        start += size
 
 
 def frozen_tensors(module: nn.Module) -> dict[str, torch.Tensor]:

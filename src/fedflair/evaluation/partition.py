@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fedflair.backends.contract import Backend, Worker, naming
+from fedflair.backends.contract import Backend, Computed, Worker, naming
 from fedflair.data.images.crops import decode, eval_inputs
 from fedflair.data.images.on_device import cropped, decode_to, whole_images
 from fedflair.federated.setup import EvaluationSetup, Examples
@@ -47,9 +47,7 @@ def score_batch(worker: Worker[EvaluationSetup], scoring: Scoring, batch: range)
         return score_images(worker, scoring.parameters, worker.setup.examples(scoring.partition, batch))
 
 
-def score_images(
-    worker: Worker[EvaluationSetup], parameters: torch.Tensor, examples: Examples
-) -> npt.NDArray[np.float32]:
+def score_images(worker: Worker[Computed], parameters: torch.Tensor, examples: Examples) -> npt.NDArray[np.float32]:
     """Logits of examples in one batch with ``parameters`` (float32 [P]): float32 [n, L]."""
     model = worker.model
     model.load(parameters)
@@ -73,6 +71,11 @@ def batch_size(setup: EvaluationSetup) -> int:
     if setup.on_features is not None:
         # Of features, thousands are a millisecond; and a piece of them is whole batches.
         return FEATURE_BATCH_SIZE if setup.on_features.tables else CPU_BATCH_SIZE
+    return images_at_once(setup)
+
+
+def images_at_once(setup: Computed) -> int:
+    """The same of images alone, whatever else the set-up has."""
     size = setup.config.evaluation.central_eval_batch_size
     return min(size, CPU_BATCH_SIZE) if setup.device.type == "cpu" else size
 

@@ -12,28 +12,16 @@ import torch
 
 from fedflair.backends.threads import thread_backend
 from fedflair.config.train_config import TrainConfig
-from fedflair.engine.cpu.kernels import scored_with
-from fedflair.errors import DataError
+from fedflair.evaluation.opened import CheckpointName, open_run
 from fedflair.evaluation.partition import score_partition
 from fedflair.evaluation.per_user import evaluate_per_user, personalisation_of, summary_of, write_user_rows
-from fedflair.federated.plugins import plugin_code
-from fedflair.federated.setup import EvaluationSetup, make_evaluation_setup, own_code
+from fedflair.federated.setup import EvaluationSetup, make_evaluation_setup
 from fedflair.metrics.pfl import NAME, bucket_counts, pfl_values
-from fedflair.privacy.ledger import coverage
-from fedflair.runs.configuration import config_of_run, require_store
+from fedflair.runs.configuration import require_store
 from fedflair.runs.folder import RunFolder, writing
-from fedflair.runs.provenance import read_provenance
-from fedflair.runs.tensors import load_tensors
 
 PartitionName = Literal["train", "val", "test"]
-CheckpointName = Literal["best", "last"]
 MetricsName = Literal["exact", "pfl"]
-
-# What to do where the file of that checkpoint is damaged.
-_OTHERS: dict[CheckpointName, str] = {
-    "best": "restore it, or score the last model with --checkpoint last",
-    "last": "restore it, or score the best model with --checkpoint best",
-}
 
 
 @dataclass(frozen=True)
@@ -116,35 +104,16 @@ def score_users_of_run(
 
 
 def _open(run: Path, partition: PartitionName, checkpoint: CheckpointName, data_path: Path | None) -> _Model:
-    folder = RunFolder(run)
-    config = config_of_run(folder)
+    opened = open_run(run, checkpoint)
+    config = opened.config
     if data_path is not None:
         config = config.changed(data_path=data_path)
     else:
         require_store(config)
-    tensors, saved = load_tensors(folder.best if checkpoint == "best" else folder.last, remedy=_OTHERS[checkpoint])
-    provenance = read_provenance(folder)
-    if saved.get("provenance") not in (None, provenance and provenance.digest()):
-        raise DataError(f"{folder.provenance}: not what the model was saved with; restore it, or start the run again")
-    labels = None if provenance is None else provenance.labels
-    if provenance is not None:
-        provenance.check_plugins(plugin_code(config))
-        provenance.check_network(own_code(config), config.model.model_type)
-    kernels, note = None, ""
-    if provenance is not None and provenance.kernels is not None and config.hardware.torch_device().type == "cpu":
-        kernels, note = scored_with(provenance.kernels)
-    setup = make_evaluation_setup(config, partition, load_tensors(folder.fixed)[0], labels, kernels)
-    if provenance is not None and data_path is None:
-        remedy = "name the run's own, or this one if it is meant, with --data_path"
-        provenance.check_store(setup.store.fingerprint, setup.store.path, remedy)
-    facts = {"run": str(run), "partition": partition, "checkpoint": checkpoint}
-    if note:
-        facts["kernels"] = note
-    if _promises_epsilon(config):
-        facts[coverage.FIELD] = "every number here"
-    return _Model(folder, config, tensors["parameters"], setup, facts)
-
-
-def _promises_epsilon(config: TrainConfig) -> bool:
-    mechanisms = {config.central_privacy.central_privacy_mechanism, config.local_privacy.local_privacy_mechanism}
-    return bool(mechanisms - {"none", "norm_clipping_only"})
+    labels = None if opened.provenance is None else opened.provenance.labels
+    setup = make_evaluation_setup(config, partition, opened.fixed, labels, opened.kernels)
+    if data_path is None:
+        opened.check_store(setup.store)
+    run_facts = opened.facts
+    facts = {"run": run_facts.pop("run"), "partition": partition, **run_facts}
+    return _Model(opened.folder, config, opened.parameters, setup, facts)

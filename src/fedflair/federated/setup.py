@@ -159,14 +159,16 @@ def make_setup(
         config.algorithm.central_num_iterations,
         local_noise_seed(noise_seed),
     )
-    module = build_model(config, labels.num_labels) if fixed is None else _without_weights(config, labels, fixed)
+    module = (
+        build_model(config, labels.num_labels) if fixed is None else untrained_model(config, labels.num_labels, fixed)
+    )
     check_network(
         module, config.model.model_type, config.data.image_size or preprocessing_of(module).size, labels.num_labels
     )
     clients, sampler = dataset, path.sampler
     if not algorithm.federated:
         clients, sampler = pieces_of_batches(config, dataset)
-    kernels, device = _kernels(config, kernels), config.hardware.torch_device()
+    kernels, device = kernels_of(config, kernels), config.hardware.torch_device()
     worker = WorkerSetup(
         config=config,
         store=store,
@@ -226,7 +228,7 @@ def make_worker_setup(
     num_clients = len(dataset.client_ids)
     algorithm = ALGORITHMS[config.algorithm.algorithm_name](config, num_clients)
     cohorts = SamplerDescription(config.sampling, num_asked(config), num_clients)
-    module, device = _without_weights(config, labels, fixed), config.hardware.torch_device()
+    module, device = untrained_model(config, labels.num_labels, fixed), config.hardware.torch_device()
     setup = WorkerSetup(
         config=config,
         store=store,
@@ -283,20 +285,20 @@ def make_evaluation_setup(
         if labels is None
         else named_labels(store, labels, fine=config.data.use_fine_grained_labels, all_of_them=everything)
     )
-    module, device = _without_weights(config, space, fixed), config.hardware.torch_device()
-    return EvaluationSetup(config, store, space, module, device, _kernels(config, kernels))
+    module, device = untrained_model(config, space.num_labels, fixed), config.hardware.torch_device()
+    return EvaluationSetup(config, store, space, module, device, kernels_of(config, kernels))
 
 
-def _kernels(config: TrainConfig, kernels: Kind | None) -> Kind:
+def kernels_of(config: TrainConfig, kernels: Kind | None) -> Kind:
     """``kernels``, or what this machine chooses; on a GPU there are none."""
     if config.hardware.torch_device().type != "cpu":
         return "none"
     return kernels or chosen().kind
 
 
-def _without_weights(config: TrainConfig, labels: LabelSpace, fixed: Mapping[str, torch.Tensor]) -> nn.Module:
+def untrained_model(config: TrainConfig, num_labels: int, fixed: Mapping[str, torch.Tensor]) -> nn.Module:
     """The network as a run has it, but for the trained parameters, which come with each task."""
-    module = build_model(config, labels.num_labels, load_weights=False)
+    module = build_model(config, num_labels, load_weights=False)
     module.load_state_dict(dict(fixed), strict=False)
     return module
 

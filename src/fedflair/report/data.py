@@ -14,6 +14,7 @@ import numpy as np
 from fedflair.errors import DataError
 from fedflair.privacy.ledger import coverage
 from fedflair.report import promises
+from fedflair.runs.environment import Entry, read_environment
 from fedflair.runs.folder import RunFolder, read_config, read_label_ap, read_rows, read_summary, read_users
 from fedflair.runs.provenance import read_provenance
 from fedflair.runs.shapes import sweep_problem
@@ -27,6 +28,7 @@ MOST_POINTS = 200
 class Run:
     """What the report knows of a run: all of it read from its folder. summary: None where the run has not ended.
 
+    environment: what made it, an entry each time it was begun or gone on with; none of a run of an earlier version.
     privacy, local_privacy: the mechanisms as the run described them, in its summary, or before that in its ledger and
         its options; None without one.
     """
@@ -39,6 +41,7 @@ class Run:
     users: Mapping[str, Sequence[Mapping[str, Any]]]
     privacy: Mapping[str, Any] | None
     local_privacy: Mapping[str, Any] | None
+    environment: Sequence[Entry] = ()
 
     @property
     def num_rounds(self) -> int:
@@ -111,7 +114,8 @@ def read_run(path: Path, name: str) -> Run:
         central, local = promises.central_so_far(folder.path, options), promises.local_so_far(options)
     else:
         central, local = summary["privacy"], summary.get("local_privacy")
-    return Run(name, summary, rows, options, read_label_ap(folder), read_users(folder), central, local)
+    label_ap, users, environment = read_label_ap(folder), read_users(folder), read_environment(folder)
+    return Run(name, summary, rows, options, label_ap, users, central, local, environment)
 
 
 def _read_sweep(path: Path, prefix: str) -> list[Group]:

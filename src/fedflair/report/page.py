@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 
 from fedflair.report.data import Group, Run, label_means
 from fedflair.report.plots import COLOURS, curve_plot, gain_plot, label_plot, user_plot
+from fedflair.runs.environment import lines_of
 from fedflair.sweep.results import plus_minus, spread
-from fedflair.system.terminal import printable
+from fedflair.system.terminal import cell, printable
 
 CURVES = {"val/macro_ap": "macro AP on val", "val/micro_ap": "micro AP on val", "train/loss": "loss of local training"}
 MOST_DRAWN = len(COLOURS)
@@ -34,6 +35,7 @@ def page(groups: Sequence[Group], headings: Sequence[str], rows: Sequence[Sequen
         _section("Users", _legend(drawn, len(groups)), _users(drawn, uncovered)),
         f"<h2>Cost of a run</h2>{_table(*_costs(groups))}",
         f"<h2>Options</h2>{''.join(map(_options, groups))}",
+        _environments([run for group in groups for run in group.runs if run.environment]),
     ]
     return _PAGE.replace("$CONTENT", "\n".join(section for section in sections if section))
 
@@ -144,6 +146,18 @@ def _options(group: Group) -> str:
         options["seed"] = ", ".join(str(run.options.get("seed")) for run in group.runs)
     text = "\n".join(f"{name}: {value}" for name, value in options.items())
     return f"<details><summary>{_text(group.name)}</summary><pre>{_text(text)}</pre></details>"
+
+
+def _environments(runs: Sequence[Run]) -> str:
+    """What made each run: command, commit, versions, machine; a run that was gone on with has several entries."""
+    shown = ""
+    for run in runs:
+        # No word of a command begins a line that is not its own.
+        texts = ["\n".join(map(cell, lines_of(entry))) for entry in run.environment]
+        entries = [f"<pre>{_text(text)}</pre>" for text in texts]
+        times = f", in {len(entries)} goes" if len(entries) > 1 else ""
+        shown += f"<details><summary>{_text(run.name)}{times}</summary>{''.join(entries)}</details>"
+    return f"<h2>What made the runs</h2>{shown}" if shown else ""
 
 
 _PAGE = """<!doctype html>

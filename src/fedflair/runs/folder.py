@@ -3,6 +3,7 @@
 runs/NAME/
     config.yaml            every option, resolved
     provenance.json        what the run belongs to: options, the store's fingerprint, the labels in the model's order
+    environment.json       what made it, an entry each time it was begun or gone on with: command, versions, machine
     metrics.jsonl, .csv    one row a round; in private runs it names the numbers that epsilon does not cover
     tensorboard/           the same numbers as events
     checkpoints/           last, previous, best and fixed tensors, as safetensors
@@ -50,6 +51,10 @@ class RunFolder:
     @property
     def provenance(self) -> Path:
         return self.path / "provenance.json"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
 
     @property
     def metrics(self) -> Path:

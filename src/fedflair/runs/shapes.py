@@ -53,6 +53,12 @@ def label_ap_problem(value: Any) -> str:
     return "" if _are_numbers(value) else "not a number or null by label"
 
 
+def environment_problem(value: Any) -> str:
+    """Of ``environment.json``: a list of entries, each of values by name."""
+    is_list = isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
+    return "" if is_list else "not a list of entries"
+
+
 def user_problem(value: Any) -> str:
     """Of a line of ``per_user_PARTITION.jsonl``: a user's scores, and those of two models where there are such."""
     if not isinstance(value, dict):

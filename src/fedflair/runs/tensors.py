@@ -23,20 +23,28 @@ from fedflair.system.files import disk_errors, sync_folder
 from fedflair.system.json_text import parse_json
 
 _METADATA = {"facts", "checksum"}
+_CLOSED = 0o600
 
 
-def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
-    """Writes tensors and JSON-able facts to ``path``: readable by its owner only, complete or absent after a crash.
+def save_tensors(
+    path: Path, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any], *, mode: int = _CLOSED
+) -> None:
+    """Writes tensors and JSON-able facts to ``path``, complete or absent after a crash.
 
-    Raises DataError where the disk refuses.
+    mode: its permissions; readable by its owner only, if not given. Raises DataError where the disk refuses.
     """
-    write_tensors(path, tensors, facts)
+    write_tensors(path, tensors, facts, mode=mode)
     with disk_errors(path):
         sync_folder(path.parent)
 
 
 def write_tensors(
-    path: Path, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any], *, synced: bool = True
+    path: Path,
+    tensors: Mapping[str, torch.Tensor],
+    facts: Mapping[str, Any],
+    *,
+    synced: bool = True,
+    mode: int = _CLOSED,
 ) -> None:
     """As ``save_tensors``, but that the file's name may not survive a crash of the machine before its folder is synced.
 
@@ -49,9 +57,9 @@ def write_tensors(
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary.unlink(missing_ok=True)
             # Created closed to others before anything is in it: a checkpoint may hold the secret seed of the noise.
-            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _CLOSED))
             save_file(separate, temporary, metadata={"facts": text, "checksum": _checksum(separate, text)})
-            temporary.chmod(0o600)
+            temporary.chmod(mode)
             if synced:
                 sync_file(temporary)
             temporary.replace(path)

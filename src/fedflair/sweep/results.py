@@ -16,14 +16,13 @@ from fedflair.privacy.ledger import coverage
 from fedflair.runs.folder import RunFolder, read_summary
 from fedflair.runs.json_text import dumps
 from fedflair.sweep.plan import Trial
+from fedflair.system.csv_text import csv_cell
 from fedflair.system.files import write_atomically
-from fedflair.system.terminal import cell, encodable
+from fedflair.system.terminal import cell
 
 RESULTS = "sweep.json"
 CAVEAT = f"Each epsilon is that of one run, or where it is marked so of the deployment simulated. {coverage.TUNING}"
 ALSO = ("macro_ap", "micro_ap", "macro_f1", "loss")
-# What a cell of text must not begin with: spreadsheets compute it.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True)
@@ -192,7 +191,7 @@ def _csv(trials: Sequence[Trial], outcomes: Sequence[Outcome]) -> str:
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=list(dict.fromkeys(name for row in rows for name in row)))
     writer.writeheader()
-    writer.writerows({name: _csv_cell(value) for name, value in row.items()} for row in rows)
+    writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)
     return buffer.getvalue()
 
 
@@ -206,22 +205,6 @@ def _shown(outcome: Outcome) -> dict[str, str | None]:
         "run_epsilon": shown.show(own),
         "epsilon_marks": shown.marks_of(outcome.privacy),
     }
-
-
-def _csv_cell(value: Any) -> Any:
-    """Text that a spreadsheet would take for a formula gets an apostrophe before it; numbers stay numbers."""
-    if not isinstance(value, str):
-        return value
-    text = encodable(value, "utf-8")
-    return f"'{text}" if text[:1] in _FORMULA and not _is_number(text) else text
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _markdown(text: str) -> str:

@@ -10,6 +10,7 @@ import ctypes
 import errno
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -49,6 +50,33 @@ def replacing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         temporary.replace(path)
         sync_folder(path.parent)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder that takes the name ``path`` when the block ends well; else it is removed with all that is in it.
+
+    Raises DiskError, naming ``path``, where the disk refuses or something has that name.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+        try:
+            yield temporary
+            sync_folder(temporary)
+            # Onto an empty folder it would be taken too, which whoever asks has to refuse before.
+            temporary.rename(path)
+            sync_folder(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def readable_by_others() -> int:
+    """The permissions of a new file that everybody may read, less the process's umask."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return 0o644 & ~mask
 
 
 def _new(path: Path, mode: int) -> int:

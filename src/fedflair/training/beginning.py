@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +21,14 @@ from fedflair.federated.setup import TrainingSetup, initial_state, make_setup, o
 from fedflair.privacy.ledger import record as ledger
 from fedflair.privacy.ledger.anchor import require_anchor
 from fedflair.runs.configuration import check_same_run, require_store
+from fedflair.runs.environment import Entry, append_entry, read_environment
 from fedflair.runs.folder import RunFolder, new_run, write_config, writing
 from fedflair.runs.provenance import Provenance, plain_options, read_provenance, write_provenance
 from fedflair.runs.tensors import load_tensors, save_tensors
 from fedflair.system.files import sweep
 from fedflair.training.checkpoint import check_provenance, check_states, go_back, last_checkpoint, save_checkpoint
 from fedflair.training.record import restore_best
+from fedflair.training.resolved import environment_of
 from fedflair.training.round import is_private
 from fedflair.training.run_states import check_room, open_run_states
 
@@ -35,6 +37,7 @@ from fedflair.training.run_states import check_room, open_run_states
 class Beginning:
     """What the first round takes. book: the private run's ledger. facts: what travels with checkpoints.
 
+    environment: what made the run so far, this beginning included.
     notes: what the user has to know of the folder, a line each.
     """
 
@@ -44,13 +47,15 @@ class Beginning:
     facts: dict[str, Any]
     states: ClientStates
     book: ledger.Ledger | None
+    environment: Sequence[Entry]
     notes: tuple[str, ...] = ()
 
 
 @contextmanager
-def begun(config: TrainConfig) -> Iterator[Beginning]:
+def begun(config: TrainConfig, command: Sequence[str] | None = None) -> Iterator[Beginning]:
     """The run at its beginning; its folder is this process's alone within the block.
 
+    command: the words as they were typed, where a command asks for it.
     Raises ConfigError, DataError and PrivacyError for what cannot be trained, or cannot be continued.
     """
     if config.run.resume:
@@ -60,7 +65,7 @@ def begun(config: TrainConfig) -> Iterator[Beginning]:
         if not folder.path.is_dir():
             raise DataError(f"{folder.path}: no such folder; name the run's own with --run")
         with writing(folder):
-            yield _resumed(config, folder)
+            yield _resumed(config, folder, command)
         return
     setup = make_setup(config, noise_seed=config.run.seed if config.run.noise_from_seed else secrets.randbits(128))
     check_room(setup, config.run.run or Path("runs"))
@@ -70,14 +75,15 @@ def begun(config: TrainConfig) -> Iterator[Beginning]:
         # Before there is a folder that would have to be begun again.
         require_anchor(config.run.ledger_anchor)
     with writing(folder):
-        yield _new(setup, folder)
+        yield _new(setup, folder, command)
 
 
-def _new(setup: TrainingSetup, folder: RunFolder) -> Beginning:
+def _new(setup: TrainingSetup, folder: RunFolder, command: Sequence[str] | None) -> Beginning:
     state = initial_state(setup)
     write_config(folder, setup.config)
     provenance = _provenance(setup)
     write_provenance(folder, provenance)
+    environment = append_entry(folder, environment_of(setup, 0, command))
     save_tensors(folder.fixed, frozen_tensors(setup.worker.module), {})
     facts: dict[str, Any] = {"best": None, "best_round": 0, "seconds": 0.0, "noise_seed": str(setup.noise_seed)}
     facts["provenance"], book = provenance.digest(), None
@@ -87,10 +93,10 @@ def _new(setup: TrainingSetup, folder: RunFolder) -> Beginning:
         facts["ledger"] = book.head
     states = open_run_states(setup, folder.path, 0)
     save_checkpoint(folder, state, facts, states)
-    return Beginning(setup, folder, state, facts, states, book)
+    return Beginning(setup, folder, state, facts, states, book, environment)
 
 
-def _resumed(config: TrainConfig, folder: RunFolder) -> Beginning:
+def _resumed(config: TrainConfig, folder: RunFolder, command: Sequence[str] | None) -> Beginning:
     check_same_run(config, folder)
     for place in (folder.path, folder.last.parent):
         sweep(place)
@@ -101,6 +107,8 @@ def _resumed(config: TrainConfig, folder: RunFolder) -> Beginning:
     state, facts = last_checkpoint(folder, config.hardware.torch_device())
     provenance = read_provenance(folder)
     check_provenance(folder, provenance, facts)
+    # A damaged one is told before anything is written.
+    read_environment(folder)
     require_store(config)
     if provenance is not None:
         provenance.check_plugins(plugin_code(config))
@@ -126,7 +134,8 @@ def _resumed(config: TrainConfig, folder: RunFolder) -> Beginning:
     states = open_run_states(setup, folder.path, state.round)
     check_states(folder, states, state.round)
     restore_best(folder, state, facts)
-    return Beginning(setup, folder, state, facts, states, book, tuple(notes))
+    environment = append_entry(folder, environment_of(setup, state.round, command))
+    return Beginning(setup, folder, state, facts, states, book, environment, tuple(notes))
 
 
 def _check_anchor(setup: TrainingSetup, folder: RunFolder) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedflair import __version__
@@ -18,6 +18,7 @@ from fedflair.federated.setup import TrainingSetup
 from fedflair.metrics.per_user import UserAverages
 from fedflair.metrics.pfl import bucket_counts
 from fedflair.privacy.ledger import coverage
+from fedflair.runs.environment import Entry
 from fedflair.runs.folder import RunFolder
 from fedflair.runs.json_text import dumps
 from fedflair.runs.tensors import load_facts, load_tensors, save_tensors
@@ -90,9 +91,17 @@ def restore_best(folder: RunFolder, state: ServerState, facts: Mapping[str, Any]
 
 
 def summarise(
-    setup: TrainingSetup, folder: RunFolder, num_rounds: int, facts: dict[str, Any], backend: Backend
+    setup: TrainingSetup,
+    folder: RunFolder,
+    num_rounds: int,
+    facts: dict[str, Any],
+    backend: Backend,
+    environment: Sequence[Entry],
 ) -> dict[str, Any]:
-    """Scores the best model on val and test, and writes the summary and each label's AP; returns the summary."""
+    """Scores the best model on val and test, and writes the summary and each label's AP; returns the summary.
+
+    environment: what made the run, which the summary ends with.
+    """
     tensors, saved = load_tensors(folder.best, remedy="restore it, or start the run again")
     if saved["best_round"] != facts["best_round"]:
         raise DataError(
@@ -116,6 +125,7 @@ def summarise(
         "ledger": facts.get("ledger"),
         "device": str(setup.worker.device),
         "version": __version__,
+        "environment": list(environment),
     }
     write_atomically(folder.summary, dumps(summary, indent=2) + "\n")
     return summary

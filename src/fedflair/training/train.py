@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -28,9 +29,10 @@ from fedflair.training.stopping import out_of_patience, stop_on_signals
 from fedflair.training.words import describe_setup, how_to_go_on, lost_words, promise_words, to_be_continued
 
 
-def train(config: TrainConfig) -> Path:
+def train(config: TrainConfig, command: Sequence[str] | None = None) -> Path:
     """Trains as configured and returns the run folder; see ``runs/folder.py`` for what it holds then.
 
+    command: the words as they were typed, where a command asks for it; the run keeps them.
     Raises Interrupted after writing a checkpoint when the process gets SIGINT, SIGTERM, SIGHUP or SIGUSR1, ConfigError
     where the model diverges, and what ``begun`` raises.
     """
@@ -39,7 +41,7 @@ def train(config: TrainConfig) -> Path:
     if config.run.wandb_project_id is not None:
         require_wandb()
     with (
-        begun(config) as beginning,
+        begun(config, command) as beginning,
         stop_on_signals(how_to_go_on(beginning.folder)) as stop,
         last_words(lost_words(beginning.folder)) if uses_ray(config) else nullcontext(),
     ):
@@ -101,7 +103,7 @@ def _rounds(beginning: Beginning, stop: threading.Event) -> None:
                 # No model leaves a run before the checkpoint of its round; a resumed run saves what a kill kept back.
                 save_best(folder, state, facts)
         try:
-            summary = summarise(setup, folder, state.round, facts, backend)
+            summary = summarise(setup, folder, state.round, facts, backend, beginning.environment)
         except (Interrupted, WorkerError) as error:
             raise to_be_continued(error, folder, state.round) from error
         log.say(

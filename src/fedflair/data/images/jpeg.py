@@ -11,7 +11,7 @@ import re
 import struct
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Literal
 
@@ -170,26 +170,34 @@ def reencode(data: bytes, encoding: ImageEncoding, limits: Limits = DEFAULT) -> 
     Raises DataError where the data cannot be decoded, a decoder's own message included, or is beyond the limits, which
     its header tells before anything is decoded.
     """
+    return encode(squared(data, limits)[0], encoding)
+
+
+def squared(data: bytes, limits: Limits = DEFAULT, formats: Collection[str] = _FORMATS) -> tuple[Image.Image, float]:
+    """The picture that ``reencode`` encodes, and the width over the height that it had before it was made square.
+
+    formats: that are read, as Pillow names them. Raises DataError as ``reencode`` does.
+    """
     Image.init()
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=list(formats)) as image:
             _check_pixels(image.width, image.height, limits)
             shrinks = image.format == "JPEG" and "progressive" not in image.info
             with nullcontext() if shrinks or image.width * image.height <= _LARGE_PIXELS else _LARGE:
-                upright = _shrunk(image)
+                return _shrunk(image)
     except _DECODE_ERRORS as error:
         raise DataError(f"cannot be decoded: {decoders_words(error)}") from error
-    return _encode(upright, encoding)
 
 
-def _shrunk(image: Image.Image) -> Image.Image:
+def _shrunk(image: Image.Image) -> tuple[Image.Image, float]:
     # Lets the JPEG decoder leave out what the resize throws away, which bounds the memory of huge images.
     image.draft("RGB", (3 * SIDE, 3 * SIDE))
     image.load()
     upright = _as_rgb(ImageOps.exif_transpose(image))
+    aspect = upright.width / upright.height
     if upright.size != (SIDE, SIDE):
         upright = upright.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-    return upright
+    return upright, aspect
 
 
 @contextmanager
@@ -203,7 +211,8 @@ def pillow_unlimited() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = before
 
 
-def _encode(image: Image.Image, encoding: ImageEncoding) -> bytes:
+def encode(image: Image.Image, encoding: ImageEncoding) -> bytes:
+    """As a store holds it; the encodings are those of ``reencode``."""
     buffer = io.BytesIO()
     if encoding == "png":
         # Level 1 takes a fifth of the default's time and gives files that are about a tenth larger.
