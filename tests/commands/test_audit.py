@@ -43,6 +43,16 @@ def test_a_configuration_is_audited_as_it_trains(tmp_path: Path, capsys: pytest.
     assert 2 < json.loads(capsys.readouterr().out)["accounted"] < simulated["accounted"]
 
 
+def test_a_separation_that_a_file_carries_is_no_separation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of ``baseline``, whatever the mechanism: half of the clients are still drawn, and not a 96th."""
+    file, accounted = tmp_path / "config.yaml", []
+    for more in ("", "min_separation: 48\n"):
+        file.write_text(f"central_privacy_mechanism: gaussian_moments_accountant\nnoise_cohort_size: 400\n{more}")
+        audit(["--rounds", "2", "--num_canaries", "100", "--seed", "1", "--args_config", str(file), "--json"])
+        accounted.append(json.loads(capsys.readouterr().out))
+    assert accounted[0] == accounted[1]
+
+
 @pytest.mark.parametrize(
     "options",
     [
