@@ -53,14 +53,15 @@ COMMANDS: dict[str, Callable[[Path, Path], list[str]]] = {
         "sweep", f"--sweep_config={whole.parent / 'sweep.yaml'}", f"--output={sweep}", "--json",
     ],
     "resume": lambda sweep, whole: ["train", f"--run={sweep / RUN}", "--resume"],
+    "export": lambda sweep, whole: ["export", f"--run={sweep / RUN}", f"--output={sweep / 'model'}"],
     "verify": lambda sweep, whole: ["ledger", "verify", str(sweep / RUN)],
 }  # fmt: skip
 READERS = {
     RUN / "config.yaml": ("report", "evaluate", "sweep", "resume", "verify"),
     RUN / "provenance.json": ("report", "evaluate", "sweep", "resume", "verify"),
-    RUN / "environment.json": ("report", "resume"),
+    RUN / "environment.json": ("report", "export", "resume"),
     RUN / "metrics.jsonl": ("report", "resume"),
-    RUN / "summary.json": ("report", "sweep", "verify"),
+    RUN / "summary.json": ("report", "sweep", "export", "verify"),
     RUN / "label_ap.json": ("report",),
     RUN / "per_user_test.jsonl": ("report of a sweep",),
     RUN / "privacy_ledger.jsonl": ("verify", "resume"),

@@ -186,9 +186,8 @@ def _print(facts: Mapping[str, str], shown: _Shown, form: Literal["json", "csv",
         say(_as_csv(facts, shown).rstrip("\n"))
     else:
         rows = [(name, ", ".join(map(_word, labels)) or "-") for name, labels in shown.rows]
-        made = table(_title(facts), ("photograph", f"labels (* above {shown.threshold:g})"), rows, wrapped=[1])
-        made.columns[1].justify = "left"
-        Console().print(made)
+        headings = ("photograph", f"labels (* above {shown.threshold:g})")
+        Console().print(table(_title(facts), headings, rows, wrapped=[1], words=[1]))
 
 
 def _word(label: tuple[str, float, bool]) -> str:
@@ -241,6 +240,8 @@ def _page(facts: Mapping[str, str], shown: _Shown, num_photographs: int) -> str:
         notes.append(f"The first {len(shown.pictures):,} of {num_done:,} photographs are shown.")
     if shown.unread:
         notes.append(f"{len(shown.unread):,} of {num_photographs:,} photographs could not be read and are left out.")
+    if "partition" in facts:
+        notes.append("Each photograph of a dataset has its owner's licence.")
     if coverage.FIELD in facts:
         notes.append(f"Every number here is {UNCOVERED}.")
     known = {name: value for name, value in facts.items() if name != coverage.FIELD}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import rich.box
 import rich.console
@@ -38,12 +38,14 @@ def table(
     *,
     framed: bool = True,
     wrapped: Collection[int] = (),
+    words: Collection[int] = (),
     faint_columns: Collection[int] = (),
     faint_rows: Collection[int] = (),
 ) -> Table:
     """A table whose first column holds words and the others numbers, which stay whole where words and headings wrap.
 
     framed: with lines around it. wrapped: positions of columns whose cells may break at their spaces.
+    words: positions of further columns of words, which stand left.
     faint_columns, faint_rows: positions of what is there to compare with.
     """
     box = rich.box.HEAVY_HEAD if framed else rich.box.SIMPLE_HEAD
@@ -57,7 +59,8 @@ def table(
             texts = [row[position] for row in shown]
             pieces = [piece for text in texts for piece in text.split()] if position in wrapped else texts
             widest = max(map(len, pieces), default=0)
-            made.add_column(cell(name), justify="right", style=style, overflow="fold", min_width=widest)
+            side: Literal["left", "right"] = "left" if position in words else "right"
+            made.add_column(cell(name), justify=side, style=style, overflow="fold", min_width=widest)
     for position, row in enumerate(shown):
         made.add_row(*row, style="dim" if position in faint_rows else None)
     return made

@@ -162,7 +162,17 @@ def test_a_jpeg_whose_pixels_are_spoilt_says_nothing_of_a_store(tmp_path: Path) 
 
 
 def test_photographs_of_folders_in_order(tmp_path: Path) -> None:
-    for name in ("b.JPG", "a.png", "notes.txt", ".hidden.jpg", "deep/er/c.webp", ".git/d.jpg", "none/readme.md"):
+    for name in (
+        "b.JPG",
+        "a.png",
+        "notes.txt",
+        "film.mpg",
+        "store.h5",
+        ".hidden.jpg",
+        "deep/er/c.webp",
+        ".git/d.jpg",
+        "none/readme.md",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "deep" / "round").symlink_to(tmp_path)

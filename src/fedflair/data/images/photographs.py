@@ -19,8 +19,8 @@ from fedflair.errors import DataError
 from fedflair.system.files import disk_errors, why
 
 _JPEG = b"\xff\xd8"
-# Pillow has other programs read these.
-_NOT_READ = frozenset({"EPS", "WMF"})
+# Pillow has other programs read the first ones, and knows the others by name only.
+_NOT_READ = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})
 
 
 @dataclass(frozen=True)
