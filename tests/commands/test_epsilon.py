@@ -127,7 +127,7 @@ def test_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (
             {"epsilon": 0.01, "sampling": "fixed"},
             PrivacyError,
-            "nothing below 0\\.01948.* at a delta of 1e-05, .*; ask for another epsilon",
+            "nothing between 0 and 0\\.01948.* at a delta of 1e-05, .*; ask for another epsilon",
         ),
         (
             {"epsilon": 1.0, "rounds": 10**8},
