@@ -248,8 +248,8 @@ def test_a_run_says_what_it_computes_with(kind: Kind) -> None:
 def test_a_run_says_what_is_missing(own: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     words = "convolutions and norms: torch's (no C compiler: {} times slower; install gcc)"
-    assert describe(nn.Linear(2, 2), "fp32") == words.format(1.7)
-    assert describe(nn.Linear(2, 2), "bf16") == words.format(2.5)
+    assert describe(nn.Linear(2, 2), "fp32") == words.format(1.6)
+    assert describe(nn.Linear(2, 2), "bf16") == words.format(2.4)
 
 
 def test_the_table_is_asked_by_images_times_output_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
