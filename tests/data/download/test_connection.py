@@ -164,19 +164,20 @@ def test_an_answer_without_an_end_is_cut_off(tmp_path: Path, kind: str) -> None:
 
 def test_a_drip_feed_whose_every_connection_brings_a_byte_is_given_up(tmp_path: Path) -> None:
     """Each try brings something new, so that only the time since the last real progress ends it."""
-    there = [0]
 
     def answer(connection: socket.socket, asked: str) -> None:
-        there[0] += 1
-        part = f"Content-Range: bytes {there[0] - 1}-9999/10000"
+        # What is asked for, and not what was sent: the last byte may not have arrived when the connection ended.
+        found = re.search(r"Range: bytes=(\d+)-", asked)
+        start = int(found[1]) if found else 0
+        part = f"Content-Range: bytes {start}-9999/10000"
         connection.sendall(
-            head('ETag: "a"', *([part] if there[0] > 1 else []), f"Content-Length: {10_001 - there[0]}",
-                 status="206 Part" if there[0] > 1 else "200 OK") + b"x"
+            head('ETag: "a"', *([part] if start else []), f"Content-Length: {10_000 - start}",
+                 status="206 Part" if start else "200 OK") + b"x"
         )  # fmt: skip
 
     with answering(answer) as raw:
         assert "the connection ended after" in failure(raw.url, tmp_path / "f", size=10_000)
-        assert partial_path(tmp_path / "f").stat().st_size == len(raw.heads)
+        assert 3 < partial_path(tmp_path / "f").stat().st_size <= len(raw.heads)
 
 
 def test_what_is_slow_but_not_too_slow_comes(tmp_path: Path) -> None:
