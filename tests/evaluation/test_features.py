@@ -59,7 +59,7 @@ def test_it_is_the_training_on_images(store: Path, run: Path, tmp_path: Path) ->
     "options",
     [
         {"num_threads": 1},
-        {"workers": 2},
+        {"workers": 1},
     ],
 )
 def test_who_computes_does_not_matter(store: Path, run: Path, tmp_path: Path, options: dict[str, Any]) -> None:
