@@ -17,7 +17,12 @@ PERF = Path(__file__).parents[1] / "perf"
 def test_every_kind_of_work_of_a_round_is_timed() -> None:
     command = [sys.executable, "train.py", "--json", "--rounds", "1", "--sizes", "flair", "--cohort_size", "2"]
     done = subprocess.run(
-        [*command, "--tools", "fedflair fp32", "--model_type", "squeezenet1_1"], cwd=PERF, capture_output=True, text=True, check=True, timeout=300
+        [*command, "--tools", "fedflair fp32", "--model_type", "squeezenet1_1"],
+        cwd=PERF,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
     )
     result = json.loads(done.stdout)
     (size,) = result["cases"]
