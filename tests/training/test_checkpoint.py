@@ -67,7 +67,7 @@ def copied(runs: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]
     return lambda kind: Path(shutil.copytree(runs(kind), tmp_path / "run"))
 
 
-def same_end(one: Path, two: Path) -> None:
+def assert_same_end(one: Path, two: Path) -> None:
     (here, _), (there, _) = (load_tensors(RunFolder(run).last) for run in (one, two))
     assert here.keys() == there.keys()
     assert all(torch.equal(here[name], there[name]) for name in here)
@@ -86,14 +86,14 @@ def test_the_checkpoint_before_the_last_leads_to_the_same_end(
     with pytest.raises(DataError, match=f"last.safetensors: damaged .*--resume_from previous --run {run.path}"):
         resume(run.path)
     resume(run.path, "--resume_from", "previous")
-    same_end(run.path, runs(kind))
+    assert_same_end(run.path, runs(kind))
     if kind == "private":
         assert verify(run.path).problems == ()
         ledgers = [(path / "privacy_ledger.jsonl").read_bytes() for path in (run.path, runs(kind))]
         assert ledgers[0] == ledgers[1]
     # And once more, from the checkpoint that was last then.
     resume(run.path)
-    same_end(run.path, runs(kind))
+    assert_same_end(run.path, runs(kind))
 
 
 def flip(path: Path, position: int = -1) -> None:
@@ -171,7 +171,7 @@ def test_what_is_refused_can_go_back(runs: Callable[[str], Path], copied: Callab
     run = RunFolder(copied(kind))
     damage(run)
     resume(run.path, "--resume_from", "previous")
-    same_end(run.path, runs(kind))
+    assert_same_end(run.path, runs(kind))
 
 
 def test_a_best_model_that_is_damaged_or_another_is_refused(copied: Callable[[str], Path]) -> None:
@@ -203,7 +203,7 @@ def test_what_says_how_fast_a_run_goes_may_change_in_its_configuration(
     run = RunFolder(copied("plain"))
     set_option("num_threads", 2)(run)
     resume(run.path, "--resume_from", "previous", "--worker_timeout", "9")
-    same_end(run.path, runs("plain"))
+    assert_same_end(run.path, runs("plain"))
 
 
 def test_going_back_needs_a_checkpoint_and_a_run_to_resume(copied: Callable[[str], Path]) -> None:
@@ -237,7 +237,7 @@ def test_a_run_of_an_earlier_version_goes_on_and_says_so(
     score_run(run.path, "test", "best")
     resume(run.path, "--resume_from", "previous")
     assert len(re.findall("begun by an earlier fedflair, without checksums", capsys.readouterr().err)) == 1
-    same_end(run.path, runs("plain"))
+    assert_same_end(run.path, runs("plain"))
     assert read_provenance(run) == read_provenance(RunFolder(runs("plain")))
     resume(run.path)
     assert "earlier fedflair" not in capsys.readouterr().err
@@ -331,7 +331,7 @@ def test_a_kill_between_a_rounds_line_its_checkpoint_and_its_model_costs_nothing
     assert (load_facts(killed.last) or {})["round"] == (0 if victim == "last.safetensors" else 3)
     assert verify(killed.path, use_cache=True).problems == ()
     resume(killed.path)
-    same_end(killed.path, whole.path)
+    assert_same_end(killed.path, whole.path)
     assert torch.equal(load_tensors(killed.best)[0]["parameters"], load_tensors(whole.best)[0]["parameters"])
     assert (load_facts(killed.best) or {}).keys() == (load_facts(whole.best) or {}).keys()
     ledgers = [(run.path / "privacy_ledger.jsonl").read_bytes() for run in (killed, whole)]

@@ -9,12 +9,24 @@ from typing import Any
 import torch
 
 from fedflair.backends.threads import thread_backend
+from fedflair.federated.algorithms.base import ClientUpdateFn
 from fedflair.federated.client import ClientUpdate
 from fedflair.federated.local_metrics import LocalMetrics
-from fedflair.federated.setup import initial_state, make_setup
+from fedflair.federated.setup import TrainingSetup, initial_state, make_setup
 from fedflair.training.round import run_round
 from tests.conftest import write_tiny_store
 from tests.small_runs import small_config
+
+
+def three_rounds(setup: TrainingSetup, client_update: ClientUpdateFn) -> list[str]:
+    """Runs them with everybody in each, and what clients do in place of training; returns the cohort."""
+    algorithm = replace(setup.worker.algorithm, client_update=client_update)
+    setup = replace(setup, worker=replace(setup.worker, algorithm=algorithm))
+    state, cohort = initial_state(setup), list(setup.worker.clients.client_ids)
+    with thread_backend(setup.worker) as backend:
+        for _ in range(3):
+            state, _ = run_round(state, cohort, setup=setup, backend=backend)
+    return cohort
 
 
 def test_like_pfl_artificial_users_are_others_in_each_round(tiny_store: Path) -> None:
@@ -25,12 +37,7 @@ def test_like_pfl_artificial_users_are_others_in_each_round(tiny_store: Path) ->
         picks[server.round, client.client_id] = tuple(bytes(image) for image in client.images)
         return ClientUpdate(torch.zeros_like(server.parameters), 1.0, client.num_examples, LocalMetrics(0.0, 4, 1))
 
-    algorithm = replace(setup.worker.algorithm, client_update=client_update)
-    setup = replace(setup, worker=replace(setup.worker, algorithm=algorithm))
-    state, cohort = initial_state(setup), list(setup.worker.clients.client_ids)
-    with thread_backend(setup.worker) as backend:
-        for _ in range(3):
-            state, _ = run_round(state, cohort, setup=setup, backend=backend)
+    cohort = three_rounds(setup, client_update)
     assert len(cohort) == 6
     assert {len(images) for images in picks.values()} == {4}
     assert len(set(picks.values())) == 18
@@ -47,12 +54,7 @@ def test_each_large_client_picks_images_of_its_own_in_each_round(tmp_path: Path)
         picks[server.round, client.client_id] = tuple(places[bytes(image)] for image in client.images)
         return ClientUpdate(torch.zeros_like(server.parameters), 1.0, client.num_examples, LocalMetrics(0.0, 4, 1))
 
-    algorithm = replace(setup.worker.algorithm, client_update=client_update)
-    setup = replace(setup, worker=replace(setup.worker, algorithm=algorithm))
-    state, cohort = initial_state(setup), list(setup.worker.clients.client_ids)
-    with thread_backend(setup.worker) as backend:
-        for _ in range(3):
-            state, _ = run_round(state, cohort, setup=setup, backend=backend)
+    cohort = three_rounds(setup, client_update)
     assert len(picks) == 18
     assert all(len(set(places)) == 4 for places in picks.values())
     # 70 choices of 4 of 8: of 18, hardly any two are alike, and never all those of one round or of one client.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -18,6 +18,7 @@ import numpy as np
 
 from fedflair.errors import PrivacyError
 from fedflair.privacy.accounting.cache import remembered
+from fedflair.privacy.accounting.roots import root_of
 
 Accountant = Literal["pld", "rdp"]
 # ``auto`` is pld where it has an exact bound, else rdp.
@@ -309,9 +310,9 @@ def _calibrate(event: PrivacyEvent, target: float, delta: float, accountant: Acc
     start = math.log(quick_noise_multiplier(event, target, delta))
     if accountant == "pld":
         coarse = partial(gap, tolerance=_COARSE_TOLERANCE, rough=target)
-        start = _root(coarse, start, step=0.1, tolerance=_COARSE_TOLERANCE)
+        start = root_of(coarse, start, step=0.1, tolerance=_COARSE_TOLERANCE)
     # Discretised as ``epsilon`` does it, so that what it then finds is at most what was asked for.
-    return math.exp(_root(gap, start, step=1e-3, tolerance=_CALIBRATION_TOLERANCE))
+    return math.exp(root_of(gap, start, step=1e-3, tolerance=_CALIBRATION_TOLERANCE))
 
 
 def _refuse_below_rdp(target: float, delta: float, orders: Sequence[float]) -> None:
@@ -327,27 +328,6 @@ def _refuse_below_rdp(target: float, delta: float, orders: Sequence[float]) -> N
         )
 
 
-def _root(gap: Callable[[float], float], start: float, step: float, tolerance: float) -> float:
-    """Where the falling function ``gap`` is 0: secant steps inside a bracket that every step narrows."""
-    (x0, y0), (x1, y1) = _bracket(gap, start, step)
-    for _ in range(100):
-        # Renyi's bounds jump where less than they can prove is asked for: no use in looking closer.
-        if x1 - x0 < 1e-6:
-            return x1
-        middle = x0 + (x1 - x0) * y0 / (y0 - y1)
-        if not x0 < middle < x1 or x1 - x0 > 0.5:
-            middle = (x0 + x1) / 2
-        value = gap(middle)
-        if abs(value) <= tolerance:
-            return middle
-        # Illinois: an end that stays has its value halved, or it would hold the steps back for ever.
-        if value > 0:
-            x0, y0, y1 = middle, value, y1 / 2
-        else:
-            x1, y1, y0 = middle, value, y0 / 2
-    raise PrivacyError("epsilon: calibration does not settle; ask for another epsilon or delta")
-
-
 def quick_noise_multiplier(event: PrivacyEvent, target: float, delta: float) -> float:
     """Within a few tens of percent of ``calibrate``, in well under a second: for comparing, not for promising."""
     if event.noise == "laplace":
@@ -361,21 +341,6 @@ def quick_noise_multiplier(event: PrivacyEvent, target: float, delta: float) -> 
             else:
                 high = middle
     return high
-
-
-Point = tuple[float, float]
-
-
-def _bracket(gap: Callable[[float], float], start: float, step: float) -> tuple[Point, Point]:
-    """Two points with gap > 0 at the first and gap <= 0 at the second, near ``start``."""
-    here = (start, gap(start))
-    while abs(start) < 40:
-        start += step if here[1] > 0 else -step
-        there = (start, gap(start))
-        if (there[1] > 0) != (here[1] > 0):
-            return (here, there) if here[1] > 0 else (there, here)
-        here, step = there, step * 2
-    raise PrivacyError("epsilon: no amount of noise gives this epsilon at this delta; ask for another epsilon")
 
 
 @contextmanager
