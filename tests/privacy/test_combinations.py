@@ -57,6 +57,13 @@ def test_over_selection_is_refused_where_cohorts_are_accounted() -> None:
     TrainConfig.of(local_privacy_mechanism="gaussian", over_selection=0.3)
 
 
+@pytest.mark.parametrize("mechanism", ["none", "norm_clipping_only"])
+def test_a_correction_for_noise_is_refused_without_noise(mechanism: str) -> None:
+    with pytest.raises(ConfigError, match=f"central_optimizer: adam_bc corrects for .* and {mechanism} adds none"):
+        TrainConfig.of(central_optimizer="adam_bc", central_privacy_mechanism=mechanism)
+    TrainConfig.of(central_optimizer="adam_bc", central_privacy_mechanism="gaussian")
+
+
 @pytest.mark.parametrize(
     "options",
     [

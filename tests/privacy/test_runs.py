@@ -185,8 +185,10 @@ def test_what_epsilon_does_not_cover_is_marked_in_every_metrics_file(run_of: Any
     for row in read_rows(folder):
         marks = row["not_covered_by_epsilon"]
         assert set(row) - set(marks) <= {
-            "round", "privacy/clipping_bound", "privacy/noise_std", "not_covered_by_epsilon",
+            "round", "privacy/clipping_bound", "privacy/noise_std", "privacy/estimated_signal_to_noise",
+            "not_covered_by_epsilon",
         }  # fmt: skip
+        assert ("privacy/estimated_signal_to_noise" in row) is (name == "adaptive")
         assert set(marks) >= open_names
         assert bool(counts & row.keys()) is (name == "local gaussian")
         assert ("val/macro_ap" in marks) is ("val/macro_ap" in row)

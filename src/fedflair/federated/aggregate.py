@@ -28,11 +28,25 @@ _CLIENT_IMAGES = 0.5
 
 
 @dataclass(frozen=True)
+class Release:
+    """What anybody may know of a round's noisy sum, since it follows from that sum and from the noise's scale alone.
+
+    mean_noise_variance: of the noise on each entry of the mean that the server takes: float64 [], or float32 [P].
+    signal_to_noise: (|noisy sum|^2 - E) / E, where E is what the noise's squared length is expected to be: an estimate
+        of the squared length of the clean sum over that of the noise. Below 0 where the noise happened to be short.
+    """
+
+    mean_noise_variance: torch.Tensor
+    signal_to_noise: float
+
+
+@dataclass(frozen=True)
 class UpdateSum:
     """delta: float32 [P], sum of weight * delta; None before the first update.
 
     weight, cohort, metrics, extra: sums over the same clients (extra without weights).
     client_states: what the algorithm keeps of each of these clients; the driver stores them and passes on none.
+    release: of the sum, once it has its noise; None where it gets none.
     """
 
     delta: torch.Tensor | None = None
@@ -41,6 +55,7 @@ class UpdateSum:
     metrics: LocalMetrics = field(default_factory=LocalMetrics)
     extra: Mapping[str, torch.Tensor] = field(default_factory=dict)
     client_states: Mapping[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
+    release: Release | None = None
 
     def add_client(self, client_id: str, update: ClientUpdate, clip: ClipResult) -> UpdateSum:
         """The sum with one more update. Takes over its vectors and works in place."""

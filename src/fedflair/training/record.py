@@ -51,6 +51,8 @@ def round_row(
         row["privacy/num_clipped"] = cohort_sum.cohort.num_clipped
         row["privacy/clipping_bound"] = setup.mechanism.clipping_bound(state.mechanism_state)
         row["privacy/noise_std"] = setup.mechanism.noise_std(state.mechanism_state, state.round)
+    if cohort_sum.release is not None:
+        row["privacy/estimated_signal_to_noise"] = cohort_sum.release.signal_to_noise
     row |= answers.row()
     return coverage.without_cohort(row) if is_private(setup) else row
 
