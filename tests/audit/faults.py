@@ -47,6 +47,7 @@ KINDS = {
     "gaussian": Kind(PrivacyOptions("gaussian", epsilon=0.8)),
     "laplace": Kind(PrivacyOptions("laplace", epsilon=0.3)),
     "adaptive": Kind(PrivacyOptions("gaussian_moments_accountant", adaptive_clipping=True)),
+    "metrics": Kind(PrivacyOptions("gaussian_moments_accountant", adaptive_clipping=True, private_metrics=0.2)),
     "banded": Kind(PrivacyOptions("banded_matrix_factorization", min_separation=4), rate=0.2),
     "fixed": Kind(PrivacyOptions("gaussian_moments_accountant"), more={"sampling": "fixed"}),
     "simulated": Kind(
@@ -219,6 +220,19 @@ def count_noise_times(factor: float) -> Callable[[PrivacyPath], PrivacyPath]:
     return tamper
 
 
+def metrics_noise_times(factor: float) -> Callable[[PrivacyPath], PrivacyPath]:
+    """Less noise on the metrics of a cohort of nobody, whose clean sums are zero."""
+
+    def tamper(path: PrivacyPath) -> PrivacyPath:
+        def add_noise(total: torch.Tensor, cohort: CohortStats, round_: int, state: MechanismState) -> Noisy:
+            total, after = path.mechanism.add_noise(total, cohort, round_, state)
+            return total, {**after, "private_metrics": factor * after["private_metrics"]}
+
+        return replace(path, mechanism=replace(path.mechanism, add_noise=add_noise))
+
+    return tamper
+
+
 def twice_the_epsilon(sizes: Sizes) -> Callable[[PrivacyPath], PrivacyPath]:
     """The noise of twice the epsilon, where nobody else can see it: accounted as before."""
 
@@ -264,6 +278,7 @@ FAULTS_OF: dict[str, dict[str, Callable[[PrivacyPath], PrivacyPath]]] = {
         "columns of norm 2": columns_of_norm_two,
     },
     "adaptive": {"no noise on the count": count_noise_times(0.0), "count's noise halved": count_noise_times(0.5)},
+    "metrics": {"noise on metrics halved": metrics_noise_times(0.5)},
 }
 
 

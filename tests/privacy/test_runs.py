@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from fedflair.commands.report import report as write_report
 from fedflair.errors import Interrupted
 from fedflair.federated.local_metrics import LocalMetrics
 from fedflair.federated.setup import initial_state, make_setup
+from fedflair.privacy.ledger.lines import sealed, told
 from fedflair.privacy.mechanisms import CohortStats
 from fedflair.privacy.mechanisms.clipping import vector_norm
 from fedflair.runs.folder import RunFolder, read_rows, read_summary
@@ -174,6 +176,38 @@ def test_local_noise_is_of_the_client_and_the_round(tiny_store: Path, tmp_path: 
                 seen[round_, client] = expected / setup.worker.local_mechanism.description["noise_std"]
     correlations = torch.corrcoef(torch.stack(list(seen.values()))) - torch.eye(4)
     assert float(correlations.abs().max()) < 5 / math.sqrt(start.parameters.numel())
+
+
+def test_metrics_with_noise_stand_in_rows_and_ledger_in_place_of_those_without(run_of: Any, tmp_path: Path) -> None:
+    run = run_of("metrics")
+    terms, *rounds = ledger_lines(run)
+    assert terms["private_metrics"]["share"] == 0.2
+    assert [line["sensitivity"] for line in rounds] == [pytest.approx(0.1, rel=1e-12)] * 8
+    rows = read_rows(RunFolder(run))
+    for row, line in zip(rows, rounds, strict=True):
+        assert {f"private/{name}": value for name, value in line["private_metrics"].items()} == {
+            name: value for name, value in row.items() if name.startswith("private/")
+        }
+        assert "train/loss" not in row
+        assert not any(name.startswith("private/") for name in row["not_covered_by_epsilon"])
+        # Clean counts with noise: near the realised cohort, and not it.
+        assert 0 < abs(row["private/num_clients"] - line["realised_cohort"]) < 6 * _clients_std(terms)
+    again = tmp_path / "again"
+    shutil.copytree(run, again)
+    lines = (again / "privacy_ledger.jsonl").read_text().splitlines()
+    forged = json.loads(lines[3])
+    forged["private_metrics"]["loss"] = "low"
+    (again / "privacy_ledger.jsonl").write_text("\n".join(_resealed(lines[:3], forged)) + "\n")
+    assert any("private_metrics {'num_clients'" in problem for problem in verify(again, use_cache=True).problems)
+
+
+def _clients_std(terms: dict[str, Any]) -> float:
+    return float(terms["private_metrics"]["num_clients_noise_std"])
+
+
+def _resealed(before: list[str], line: dict[str, Any]) -> list[str]:
+    """The lines ``before`` and another one, with the hash that it should have."""
+    return [*before, sealed(told(line), json.loads(before[-1])["hash"])[0].rstrip("\n")]
 
 
 @pytest.mark.parametrize("name", ["adaptive", "local gaussian"])

@@ -19,6 +19,7 @@ from fedflair.privacy.accounting.accountants import epsilon
 from fedflair.privacy.accounting.shown import finite, show
 from fedflair.privacy.contract import CohortStats, Mechanism, PrivacyOptions
 from fedflair.privacy.mechanisms.clipping import vector_norm
+from fedflair.privacy.mechanisms.private_metrics import NUM_ENTRIES, STATE
 from fedflair.privacy.mechanisms.toeplitz import growth
 from fedflair.privacy.path import PrivacyPath
 
@@ -43,6 +44,7 @@ def direct_findings(path: PrivacyPath, options: PrivacyOptions, seen: Seen) -> l
         *_contributions(path, seen),
         *noise_findings(_normal(seen), "round"),
         *_count(path, options, seen),
+        *_metrics(path, options, seen),
     ]
 
 
@@ -274,3 +276,22 @@ def _probed(mechanism: Mechanism, round_: int, bound: float) -> Vector:
         _, after = mechanism.add_noise(torch.tensor([float(number)]), CohortStats(0, 0, 0), round_, state)
         moved.append(mechanism.clipping_bound(after) / bound)
     return np.array(moved)
+
+
+def _metrics(path: PrivacyPath, options: PrivacyOptions, seen: Seen) -> list[str]:
+    """The noise on metrics that are released with a sum, which the mechanism is asked for with sums of its own."""
+    share, mechanism = options.private_metrics, path.mechanism
+    if share == 0:
+        return []
+    event, state = seen.accounted.seen, mechanism.init(1)
+    # Of what one client can move one of them by.
+    due = event.noise_multiplier * (1 - share) ** (1 / (1.0 if event.noise == "laplace" else 2.0))
+    due *= float(growth(seen.accounted.coefficients, 1)[0])
+    entry = (share / NUM_ENTRIES) ** (1 / (1.0 if event.noise == "laplace" else 2.0))
+    shown = []
+    for number in range(1, _PROBES + 1):
+        _, after = mechanism.add_noise(torch.tensor([float(number)]), CohortStats(0, 0, 0), 0, state)
+        shown.append(after[STATE].numpy() * entry / due)
+    noise = np.stack(shown)
+    noise = as_normal(noise) if event.noise == "laplace" else noise
+    return [f"metrics: {found}" for found in noise_findings(noise, "probe")]

@@ -197,6 +197,11 @@ def _check_privacy(config: TrainConfig) -> None:
                 "drop it, or the central privacy mechanism"
             )
     if local.local_privacy_mechanism != "none":
+        if central.private_metrics > 0:
+            raise ConfigError(
+                f"private_metrics: get the central noise alone, and would pass {local.local_privacy_mechanism}'s local "
+                "promise by; drop it, or the local privacy mechanism"
+            )
         _check_covered(config, f"local_privacy_mechanism {local.local_privacy_mechanism}")
 
 

@@ -57,20 +57,22 @@ class UpdateSum:
     client_states: Mapping[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
     release: Release | None = None
 
-    def add_client(self, client_id: str, update: ClientUpdate, clip: ClipResult) -> UpdateSum:
-        """The sum with one more update. Takes over its vectors and works in place."""
+    def add_client(
+        self, client_id: str, update: ClientUpdate, clip: ClipResult, measured: tuple[float, ...] = ()
+    ) -> UpdateSum:
+        """The sum with one more update, and what is ``measured`` of it. Takes over its vectors and works in place."""
         if self.delta is None:
             delta = update.delta.mul_(update.weight)
         else:
             delta = self.delta.add_(update.delta, alpha=update.weight)
-        cohort = CohortStats(1, int(clip.clipped), int(clip.rejected))
+        cohort = CohortStats(1, int(clip.clipped), int(clip.rejected), measured)
         states = self.client_states
         if update.client_state is not None:
             states = {**states, client_id: update.client_state}
         return UpdateSum(
             delta,
             self.weight + update.weight,
-            _add(self.cohort, cohort),
+            self.cohort + cohort,
             self.metrics + update.metrics,
             _add_vectors(self.extra, update.extra),
             states,
@@ -84,7 +86,7 @@ class UpdateSum:
         return UpdateSum(
             delta,
             self.weight + other.weight,
-            _add(self.cohort, other.cohort),
+            self.cohort + other.cohort,
             self.metrics + other.metrics,
             _add_vectors(self.extra, other.extra),
             {**self.client_states, **other.client_states},
@@ -139,14 +141,6 @@ def cohort_groups(cohort: list[str], num_images: Callable[[str], int], *, quick:
         groups[-1].append(client)
         room -= work[client]
     return groups
-
-
-def _add(one: CohortStats, other: CohortStats) -> CohortStats:
-    return CohortStats(
-        one.num_clients + other.num_clients,
-        one.num_clipped + other.num_clipped,
-        one.num_rejected + other.num_rejected,
-    )
 
 
 def _add_vectors(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:

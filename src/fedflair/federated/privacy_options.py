@@ -30,6 +30,9 @@ def privacy_options(config: TrainConfig, images: tuple[float, int] | None = None
         adaptive_clipping_quantile=config.central_privacy.adaptive_clipping_quantile,
         adaptive_clipping_learning_rate=config.central_privacy.adaptive_clipping_learning_rate,
         adaptive_clipping_noise_std=config.central_privacy.adaptive_clipping_noise_std,
+        private_metrics=config.central_privacy.private_metrics,
+        private_metrics_loss_bound=config.central_privacy.private_metrics_loss_bound,
+        private_metrics_images_bound=config.central_privacy.private_metrics_images_bound,
     )
 
 

@@ -44,6 +44,7 @@ from fedflair.models.trainable import Choice, choose_trained
 from fedflair.privacy.contract import Clipping, LocalMechanism, Mechanism
 from fedflair.privacy.mechanisms import local_noise_seed, make_local_mechanism, make_mechanism
 from fedflair.privacy.mechanisms.clipping import clipping_in
+from fedflair.privacy.mechanisms.private_metrics import measure_with, split_of
 from fedflair.privacy.path import make_path
 from fedflair.sampling import CohortSampler, SamplerDescription
 
@@ -241,7 +242,12 @@ def make_worker_setup(
         local_mechanism=make_local_mechanism(
             local_privacy_options(config), cohorts, config.algorithm.central_num_iterations, local_seed
         ),
-        clipping=clipping_in(config.central_privacy.central_privacy_mechanism, clip_order, config.cohort.cohort_size),
+        clipping=clipping_in(
+            config.central_privacy.central_privacy_mechanism,
+            clip_order,
+            config.cohort.cohort_size,
+            measure_with(split_of(privacy_options(config)), config.cohort.cohort_size),
+        ),
     )
     if features is None:
         return setup

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -12,6 +12,7 @@ from fedflair.privacy.accounting.accountants import AskedAccountant, PrivacyEven
 from fedflair.sampling import SamplerDescription
 
 MechanismState = Mapping[str, torch.Tensor]
+Number = TypeVar("Number", int, float)
 
 # Where a mechanism's state keeps what the last round's noise was bound to (``mechanisms/noise.py``).
 BINDING = "noise_binding"
@@ -46,11 +47,30 @@ class CohortStats:
     """What the mechanism may know of the cohort whose sum it makes private.
 
     num_clients: realised cohort size. num_clipped, num_rejected: how many updates were clipped or rejected.
+    metrics: sums of what ``Clipping.measure`` gives of each client; empty where nothing is measured.
     """
 
     num_clients: int
     num_clipped: int
     num_rejected: int
+    metrics: tuple[float, ...] = ()
+
+    def __add__(self, other: CohortStats) -> CohortStats:
+        return CohortStats(
+            self.num_clients + other.num_clients,
+            self.num_clipped + other.num_clipped,
+            self.num_rejected + other.num_rejected,
+            added(self.metrics, other.metrics),
+        )
+
+
+def added(one: tuple[Number, ...], other: tuple[Number, ...]) -> tuple[Number, ...]:
+    """Entry by entry; an empty one is as if it were zeros."""
+    return tuple(a + b for a, b in zip(one, other, strict=True)) if one and other else one or other
+
+
+# The clipping bound, a client's mean loss, the number of its images and what clipping made of its update -> entries.
+Measure = Callable[[float, float, int, ClipResult], tuple[float, ...]]
 
 
 @dataclass(frozen=True)
@@ -59,10 +79,12 @@ class Clipping:
 
     mechanism: whose it is. clip: clips one update (float32 [P]) in place to a given bound; safe to call from several
         threads.
+    measure: what is to be summed of a client's metrics beside its update; None where metrics get no noise.
     """
 
     mechanism: str
     clip: Callable[[torch.Tensor, float], ClipResult]
+    measure: Measure | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +102,7 @@ class Mechanism:
         sum; 0 where none is added.
     description: what a summary says of the mechanism: epsilon, delta, noise_multiplier, sampler, ... ; empty for none.
     run_event: as ``event``, of this run itself: other than ``event`` only where a larger deployment is simulated.
+    measure: as of ``Clipping``. noisy_metrics: what a round released of them, by name, from the state after it.
     """
 
     name: str
@@ -91,11 +114,13 @@ class Mechanism:
     noise_std: Callable[[MechanismState, int], float]
     description: Mapping[str, Any]
     run_event: Callable[[int], PrivacyEvent | None]
+    measure: Measure | None = None
+    noisy_metrics: Callable[[MechanismState], Mapping[str, float]] = lambda state: {}
 
     @property
     def clipping(self) -> Clipping:
         """What workers need of the mechanism."""
-        return Clipping(self.name, self.clip)
+        return Clipping(self.name, self.clip, self.measure)
 
 
 @dataclass(frozen=True)
@@ -126,6 +151,8 @@ class PrivacyOptions:
     adaptive_clipping_quantile: share of updates that the bound should leave whole, in [0, 1].
     adaptive_clipping_learning_rate: step of the bound's logarithm in a round, > 0.
     adaptive_clipping_noise_std: noise on the count of whole updates, in clients; None is 1/20 of noise_cohort_size.
+    private_metrics: share of the budget for loss and counts, in [0, 1); 0 releases none of them with noise.
+    private_metrics_loss_bound, private_metrics_images_bound: a client's mean loss, and its images, count up to these.
     """
 
     mechanism: str = "none"
@@ -145,6 +172,9 @@ class PrivacyOptions:
     adaptive_clipping_quantile: float = 0.5
     adaptive_clipping_learning_rate: float = 0.2
     adaptive_clipping_noise_std: float | None = None
+    private_metrics: float = 0.0
+    private_metrics_loss_bound: float = 1.0
+    private_metrics_images_bound: int = 50
 
 
 @dataclass(frozen=True)

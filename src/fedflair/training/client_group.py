@@ -63,7 +63,15 @@ def _add_client(worker: Worker[WorkerSetup], server: Broadcast, work: ClientWork
     if setup.config.evaluation.local_evaluation:
         update = with_local_evaluation(worker, server, client, update)
     clip = bound_update(setup, update, server, work.client_id)
-    return partial.add_client(work.client_id, update, clip)
+    return partial.add_client(work.client_id, update, clip, measured(setup, update, server, clip))
+
+
+def measured(setup: WorkerSetup, update: ClientUpdate, server: Broadcast, clip: ClipResult) -> tuple[float, ...]:
+    """What of the client's metrics goes with its update through the central mechanism; nothing where none do."""
+    measure = setup.clipping.measure
+    if measure is None:
+        return ()
+    return measure(server.clipping_bound, update.metrics.loss, update.num_examples, clip)
 
 
 def bound_update(setup: WorkerSetup, update: ClientUpdate, server: Broadcast, client_id: str) -> ClipResult:

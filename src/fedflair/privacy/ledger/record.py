@@ -30,6 +30,9 @@ from fedflair.privacy.ledger.lines import FILE_NAME, FORMAT, ORIGIN, VERSION, re
 from fedflair.privacy.mechanisms.noise import noise_fingerprint
 from fedflair.system.files import sync_folder, write_atomically
 
+# A round's metrics with noise, in its line.
+METRICS = "private_metrics"
+
 
 @dataclass(frozen=True)
 class Ledger:
@@ -87,6 +90,7 @@ def append(ledger: Ledger, round_: int, cohort: CohortStats, state: MechanismSta
     line = {
         **released(ledger.mechanism, round_, state),
         **cumulative_epsilon(ledger.terms, round_ + 1),
+        **with_noise(ledger.mechanism, after),
         "realised_cohort": cohort.num_clients,
         "generator": {
             "counter": round_,
@@ -220,6 +224,12 @@ def released(mechanism: Mechanism, round_: int, state: MechanismState) -> dict[s
         "sensitivity": bound * (2 if facts["neighbouring"] == "replace_one" else 1),
         "noise_std": mechanism.noise_std(state, round_),
     }
+
+
+def with_noise(mechanism: Mechanism, after: MechanismState) -> dict[str, Any]:
+    """What the line of a round says of metrics that were released with it, from the state after the round."""
+    noisy = mechanism.noisy_metrics(after)
+    return {METRICS: dict(noisy)} if noisy else {}
 
 
 def cumulative_epsilon(terms: Mapping[str, Any], num_rounds: int) -> dict[str, float | None]:

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 from fedflair.privacy.accounting.accountants import accounted_round
-from fedflair.privacy.contract import Mechanism
+from fedflair.privacy.contract import Mechanism, MechanismState
 from fedflair.privacy.ledger.agreement import differences, is_number, shown
 from fedflair.privacy.ledger.anchor import Anchor
 from fedflair.privacy.ledger.lines import Read, told
-from fedflair.privacy.ledger.record import cumulative_epsilon, released
+from fedflair.privacy.ledger.record import METRICS, cumulative_epsilon, released, with_noise
 from fedflair.privacy.mechanisms.noise import noise_fingerprint
 
 BOUND_NOTE = "Clipping bounds after the first follow users' updates: that they moved as they should is not verified."
@@ -76,9 +76,23 @@ def round_problems(
             problem = problem or f"realised_cohort {shown(cohort)}, of {most} clients at most"
             expected["realised_cohort"] = cohort
         fields = {name: value for name, value in told(line).items() if name != "generator"}
+        if problem := problem or _metrics_problem(mechanism, state, fields):
+            problems.append(f"line {index + 2} has {problem}")
+            continue
         found = list(differences(fields, expected))
-        problems += [f"line {index + 2} has {one}" for one in ([problem] if problem else found)]
+        problems += [f"line {index + 2} has {one}" for one in found]
     return problems
+
+
+def _metrics_problem(mechanism: Mechanism, state: MechanismState, fields: dict[str, Any]) -> str:
+    """What is wrong with the metrics of a line, which are taken out of ``fields``: nothing says what they should be."""
+    expected = with_noise(mechanism, state).get(METRICS, {})
+    if not expected:
+        return ""
+    said = fields.pop(METRICS, None)
+    if not isinstance(said, dict) or said.keys() != expected.keys() or not all(map(is_number, said.values())):
+        return f"{METRICS} {shown(said)}, which should be {', '.join(expected)}, a number each"
+    return ""
 
 
 def _state_at(
