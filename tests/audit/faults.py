@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -48,6 +48,7 @@ KINDS = {
     "laplace": Kind(PrivacyOptions("laplace", epsilon=0.3)),
     "adaptive": Kind(PrivacyOptions("gaussian_moments_accountant", adaptive_clipping=True)),
     "metrics": Kind(PrivacyOptions("gaussian_moments_accountant", adaptive_clipping=True, private_metrics=0.2)),
+    "grouped": Kind(PrivacyOptions("gaussian_moments_accountant", adaptive_clipping=True, clipping_groups="kinds")),
     "banded": Kind(PrivacyOptions("banded_matrix_factorization", min_separation=4), rate=0.2),
     "fixed": Kind(PrivacyOptions("gaussian_moments_accountant"), more={"sampling": "fixed"}),
     "simulated": Kind(
@@ -220,6 +221,22 @@ def count_noise_times(factor: float) -> Callable[[PrivacyPath], PrivacyPath]:
     return tamper
 
 
+def one_group_bare(path: PrivacyPath) -> PrivacyPath:
+    """No noise on the first of the groups that are clipped apart."""
+    return with_noise(path, lambda noise, round_: noise * (torch.arange(len(noise)) >= len(noise) // 3))
+
+
+def group_bound_doubled(path: PrivacyPath) -> PrivacyPath:
+    """The first group of an update may be twice as long as its bound."""
+    grouped = path.mechanism.grouped
+    assert grouped is not None
+
+    def clip(update: torch.Tensor, bounds: Sequence[float]) -> ClipResult:
+        return grouped.clip(update, [2 * bounds[0], *bounds[1:]])
+
+    return replace(path, mechanism=replace(path.mechanism, grouped=replace(grouped, clip=clip)))
+
+
 def metrics_noise_times(factor: float) -> Callable[[PrivacyPath], PrivacyPath]:
     """Less noise on the metrics of a cohort of nobody, whose clean sums are zero."""
 
@@ -278,6 +295,7 @@ FAULTS_OF: dict[str, dict[str, Callable[[PrivacyPath], PrivacyPath]]] = {
         "columns of norm 2": columns_of_norm_two,
     },
     "adaptive": {"no noise on the count": count_noise_times(0.0), "count's noise halved": count_noise_times(0.5)},
+    "grouped": {"no noise on a group": one_group_bare, "a group's bound doubled": group_bound_doubled},
     "metrics": {"noise on metrics halved": metrics_noise_times(0.5)},
 }
 

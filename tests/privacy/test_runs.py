@@ -178,6 +178,27 @@ def test_local_noise_is_of_the_client_and_the_round(tiny_store: Path, tmp_path: 
     assert float(correlations.abs().max()) < 5 / math.sqrt(start.parameters.numel())
 
 
+def test_the_bounds_of_groups_move_and_the_ledger_has_each(run_of: Any) -> None:
+    run = run_of("grouped")
+    terms, *rounds = ledger_lines(run)
+    sizes = terms["clipping_groups"]
+    assert set(sizes) == {"weights", "vectors", "head"}
+    bounds = [line["group_clipping_bounds"] for line in rounds]
+    assert all(len({bound[name] for bound in bounds}) == 8 for name in sizes)
+    for line in rounds:
+        mine, stds = line["group_clipping_bounds"], line["group_noise_stds"]
+        assert line["sensitivity"] == pytest.approx(math.hypot(*mine.values()), rel=1e-12)
+        moved = math.hypot(*(mine[name] / stds[name] for name in sizes), *[0.5 / terms["count_noise_std"]] * 3)
+        assert moved == pytest.approx(1 / terms["noise_multiplier"], rel=1e-9)
+    state, _ = load_state(RunFolder(run).last, CPU)
+    assert state.parameters.numel() == sum(sizes.values())
+    # The optimizer had each group's own noise: as many variances as groups, in the last round's proportions.
+    variances = state.optimizer_state["noise_variance"]
+    assert variances.shape == state.parameters.shape
+    stds = rounds[-1]["group_noise_stds"]
+    assert sorted(set(variances.tolist())) == pytest.approx(sorted((std / 3) ** 2 for std in stds.values()), rel=1e-5)
+
+
 def test_metrics_with_noise_stand_in_rows_and_ledger_in_place_of_those_without(run_of: Any, tmp_path: Path) -> None:
     run = run_of("metrics")
     terms, *rounds = ledger_lines(run)

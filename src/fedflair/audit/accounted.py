@@ -66,7 +66,12 @@ def accounted(path: PrivacyPath, num_rounds: int, state: MechanismState) -> Acco
     coefficients = state["coefficients"].double().numpy() if "coefficients" in state else np.ones(1)
     return Accounted(
         event=event,
-        seen=_without_metrics(event if count_std is None else _without_count(event, count_std), facts),
+        seen=_without_metrics(
+            event
+            if count_std is None
+            else _without_counts(event, count_std, len(path.mechanism.group_bounds(state)) or 1),
+            facts,
+        ),
         delta=float(facts["delta"]),
         accountant=facts["accountant"],
         min_separation=int(facts["min_separation"]),
@@ -83,7 +88,7 @@ def _without_metrics(event: PrivacyEvent, facts: Mapping[str, Any]) -> PrivacyEv
     return replace(event, noise_multiplier=event.noise_multiplier / (1 - metrics["share"]) ** (1 / facts["order"]))
 
 
-def _without_count(event: PrivacyEvent, count_std: float) -> PrivacyEvent:
-    """What is left of a release's multiplier for the sum, the count's sensitivity being 1/2; all of it if nothing."""
-    left = event.noise_multiplier**-2 - (2 * count_std) ** -2
+def _without_counts(event: PrivacyEvent, count_std: float, num_counts: int) -> PrivacyEvent:
+    """What is left of a release's multiplier for the sum, a count's sensitivity being 1/2; all of it if nothing."""
+    left = event.noise_multiplier**-2 - num_counts * (2 * count_std) ** -2
     return replace(event, noise_multiplier=left**-0.5) if left > 0 else event

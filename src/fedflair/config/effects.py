@@ -44,6 +44,7 @@ EFFECTIVE_WITH: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
     "adaptive_clipping_quantile": {"adaptive_clipping": (True,)},
     "adaptive_clipping_learning_rate": {"adaptive_clipping": (True,)},
     "adaptive_clipping_noise_std": {"adaptive_clipping": (True,)},
+    "clipping_groups": {"adaptive_clipping": (True,)},
     "private_metrics": {"central_privacy_mechanism": _CENTRAL},
     "private_metrics_loss_bound": {"private_metrics": _AboveZero((0.05,))},
     "private_metrics_images_bound": {"private_metrics": _AboveZero((0.05,))},

@@ -65,7 +65,7 @@ class UpdateSum:
             delta = update.delta.mul_(update.weight)
         else:
             delta = self.delta.add_(update.delta, alpha=update.weight)
-        cohort = CohortStats(1, int(clip.clipped), int(clip.rejected), measured)
+        cohort = CohortStats(1, int(clip.clipped), int(clip.rejected), measured, tuple(map(int, clip.groups)))
         states = self.client_states
         if update.client_state is not None:
             states = {**states, client_id: update.client_state}

@@ -38,12 +38,16 @@ class ServerState:
 
 @dataclass(frozen=True)
 class Broadcast:
-    """What every worker gets of a round, once: round, parameters float32 [P], algorithm_state, clipping bound."""
+    """What every worker gets of a round, once: round, parameters float32 [P], algorithm_state, clipping bound.
+
+    group_bounds: of each group of parameters, where they are clipped apart.
+    """
 
     round: int
     parameters: torch.Tensor
     algorithm_state: Tensors
     clipping_bound: float
+    group_bounds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

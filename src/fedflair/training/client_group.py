@@ -16,6 +16,7 @@ from fedflair.federated.client import ClientUpdate
 from fedflair.federated.compression import COMPRESSIONS
 from fedflair.federated.server import Broadcast
 from fedflair.federated.setup import WorkerSetup
+from fedflair.privacy.contract import Clipping
 from fedflair.privacy.mechanisms import ClipResult
 from fedflair.sampling import stream
 
@@ -83,7 +84,7 @@ def bound_update(setup: WorkerSetup, update: ClientUpdate, server: Broadcast, cl
     local, central = setup.local_mechanism, setup.clipping
     if (local.name, central.mechanism) == ("none", "none"):
         _compress(setup, update, server, client_id)
-        return central.clip(update.delta, server.clipping_bound)
+        return _clip(central, update.delta, server)
     if update.weight != 1 or update.extra:
         name = setup.config.algorithm.algorithm_name
         raise PrivacyError(
@@ -92,8 +93,16 @@ def bound_update(setup: WorkerSetup, update: ClientUpdate, server: Broadcast, cl
         )
     own = None if local.name == "none" else local.privatise(update.delta, server.round, client_id)
     _compress(setup, update, server, client_id)
-    clip = central.clip(update.delta, server.clipping_bound)
-    return replace(clip, clipped=False, rejected=True) if own is not None and own.rejected else clip
+    clip = _clip(central, update.delta, server)
+    if own is None or not own.rejected:
+        return clip
+    return replace(clip, clipped=False, rejected=True, groups=(False,) * len(clip.groups))
+
+
+def _clip(central: Clipping, update: torch.Tensor, server: Broadcast) -> ClipResult:
+    if central.clip_groups is None:
+        return central.clip(update, server.clipping_bound)
+    return central.clip_groups(update, server.group_bounds)
 
 
 def _compress(setup: WorkerSetup, update: ClientUpdate, server: Broadcast, client_id: str) -> None:

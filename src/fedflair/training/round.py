@@ -37,7 +37,11 @@ def run_round(
     """
     mechanism = setup.mechanism
     server = Broadcast(
-        state.round, state.parameters, state.algorithm_state, mechanism.clipping_bound(state.mechanism_state)
+        state.round,
+        state.parameters,
+        state.algorithm_state,
+        mechanism.clipping_bound(state.mechanism_state),
+        mechanism.group_bounds(state.mechanism_state),
     )
     most = setup.config.data.max_num_user_images
     groups = cohort_groups(
@@ -76,7 +80,10 @@ def released(
         return None
     expected = noisy.numel() * std**2
     ratio = vector_norm(noisy, 2.0) ** 2 / expected - 1
-    return Release(torch.tensor((std / divisor) ** 2, dtype=torch.float64), ratio)
+    if mechanism.grouped is None:
+        return Release(torch.tensor((std / divisor) ** 2, dtype=torch.float64), ratio)
+    variances = [(each / divisor) ** 2 for each in mechanism.grouped.noise_stds(before, round_)]
+    return Release(mechanism.grouped.groups.spread(variances, noisy.device), ratio)
 
 
 def who_answers(setup: TrainingSetup, state: ServerState) -> Participation:

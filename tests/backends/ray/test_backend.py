@@ -374,6 +374,24 @@ def test_a_worker_clips_as_the_driver_does(tiny_store: Path, mechanism: str) -> 
         assert own is None or (mine is not None and mine(0.25, loss, images, clip) == own(0.25, loss, images, clip))
 
 
+def test_a_worker_clips_groups_as_the_driver_does(tiny_store: Path) -> None:
+    options = {"adaptive_clipping": True, "clipping_groups": "kinds", "model": "small_cnn", "central_delta": 0.01}
+    config = config_of(tiny_store, central_privacy_mechanism="gaussian_moments_accountant", **options)
+    setup = make_setup(config, noise_seed=1)
+    plan = worker_plan(setup, gpus=0.0)
+    worker = make_worker_setup(
+        plan.config, plan.clip_order, plan.local_noise_seed, plan.fixed, plan.fingerprint, plan.kernels
+    )
+    mine, own = worker.clipping.clip_groups, setup.mechanism.grouped
+    assert mine is not None and own is not None
+    update = torch.linspace(-1, 2, sum(own.groups.sizes))
+    ours, theirs = update.clone(), update.clone()
+    found = mine(ours, (0.25, 1e9, 3.0))
+    assert found == own.clip(theirs, (0.25, 1e9, 3.0))
+    assert found.groups == (True, False, True)
+    assert torch.equal(ours, theirs)
+
+
 @pytest.mark.parametrize(
     ("asked", "num_gpus", "workers", "share"),
     [(0.0, 0, 4, 0.0), (0.0, 2, 2, 1.0), (0.25, 2, 2, 1.0), (0.25, 2, 8, 0.25), (0.0, 2, 3, 0.5), (1.0, 8, 4, 1.0)],

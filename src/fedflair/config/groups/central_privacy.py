@@ -33,6 +33,8 @@ class CentralMechanismOptions:
         adaptive_clipping_quantile: Share of updates that the bound should leave whole.
         adaptive_clipping_learning_rate: Step of the bound's logarithm in a round.
         adaptive_clipping_noise_std: Noise on the count of whole updates, in clients; 1/20 of the cohort if not given.
+        clipping_groups: Let adaptive_clipping move a bound of each group of parameters: blocks of layers, or kinds
+            (head, weights, vectors).
         private_metrics: Share of the budget that loss and counts are released with, each round, under the same epsilon;
             0 leaves them without noise, and marked as not covered.
         private_metrics_loss_bound: Mean loss of a client that counts at most.
@@ -53,6 +55,7 @@ class CentralMechanismOptions:
     adaptive_clipping_quantile: float = 0.5
     adaptive_clipping_learning_rate: float = 0.2
     adaptive_clipping_noise_std: float | None = None
+    clipping_groups: Literal["none", "blocks", "kinds"] = "none"
     private_metrics: float = 0.0
     private_metrics_loss_bound: float = 1.0
     private_metrics_images_bound: int = 50
@@ -73,4 +76,9 @@ class CentralMechanismOptions:
         if self.adaptive_clipping and mechanism != "gaussian_moments_accountant":
             raise ConfigError(
                 f"adaptive_clipping: {mechanism} has none; use --central_privacy_mechanism gaussian_moments_accountant"
+            )
+        if self.adaptive_clipping and self.clipping_groups != "none" and self.private_metrics > 0:
+            raise ConfigError(
+                "private_metrics: not accounted for where groups of parameters have bounds of their own; drop it, or "
+                "clipping_groups"
             )

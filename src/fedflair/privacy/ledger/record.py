@@ -30,8 +30,9 @@ from fedflair.privacy.ledger.lines import FILE_NAME, FORMAT, ORIGIN, VERSION, re
 from fedflair.privacy.mechanisms.noise import noise_fingerprint
 from fedflair.system.files import sync_folder, write_atomically
 
-# A round's metrics with noise, in its line.
+# What lines have beside what all have: a round's metrics with noise, and the bounds of groups that are clipped apart.
 METRICS = "private_metrics"
+GROUP_BOUNDS = "group_clipping_bounds"
 
 
 @dataclass(frozen=True)
@@ -216,6 +217,11 @@ def terms_of(mechanism: Mechanism, noise_seed: int, provenance: str) -> dict[str
 def released(mechanism: Mechanism, round_: int, state: MechanismState) -> dict[str, Any]:
     """What the line of ``round_`` says that follows from the mechanism, and from its state before the round alone."""
     facts, bound = mechanism.description, mechanism.clipping_bound(state)
+    groups: dict[str, Any] = {}
+    if mechanism.grouped is not None:
+        names = mechanism.grouped.groups.names
+        groups[GROUP_BOUNDS] = dict(zip(names, mechanism.grouped.bounds(state)))
+        groups["group_noise_stds"] = dict(zip(names, mechanism.grouped.noise_stds(state, round_)))
     return {
         "round": round_,
         "sampling": facts["sampling"],
@@ -223,6 +229,7 @@ def released(mechanism: Mechanism, round_: int, state: MechanismState) -> dict[s
         "clipping_bound": bound,
         "sensitivity": bound * (2 if facts["neighbouring"] == "replace_one" else 1),
         "noise_std": mechanism.noise_std(state, round_),
+        **groups,
     }
 
 
