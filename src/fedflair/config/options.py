@@ -133,11 +133,18 @@ def _read_mapping(path: Path) -> tuple[Path, Translated]:
     return path, read
 
 
-def train_parser(command: str = "train", purpose: str = "Train in simulated federated learning.") -> ArgumentParser:
-    """A parser of every training option, for ``fedflair train`` or a command that trains."""
+def train_parser(
+    command: str = "train",
+    purpose: str = "Train in simulated federated learning.",
+    words: str = "[--args_config FILE]",
+) -> ArgumentParser:
+    """A parser of every training option, for ``fedflair train`` or a command that trains.
+
+    words: what stands before the options in its usage.
+    """
     parser = ArgumentParser(
         prog=f"fedflair {command}",
-        usage=f"fedflair {command} [--args_config FILE] [--option value ...]",
+        usage=f"fedflair {command} {words} [--option value ...]",
         description=f"{purpose} Options come from --args_config and the command line, which wins.",
         exit_on_error=False,
     )
