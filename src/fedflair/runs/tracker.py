@@ -71,15 +71,18 @@ def tracker(
     private: bool = False,
     promise: str = "",
     wandb_project_id: str | None = None,
+    quiet: bool = False,
 ) -> Iterator[Tracker]:
     """Opens the run's logs, first dropping rows after ``start_round`` so that a resumed run repeats none.
 
     private: an epsilon is promised, so every number that it does not cover is marked. promise: that epsilon in words.
+    quiet: the terminal shows nothing.
     """
     from torch.utils.tensorboard import SummaryWriter
 
     cut_rows(folder, start_round)
     console = Console(stderr=True)
+    console.quiet = quiet
     columns = (
         TextColumn("[bold]round"),
         MofNCompleteColumn(),

@@ -37,6 +37,7 @@ from fedflair.runs.folder import RunFolder, read_rows, read_summary, seal_rows
 from fedflair.runs.provenance import Provenance, read_provenance
 from fedflair.runs.shapes import is_whole
 from fedflair.system.json_text import parse_json
+from fedflair.training.accountant import as_begun
 
 # A seed of the operating system has 128 bits: one in 2**64 is as short as this.
 _SHORT_SEED = 1 << 64
@@ -170,7 +171,7 @@ def _check_against_run(
         clients = _clients(config, provenance, found)
         images = _images_per_person(config, clients, first, found)
         groups = groups_of(config, len(provenance.labels))
-        mechanism, local = mechanisms_of(config, num_clients, seed or 0, images, groups)
+        mechanism, local = mechanisms_of(as_begun(config, first), num_clients, seed or 0, images, groups)
         if not ledger.is_due(mechanism):
             raise PrivacyError(f"{folder.config}: promises no epsilon, of which there could be a ledger")
     except FedflairError as error:
