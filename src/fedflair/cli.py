@@ -28,6 +28,7 @@ COMMANDS = {
     "predict": "show a trained model photographs",
     "export": "hand a trained model on, for plain PyTorch too",
     "sweep": "train a grid or random samples of options, with several seeds",
+    "reproduce": "a row of the published benchmark, from download to score",
     "options": "show every option, what it may be and what it means",
     "report": "compare runs in one HTML page",
     "epsilon": "ask the privacy accountant",

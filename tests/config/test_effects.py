@@ -89,7 +89,7 @@ def test_the_table_names_options_and_values_that_there_are() -> None:
                 more = {"max_num_user_images": 16} if value == "central" else {}
                 if values is SET:
                     value = {"workers": 2, "ray_address": "localhost:6379"}[other]
-                if other == "adaptive_clipping":
+                if other == "adaptive_clipping" or value == "adam_bc":
                     more = {"central_privacy_mechanism": "gaussian_moments_accountant"}
                 assert has_effect(default.changed(**{other: value, **more}), name)
 

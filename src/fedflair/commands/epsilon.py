@@ -52,7 +52,7 @@ def epsilon(
 
     What is accounted:
         mechanism: What makes the sums private.
-        accountant: Composition by privacy loss distributions or by Renyi divergence; auto is pld where it is exact.
+        accountant: Composition by privacy loss distributions or by Renyi divergence; auto is pld where it has a bound.
         sampling: Cohorts by independent coin flips, or of a fixed size without replacement.
         min_separation: Rounds between two cohorts of one client (banded_matrix_factorization).
         neighbouring: What one client's privacy means; if not given, zero_out (its contribution becomes zero, the number

@@ -25,6 +25,16 @@ _FALLING = ("polynomial", "cosine")
 SET = ("any",)
 _RAY = {"workers": SET, "ray_address": SET}
 
+
+class _AboveZero(tuple[float, ...]):
+    """Every number above 0 is in it; its items are what a message proposes."""
+
+    __slots__ = ()
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, int | float) and value > 0
+
+
 # An option -> the other options that give it an effect, any one of them at one of the values named there.
 EFFECTIVE_WITH: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
     "central_epsilon": {"central_privacy_mechanism": _CENTRAL},
@@ -39,6 +49,10 @@ EFFECTIVE_WITH: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
     "adaptive_clipping_quantile": {"adaptive_clipping": (True,)},
     "adaptive_clipping_learning_rate": {"adaptive_clipping": (True,)},
     "adaptive_clipping_noise_std": {"adaptive_clipping": (True,)},
+    "clipping_groups": {"adaptive_clipping": (True,)},
+    "private_metrics": {"central_privacy_mechanism": _CENTRAL},
+    "private_metrics_loss_bound": {"private_metrics": _AboveZero((0.05,))},
+    "private_metrics_images_bound": {"private_metrics": _AboveZero((0.05,))},
     "local_epsilon": {"local_privacy_mechanism": _LOCAL},
     "local_delta": {"local_privacy_mechanism": _LOCAL},
     "local_privacy_clipping_bound": {"local_privacy_mechanism": (*_LOCAL, "norm_clipping_only")},
@@ -63,9 +77,9 @@ EFFECTIVE_WITH: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
     "local_lr_end": {"local_lr_schedule": _FALLING},
     "central_lr_end": {"central_lr_schedule": _FALLING},
     "central_lr_power": {"central_lr_schedule": ("polynomial",)},
-    "adaptivity_degree": {"central_optimizer": ("adam", "adagrad", "yogi")},
-    "adam_beta1": {"central_optimizer": ("adam", "yogi", "avgm")},
-    "adam_beta2": {"central_optimizer": ("adam", "yogi")},
+    "adaptivity_degree": {"central_optimizer": ("adam", "adam_bc", "adagrad", "yogi")},
+    "adam_beta1": {"central_optimizer": ("adam", "adam_bc", "yogi", "avgm")},
+    "adam_beta2": {"central_optimizer": ("adam", "adam_bc", "yogi")},
     "top_k_fraction": {"compression": ("top_k",)},
     "weight_clip": {"weighting": ("clipped",)},
     "mean_datapoints_per_user": {"dataset": ("flair_iid",)},

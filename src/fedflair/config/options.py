@@ -138,12 +138,19 @@ def _read_mapping(path: Path) -> tuple[Path, Translated]:
     return path, read
 
 
-def train_parser(command: str = "train", purpose: str = "Train in simulated federated learning.") -> ArgumentParser:
-    """A parser of every training option, for ``fedflair train`` or a command that trains."""
+def train_parser(
+    command: str = "train",
+    purpose: str = "Train in simulated federated learning.",
+    words: str = "[--args_config FILE]",
+) -> ArgumentParser:
+    """A parser of every training option, for ``fedflair train`` or a command that trains.
+
+    words: what stands before the options in its usage.
+    """
     parser = make_parser(
         command,
         f"{purpose} Options come from --args_config and the command line, which wins.",
-        f"fedflair {command} [--args_config FILE] [--option value ...]",
+        f"fedflair {command} {words} [--option value ...]",
     )
     parser.add_argument("--args_config", type=str, help="YAML file, or the name of a shipped configuration.")
     for options in GROUPS.values():

@@ -51,7 +51,8 @@ class Tracker:
                     self.events.add_scalar(name, value, step)
         self.send(row)
         self.latest |= {name: f"{value:.4g}" for name, value in row.items() if value is not None}
-        loss, macro_ap = self.latest.get("train/loss", "-"), self.latest.get("val/macro_ap", "-")
+        loss = self.latest.get("train/loss", self.latest.get("private/loss", "-"))
+        macro_ap = self.latest.get("val/macro_ap", "-")
         rate = self.latest.get("train/images_per_second", "-")
         self.progress.update(self.task, completed=step, loss=loss, macro_ap=macro_ap, rate=rate)
         if self.quiet_terminal and "val/macro_ap" in row:

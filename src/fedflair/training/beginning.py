@@ -26,6 +26,7 @@ from fedflair.runs.folder import RunFolder, new_run, write_config, writing
 from fedflair.runs.provenance import Provenance, plain_options, read_provenance, write_provenance
 from fedflair.runs.tensors import load_tensors, save_tensors
 from fedflair.system.files import sweep
+from fedflair.training.accountant import as_begun, first_line
 from fedflair.training.checkpoint import check_provenance, check_states, go_back, last_checkpoint, save_checkpoint
 from fedflair.training.record import restore_best
 from fedflair.training.resolved import environment_of
@@ -114,7 +115,8 @@ def _resumed(config: TrainConfig, folder: RunFolder, command: Sequence[str] | No
         provenance.check_network(own_code(config), config.model.model_type)
     # All that is trained comes from the checkpoint, and the rest of the model from beside it: no weights are fetched.
     kernels, notes = _kernels(config, provenance)
-    setup = make_setup(config, int(facts["noise_seed"]), load_tensors(folder.fixed)[0], kernels)
+    begun = as_begun(config, first_line(folder.path))
+    setup = make_setup(begun, int(facts["noise_seed"]), load_tensors(folder.fixed)[0], kernels)
     if provenance is None:
         provenance = _provenance(setup)
         write_provenance(folder, provenance)
