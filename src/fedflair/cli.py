@@ -30,6 +30,7 @@ COMMANDS = {
     "sweep": "train a grid or random samples of options, with several seeds",
     "report": "compare runs in one HTML page",
     "epsilon": "ask the privacy accountant",
+    "mechanisms": "compare what mechanisms add at a privacy budget",
     "ledger": "verify a run's privacy ledger",
     "audit": "measure what the privacy path really gives",
 }

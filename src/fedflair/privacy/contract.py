@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from fedflair.privacy.accounting.accountants import AskedAccountant, PrivacyEvent
@@ -80,6 +82,8 @@ class Mechanism:
         sum; 0 where none is added.
     description: what a summary says of the mechanism: epsilon, delta, noise_multiplier, sampler, ... ; empty for none.
     run_event: as ``event``, of this run itself: other than ``event`` only where a larger deployment is simulated.
+    strategy: (state, number of rounds n) -> the matrix, float64 [n, n], that makes the noises of the first n rounds
+        independent, for whoever checks them; None where they are.
     """
 
     name: str
@@ -91,6 +95,7 @@ class Mechanism:
     noise_std: Callable[[MechanismState, int], float]
     description: Mapping[str, Any]
     run_event: Callable[[int], PrivacyEvent | None]
+    strategy: Callable[[MechanismState, int], npt.NDArray[np.float64]] | None = None
 
     @property
     def clipping(self) -> Clipping:
@@ -110,13 +115,14 @@ class PersonImages:
 class PrivacyOptions:
     """Options of a central mechanism; ``config.py`` has them as ``central_*`` or under the same name.
 
-    epsilon, delta: the budget; of the whole run for ``gaussian_moments_accountant`` and
-        ``banded_matrix_factorization``, of one release for ``gaussian`` and ``laplace``.
+    epsilon, delta: the budget; of one release for ``gaussian`` and ``laplace``, of the whole run for all others.
     clipping_bound: bound on the norm of one update; where it starts with ``adaptive_clipping``.
     order: order of that norm, >= 1 or inf; None is the mechanism's own (gaussian 2, laplace 1, others 2).
     population: users that cohorts are drawn from in the deployment; None is the number of training clients.
     noise_cohort_size: cohort of the deployment; the noise is scaled down to the run's own. None is the run's own.
-    min_separation: rounds between two participations of one user (``banded_matrix_factorization``); None chooses it.
+    min_separation: rounds between two participations of one user (``banded_matrix_factorization``, and all with
+        rotating cohorts); None chooses it.
+    num_buffers: vectors as long as the model that correlated noise keeps between rounds; None chooses it.
     allow_large_delta: accept delta >= 1/population, as published settings with a population of 1e7 have it.
     noise_from_seed: the noise seed is not secret; the description then says that nothing is private.
     artificial_users: clients are random groups of images (IID), not people; the description then says so.
@@ -136,6 +142,7 @@ class PrivacyOptions:
     population: int | None = None
     noise_cohort_size: int | None = None
     min_separation: int | None = None
+    num_buffers: int | None = None
     accountant: AskedAccountant = "auto"
     allow_large_delta: bool = False
     noise_from_seed: bool = False
