@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fedflair.privacy.contract import Mechanism, PrivacyOptions
 from fedflair.privacy.ledger.record import is_due
 from fedflair.privacy.mechanisms import make_mechanism
-from fedflair.privacy.mechanisms.auto import CHOSEN_AMONG, automatic
+from fedflair.privacy.mechanisms.auto import CHOSEN_AMONG, candidates, chosen, named, with_table
 from fedflair.privacy.mechanisms.cyclic_sampling import sampler_for
 from fedflair.sampling import SAMPLERS, AskedSampling, CohortSampler, SamplerDescription, SamplingKind
 
@@ -55,7 +55,10 @@ def mechanism_and_sampling(
     """The mechanism, and how cohorts are drawn for it, of a run over that many clients; as ``make_path`` has them."""
     if sampling == "auto":
         both = [SamplerDescription(kind, cohort_size, num_clients) for kind in CHOSEN_AMONG]
-        mechanism, sampler = automatic(options, both, num_rounds, noise_seed)
-        return mechanism, sampler.kind
+        found = candidates(options, both, num_rounds)
+        best = chosen(found)
+        sampler = next(one for one in both if one.kind == best.sampling)
+        mechanism = make_mechanism(named(options, best), sampler, num_rounds, noise_seed)
+        return with_table(mechanism, found), best.sampling
     sampler = SamplerDescription(sampling, cohort_size, num_clients)
     return make_mechanism(options, sampler, num_rounds, noise_seed), sampling

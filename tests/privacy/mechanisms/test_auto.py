@@ -5,7 +5,7 @@ import pytest
 from fedflair.errors import ConfigError
 from fedflair.privacy.contract import PrivacyOptions
 from fedflair.privacy.mechanisms import make_mechanism
-from fedflair.privacy.mechanisms.auto import CHOSEN_AMONG, Candidate, automatic, candidates, choice_lines, chosen
+from fedflair.privacy.mechanisms.auto import CHOSEN_AMONG, Candidate, candidates, choice_lines, chosen
 from fedflair.privacy.path import make_path
 from fedflair.sampling import SamplerDescription, SamplingKind
 
@@ -57,13 +57,12 @@ def test_the_choice_is_the_least_error_and_says_what_it_was_chosen_from(table: t
     assert lines[0].endswith(table[0].name)
 
 
-def test_many_rounds_and_participations_want_correlation_and_few_clients_of_many_want_secrecy() -> None:
+def test_few_of_many_want_secrecy_and_all_of_the_few_want_correlation() -> None:
     options = PrivacyOptions("auto", delta=1e-6, epsilon=8.0, population=100_000, noise_cohort_size=20)
-    few, sampler = automatic(options, samplers(20), 10, SEED)
-    assert sampler.kind == "poisson"
-    everybody, sampler = automatic(PrivacyOptions("auto", delta=1e-4, epsilon=2.0), samplers(200), ROUNDS, SEED)
-    assert everybody.description["num_buffers"] > 0
-    assert few.description["chosen_from"] and everybody.description["chosen_from"]
+    few = chosen(candidates(options, samplers(20), 10))
+    assert (few.sampling, few.num_buffers) == ("poisson", 0)
+    everybody = chosen(candidates(PrivacyOptions("auto", delta=1e-4), samplers(200), ROUNDS))
+    assert everybody.num_buffers > 0
 
 
 def test_a_vector_has_to_be_worth_something() -> None:
@@ -74,7 +73,20 @@ def test_a_vector_has_to_be_worth_something() -> None:
 
 
 def test_what_has_another_kind_of_promise_is_not_chosen_from() -> None:
+    options = PrivacyOptions("auto", delta=1e-4)
+    (fixed,), (rotating,) = samplers(20, "fixed"), samplers(20, "rotating")
     with pytest.raises(ConfigError, match="auto chooses among poisson and rotating cohorts"):
-        automatic(PrivacyOptions("auto", delta=1e-4), samplers(20, "fixed"), ROUNDS, SEED)
-    only = automatic(PrivacyOptions("auto", delta=1e-4), samplers(20, "rotating"), ROUNDS, SEED)[0]
+        make_mechanism(options, fixed, ROUNDS, SEED)
+    only = make_mechanism(options, rotating, ROUNDS, SEED)
     assert {name.split(", ")[1] for name in only.description["chosen_from"]} == {"rotating"}
+    assert only.description["epsilon"] == pytest.approx(2.0, rel=1e-4)
+
+
+def test_metrics_with_noise_are_paid_by_whatever_is_chosen() -> None:
+    path = make_path(
+        PrivacyOptions("auto", delta=1e-4, private_metrics=0.1), CLIENTS, sampling="auto", cohort_size=20,
+        num_rounds=ROUNDS, seed=1, noise_seed=SEED,
+    )  # fmt: skip
+    assert path.mechanism.measure is not None
+    assert path.mechanism.description["private_metrics"]["share"] == 0.1
+    assert path.mechanism.description["chosen_from"]

@@ -88,27 +88,26 @@ class Candidate:
         return f"{self.mechanism}, {self.sampling}, min_separation {self.min_separation}"
 
 
-def automatic(
-    options: PrivacyOptions, samplers: Sequence[SamplerDescription], num_rounds: int, noise_seed: int
-) -> tuple[Mechanism, SamplerDescription]:
-    """(the mechanism with the least error at the budget, the one of ``samplers`` that goes with it).
-
-    Its description has the table that it was chosen from as ``chosen_from``. Raises ConfigError and PrivacyError.
-    """
-    found = candidates(options, samplers, num_rounds)
-    best = chosen(found)
-    sampler = next(one for one in samplers if one.kind == best.sampling)
-    asked = replace(options, mechanism=best.mechanism, min_separation=best.min_separation)
-    if best.mechanism != "gaussian_moments_accountant":
-        asked = replace(asked, num_buffers=best.num_buffers)
-    mechanism = _MAKERS[best.mechanism](asked, sampler, num_rounds, noise_seed)
-    table = {one.name: one.row() for one in found}
-    return replace(mechanism, description={**mechanism.description, "chosen_from": table}), sampler
-
-
 def auto(options: PrivacyOptions, sampler: SamplerDescription, num_rounds: int, noise_seed: int) -> Mechanism:
-    """The best mechanism for cohorts of that one kind."""
-    return automatic(options, [sampler], num_rounds, noise_seed)[0]
+    """The mechanism with the least error at the budget, for cohorts of that one kind.
+
+    Its description has the table that it was chosen from, as ``chosen_from``. Raises ConfigError and PrivacyError.
+    """
+    found = candidates(options, [sampler], num_rounds)
+    best = chosen(found)
+    return with_table(_MAKERS[best.mechanism](named(options, best), sampler, num_rounds, noise_seed), found)
+
+
+def named(options: PrivacyOptions, best: Candidate) -> PrivacyOptions:
+    """The options that make this mechanism."""
+    asked = replace(options, mechanism=best.mechanism, min_separation=best.min_separation)
+    return asked if best.num_buffers == 0 else replace(asked, num_buffers=best.num_buffers)
+
+
+def with_table(mechanism: Mechanism, found: Sequence[Candidate]) -> Mechanism:
+    """The mechanism with what it was chosen from in its description."""
+    table = {one.name: one.row() for one in found}
+    return replace(mechanism, description={**mechanism.description, "chosen_from": table})
 
 
 def chosen(found: Sequence[Candidate]) -> Candidate:
