@@ -32,6 +32,7 @@ COMMANDS = {
     "options": "show every option, what it may be and what it means",
     "report": "compare runs in one HTML page",
     "epsilon": "ask the privacy accountant",
+    "mechanisms": "compare what mechanisms add at a privacy budget",
     "ledger": "verify a run's privacy ledger",
     "audit": "measure what the privacy path really gives",
     "completion": "print what completes commands and options in a shell",
