@@ -5,7 +5,9 @@ Source: the FLAIR paper (Song et al., NeurIPS 2022 Datasets and Benchmarks) and 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -91,3 +93,13 @@ COARSE_LABELS_PER_IMAGE = Distribution(2.785, 1.149, 1, (2, 3, 4), 9)
 FINE_LABELS_PER_IMAGE = Distribution(4.615, 2.730, 1, (3, 4, 6), 36)
 COARSE_LABELS_PER_USER = Distribution(4.61, None, 1, (3, 4, 6), 17)
 FINE_LABELS_PER_USER = Distribution(16.81, 32.67, 1, (4, 7, 16), 838)
+
+
+def licence_of(provenance: Mapping[str, Any]) -> str:
+    """What is to be said wherever photographs of a store are shown. provenance: the store's own."""
+    if provenance.get("source") == "synthetic":
+        return "The photographs are synthetic, drawn by fedflair: nobody's, and free."
+    return (
+        "Each photograph has its owner's licence, which FLAIR's ATTRIBUTION.txt names; FLAIR's annotations are under "
+        "CC-BY-NC 4.0. Whoever hands this page on hands the photographs on."
+    )

@@ -7,6 +7,7 @@ versions have none, and are read as they are.
 from __future__ import annotations
 
 import json
+import math
 import os
 import zlib
 from collections.abc import Mapping
@@ -74,6 +75,16 @@ def sync_file(path: Path) -> None:
     """Makes what is in a file survive a crash of the machine."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+def num_entries(path: Path, name: str) -> int | None:
+    """How many entries a tensor of a file has, without reading it; None where there is none that can be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            shape: list[int] = file.get_slice(name).get_shape()
+            return math.prod(shape)
+    except (OSError, SafetensorError):
+        return None
 
 
 def load_tensors(path: Path, *, remedy: str = "start the run again") -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
