@@ -17,6 +17,9 @@ def prepare(
     *,
     source: Path,
     output: Path,
+    labels: Path | None = None,
+    label_separator: str | None = None,
+    seed: int | None = None,
     source_format: str | None = None,
     skip_bad_images: bool = False,
     ignore_label_relation: bool = False,
@@ -34,8 +37,14 @@ def prepare(
     resized whole to 256x256 (Lanczos, the aspect ratio is not kept) and stored as JPEG of quality 95, and counted.
 
     Args:
-        source: Folder of the hub's parquet files or of Apple's release, or a parquet or HDF5 file.
+        source: Folder of the hub's parquet files or of Apple's release, or a parquet or HDF5 file; with --labels, the
+            folder of one's own photographs.
         output: The store to write; appears under this name only once it is whole.
+        labels: CSV file of one's own photographs, of any size and format, with the columns path (in the folder) and
+            labels, and where wanted user (else the path's first folder), fine_labels and partition.
+        label_separator: What stands between labels in that file; by default '|'.
+        seed: By which users are dealt out 8:1:1 to train, val and test where that file has no column partition; by
+            default 0.
         source_format: huggingface, apple, apple-raw (the full-size images where the small ones lie beside them) or
             hdf5, where it should not be recognised from the files.
         skip_bad_images: Leave out images that cannot be decoded, and list them, instead of stopping at the first.
@@ -51,6 +60,9 @@ def prepare(
     summary = preparation.prepare(
         source=source,
         output=output,
+        labels=labels,
+        label_separator=label_separator,
+        seed=seed,
         source_format=source_format,
         skip_bad_images=skip_bad_images,
         ignore_label_relation=ignore_label_relation,

@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fedflair.data.describe.comparison import PUBLISHED
 from fedflair.data.describe.statistics import (
     LabelStatistics,
     Statistics,
@@ -46,28 +45,35 @@ def images_per_user(partitions: dict[str, PartitionColumns]) -> Figure:
     return figure
 
 
-def label_frequencies(coarse: LabelStatistics, fine: LabelStatistics, num_images: int) -> Figure:
-    """Share of images that carry each coarse label, and fine labels by rank; FLAIR's published shares as marks."""
+def label_frequencies(
+    coarse: LabelStatistics, fine: LabelStatistics, num_images: int, beside: dict[str, Any]
+) -> Figure:
+    """Share of images that carry each coarse label, and fine labels by rank; FLAIR's published shares as marks, where
+    ``beside`` has them (see :func:`fedflair.data.describe.comparison.published_beside`)."""
     figure, (left, right) = _figure(10.5, 5, 1, 2)
     shown = most_frequent(coarse, MAX_BARS)[::-1]
     names = [coarse.names[label] for label in shown]
     left.barh(range(len(shown)), coarse.images[shown] / max(num_images, 1), color=ACCENT, height=0.7)
-    published = [_published_share("labels", name) for name in names]
-    left.plot(published, range(len(shown)), "D", color=SECOND, markersize=5, label="FLAIR, published")
+    if beside:
+        of_coarse = _published_shares(beside, "labels")
+        published = [of_coarse.get(name, float("nan")) for name in names]
+        left.plot(published, range(len(shown)), "D", color=SECOND, markersize=5, label="FLAIR, published")
     left.set_yticks(range(len(shown)), [plain_text(name) for name in names])
     left.set(xlabel="images with the coarse label")
     left.xaxis.set_major_formatter(_percent)
     left.grid(axis="x", color="#e4e7eb")
     ranked = np.sort(fine.images[fine.images > 0])[::-1] / max(num_images, 1)
     right.plot(np.arange(1, len(ranked) + 1), ranked, ".", color=ACCENT, markersize=4, label="this dataset")
-    head = sorted((_published_share("fine_grained_labels", name) for name in _published_fine()), reverse=True)
-    right.plot(np.arange(1, len(head) + 1), head, "D", color=SECOND, markersize=4, label="FLAIR, published head")
+    if beside:
+        head = sorted(_published_shares(beside, "fine_grained_labels").values(), reverse=True)
+        right.plot(np.arange(1, len(head) + 1), head, "D", color=SECOND, markersize=4, label="FLAIR, published head")
     right.set(xscale="log", yscale="log", xlabel="fine label, by rank", ylabel="images with the label")
     right.yaxis.set_major_formatter(_percent)
     right.xaxis.set_major_formatter(_thousands)
     right.grid(color="#e4e7eb")
-    for axes in (left, right):
-        axes.legend(frameon=False, loc="lower right" if axes is left else "best")
+    if beside:
+        left.legend(frameon=False, loc="lower right")
+        right.legend(frameon=False, loc="best")
     return figure
 
 
@@ -174,16 +180,20 @@ PLOTS: dict[str, tuple[str, str]] = {
 
 
 def draw_all(
-    partitions: dict[str, PartitionColumns], everything: PartitionColumns, statistics: Statistics
+    partitions: dict[str, PartitionColumns],
+    everything: PartitionColumns,
+    statistics: Statistics,
+    *,
+    beside: dict[str, Any],
 ) -> dict[str, bytes]:
     """Every plot as PNG bytes by name, in the order of PLOTS.
 
-    everything: the partitions joined; statistics: of everything.
+    everything: the partitions joined; statistics: of everything; beside: published values, none where it is empty.
     """
     coarse, fine = statistics.coarse, statistics.fine
     figures: dict[str, Callable[[], Figure]] = {
         "images_per_user": lambda: images_per_user(partitions),
-        "label_frequencies": lambda: label_frequencies(coarse, fine, everything.num_images),
+        "label_frequencies": lambda: label_frequencies(coarse, fine, everything.num_images, beside),
         "labels_per_user": lambda: labels_per_user(everything, len(coarse.names), len(fine.names)),
         "co_occurrence": lambda: co_occurring_labels(everything, coarse),
         "divergence": lambda: divergence(everything, len(coarse.names), len(fine.names)),
@@ -197,13 +207,9 @@ def plain_text(name: str, longest: int = 24) -> str:
     return "".join(c if c.isprintable() else "·" for c in cut).replace("$", r"\$")
 
 
-def _published_share(kind: str, name: str) -> float:
-    images = PUBLISHED["all"][kind]["images_per_label"].get(name)
-    return float("nan") if images is None else images / PUBLISHED["all"]["images"]
-
-
-def _published_fine() -> list[str]:
-    return list(PUBLISHED["all"]["fine_grained_labels"]["images_per_label"])
+def _published_shares(beside: dict[str, Any], kind: str) -> dict[str, float]:
+    everything = beside["all"]
+    return {name: images / everything["images"] for name, images in everything[kind]["images_per_label"].items()}
 
 
 def _percent(value: float, _: float) -> str:

@@ -9,9 +9,9 @@ from fedflair.data.describe.comparison import (
     DIVERGENCES,
     MOMENTS,
     distribution_rows,
-    label_rows,
+    label_table,
     most_frequent,
-    partition_rows,
+    partition_table,
 )
 from fedflair.system.console import Table, table
 
@@ -21,31 +21,25 @@ HEAD = 20  # fine labels that are shown; as many as are published
 def tables(plain: dict[str, Any]) -> list[Table]:
     """One table for each question, of what :func:`fedflair.data.describe.comparison.as_plain` returns."""
     everything = plain["all"]
-    partitions = list(plain)
     coarse = most_frequent(everything, "labels", len(everything["labels"]["images_per_label"]))
     fine = most_frequent(everything, "fine_grained_labels", HEAD)
     in_use = everything["fine_grained_labels"]["in_use"]
     return [
-        _table("Users and images", ["", "users", "in FLAIR", "images", "in FLAIR", "MB"], partition_rows(plain)),
+        _table("Users and images", *partition_table(plain)),
         _table(
             "Distributions (labels per user: distinct ones)",
             ["", *MOMENTS],
-            distribution_rows(everything, DISTRIBUTIONS),
+            distribution_rows(plain, DISTRIBUTIONS),
         ),
         _table(
             "Divergence of users from the population, Jensen-Shannon, 0 to 1 bit",
             ["", *MOMENTS],
-            distribution_rows(everything, DIVERGENCES),
+            distribution_rows(plain, DIVERGENCES),
         ),
-        _table(
-            "Images per coarse label",
-            ["", *partitions, "%", "in FLAIR", "%"],
-            label_rows(plain, "labels", coarse),
-        ),
+        _table("Images per coarse label", *label_table(plain, "labels", coarse)),
         _table(
             f"Images per fine label: the {len(fine)} most frequent of {in_use:,} in use",
-            ["", *partitions, "%", "in FLAIR", "%"],
-            label_rows(plain, "fine_grained_labels", fine),
+            *label_table(plain, "fine_grained_labels", fine),
         ),
     ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from fedflair.data.images.decode import decode_rgb, decoders_words
-from fedflair.data.images.jpeg import encode, inspect, squared
+from fedflair.data.images.jpeg import ImageEncoding, encode, inspect, squared
 from fedflair.data.images.limits import DEFAULT, Limits
 from fedflair.errors import DataError
 from fedflair.system.files import disk_errors, why
@@ -47,14 +48,27 @@ def read_photograph(path: Path, limits: Limits = DEFAULT) -> Photograph:
             raise DataError(f"{path}: {size:,} bytes are more than an image may have; see --max_image_bytes")
         data = path.read_bytes()
     try:
-        return _photograph(data, limits)
+        with _any_decoder():
+            return _photograph(data, limits)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
-    except MemoryError:
+
+
+def stored(data: bytes, encoding: ImageEncoding, limits: Limits = DEFAULT) -> bytes:
+    """As ``jpeg.reencode``, of a photograph in any format that Pillow reads by itself; raises what that does."""
+    with _any_decoder():
+        return encode(squared(data, limits, _formats())[0], encoding)
+
+
+@contextmanager
+def _any_decoder() -> Iterator[None]:
+    """Decoders of dozens of formats raise whatever they like: as DataError."""
+    try:
+        yield
+    except (DataError, MemoryError):
         raise
-    # Decoders of dozens of formats raise whatever they like.
     except Exception as error:
-        raise DataError(f"{path}: cannot be decoded: {type(error).__name__}: {decoders_words(error)}") from error
+        raise DataError(f"cannot be decoded: {type(error).__name__}: {decoders_words(error)}") from error
 
 
 def find_photographs(places: Sequence[Path]) -> list[Path]:
@@ -67,6 +81,11 @@ def find_photographs(places: Sequence[Path]) -> list[Path]:
     for place in places:
         found += (list(_in_folder(place)) or [place]) if place.is_dir() else [place]
     return found
+
+
+def is_named_like_one(name: str) -> bool:
+    """Whether a file's name ends like a photograph's of a format that is read."""
+    return Path(name).suffix.lower() in _endings()
 
 
 def checked(encoded: npt.NDArray[np.uint8], aspect: float = 1.0) -> Photograph:
@@ -95,7 +114,7 @@ def _in_folder(folder: Path) -> Iterator[Path]:
     for where, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in _endings():
+            if not name.startswith(".") and is_named_like_one(name):
                 yield Path(where, name)
 
 
