@@ -62,6 +62,11 @@ def published_beside(plain: dict[str, Any]) -> dict[str, Any]:
     return PUBLISHED if names <= own and 2 * len(names) > len(own) else {}
 
 
+def has_fine_labels(plain: dict[str, Any]) -> bool:
+    """Whether the dataset has fine labels at all, which people's own need not have."""
+    return bool(plain["all"]["fine_grained_labels"]["images_per_label"])
+
+
 def as_plain(by_partition: dict[str, Statistics]) -> dict[str, Any]:
     """Every number as plain types: partition -> statistics; labels as name -> count, in index order."""
     return {name: _plain(statistics) for name, statistics in by_partition.items()}
@@ -119,6 +124,8 @@ def distribution_rows(plain: dict[str, Any], kinds: tuple[tuple[str, tuple[str, 
     everything, beside = plain["all"], published_beside(plain).get("all", {})
     rows = []
     for title, path in kinds:
+        if path[0] == "fine_grained_labels" and not has_fine_labels(plain):
+            continue
         own, published = look_up(everything, *path), look_up(beside, *path)
         rows.append([title, *[number(own[moment]) for moment in MOMENTS]])
         if published is not None:

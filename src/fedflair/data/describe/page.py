@@ -19,6 +19,7 @@ from fedflair.data.describe.comparison import (
     MOMENTS,
     as_plain,
     distribution_rows,
+    has_fine_labels,
     label_table,
     most_frequent,
     partition_table,
@@ -89,7 +90,11 @@ def _summary(plain: dict[str, Any]) -> str:
         (f"{everything['users']:,}", "users"),
         (f"{everything['images']:,}", "images"),
         (f"{everything['labels']['in_use']:,}", "coarse labels in use"),
-        (f"{everything['fine_grained_labels']['in_use']:,}", "fine labels in use"),
+        *(
+            [(f"{everything['fine_grained_labels']['in_use']:,}", "fine labels in use")]
+            if has_fine_labels(plain)
+            else []
+        ),
         (f"{everything['image_bytes'] / 1e6:,.1f}", "megabytes of images"),
     ]
     return f'<p class="facts">{"".join(f"<span><b>{value}</b> {what}</span>" for value, what in facts)}</p>'
@@ -109,9 +114,16 @@ def _tables(plain: dict[str, Any]) -> str:
             _table(["", *MOMENTS], distribution_rows(plain, DIVERGENCES)),
             "</div><div><h2>Images per coarse label</h2>",
             _table(*label_table(plain, "labels", coarse)),
-            f"</div></div><details><summary>Images per fine label: the {len(fine)} most frequent</summary>",
-            _table(*label_table(plain, "fine_grained_labels", fine)),
-            "</details>",
+            "</div></div>",
+            *(
+                [
+                    f"<details><summary>Images per fine label: the {len(fine)} most frequent</summary>",
+                    _table(*label_table(plain, "fine_grained_labels", fine)),
+                    "</details>",
+                ]
+                if has_fine_labels(plain)
+                else []
+            ),
         ]
     )
 

@@ -50,7 +50,7 @@ def label_frequencies(
 ) -> Figure:
     """Share of images that carry each coarse label, and fine labels by rank; FLAIR's published shares as marks, where
     ``beside`` has them (see :func:`fedflair.data.describe.comparison.published_beside`)."""
-    figure, (left, right) = _figure(10.5, 5, 1, 2)
+    figure, (left, *others) = _figure(10.5 if fine.names else 6, 5, 1, 2 if fine.names else 1)
     shown = most_frequent(coarse, MAX_BARS)[::-1]
     names = [coarse.names[label] for label in shown]
     left.barh(range(len(shown)), coarse.images[shown] / max(num_images, 1), color=ACCENT, height=0.7)
@@ -62,25 +62,29 @@ def label_frequencies(
     left.set(xlabel="images with the coarse label")
     left.xaxis.set_major_formatter(_percent)
     left.grid(axis="x", color="#e4e7eb")
-    ranked = np.sort(fine.images[fine.images > 0])[::-1] / max(num_images, 1)
-    right.plot(np.arange(1, len(ranked) + 1), ranked, ".", color=ACCENT, markersize=4, label="this dataset")
-    if beside:
-        head = sorted(_published_shares(beside, "fine_grained_labels").values(), reverse=True)
-        right.plot(np.arange(1, len(head) + 1), head, "D", color=SECOND, markersize=4, label="FLAIR, published head")
-    right.set(xscale="log", yscale="log", xlabel="fine label, by rank", ylabel="images with the label")
-    right.yaxis.set_major_formatter(_percent)
-    right.xaxis.set_major_formatter(_thousands)
-    right.grid(color="#e4e7eb")
     if beside:
         left.legend(frameon=False, loc="lower right")
-        right.legend(frameon=False, loc="best")
+    if others:
+        _by_rank(others[0], fine, num_images, beside)
     return figure
+
+
+def _by_rank(axes: Axes, fine: LabelStatistics, num_images: int, beside: dict[str, Any]) -> None:
+    ranked = np.sort(fine.images[fine.images > 0])[::-1] / max(num_images, 1)
+    axes.plot(np.arange(1, len(ranked) + 1), ranked, ".", color=ACCENT, markersize=4, label="this dataset")
+    if beside:
+        head = sorted(_published_shares(beside, "fine_grained_labels").values(), reverse=True)
+        axes.plot(np.arange(1, len(head) + 1), head, "D", color=SECOND, markersize=4, label="FLAIR, published head")
+        axes.legend(frameon=False, loc="best")
+    axes.set(xscale="log", yscale="log", xlabel="fine label, by rank", ylabel="images with the label")
+    axes.yaxis.set_major_formatter(_percent)
+    axes.xaxis.set_major_formatter(_thousands)
+    axes.grid(color="#e4e7eb")
 
 
 def labels_per_user(columns: PartitionColumns, num_coarse: int, num_fine: int) -> Figure:
     """Histograms of distinct coarse and fine labels per user."""
-    figure, both = _figure(10.5, 3.8, 1, 2)
-    kinds = (("coarse", num_coarse), ("fine", num_fine))
+    figure, both, kinds = _of_each_kind(num_coarse, num_fine)
     for axes, (kind, num_labels) in zip(both, kinds):
         users, _, _ = counts_by_user(columns, num_labels, fine=kind == "fine")
         distinct = np.bincount(users, minlength=columns.num_users)
@@ -98,6 +102,12 @@ def labels_per_user(columns: PartitionColumns, num_coarse: int, num_fine: int) -
         else:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
+
+
+def _of_each_kind(num_coarse: int, num_fine: int) -> tuple[Figure, list[Axes], list[tuple[str, int]]]:
+    """A figure with axes for coarse labels and, where there are any, for fine ones; the kinds and how many of each."""
+    kinds = [("coarse", num_coarse), *([("fine", num_fine)] if num_fine else [])]
+    return *_figure(5.25 * len(kinds), 3.8, 1, len(kinds)), kinds
 
 
 def _widening(most: int) -> list[int]:
@@ -136,9 +146,9 @@ def co_occurring_labels(columns: PartitionColumns, coarse: LabelStatistics) -> F
 
 def divergence(columns: PartitionColumns, num_coarse: int, num_fine: int) -> Figure:
     """Histogram over users of the divergence from the population, and of what IID users would show."""
-    figure, both = _figure(10.5, 3.8, 1, 2)
+    figure, both, kinds = _of_each_kind(num_coarse, num_fine)
     edges = np.linspace(0, 1, 41).tolist()
-    for axes, (kind, num_labels) in zip(both, (("coarse", num_coarse), ("fine", num_fine))):
+    for axes, (kind, num_labels) in zip(both, kinds):
         natural = counts_by_user(columns, num_labels, fine=kind == "fine")
         dealt = counts_by_user(columns, num_labels, fine=kind == "fine", dealt_at_random=True)
         styles: tuple[tuple[str, tuple[IntArray, IntArray, IntArray], dict[str, Any]], ...] = (
@@ -161,7 +171,7 @@ PLOTS: dict[str, tuple[str, str]] = {
     ),
     "label_frequencies": (
         "Label frequencies",
-        "Left: share of images with each coarse label. Right: fine labels from most to least frequent, logarithmic.",
+        "The share of images with each coarse label; and with fine labels, from most to least frequent, logarithmic.",
     ),
     "labels_per_user": (
         "Labels per user",

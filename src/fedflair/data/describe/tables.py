@@ -9,6 +9,7 @@ from fedflair.data.describe.comparison import (
     DIVERGENCES,
     MOMENTS,
     distribution_rows,
+    has_fine_labels,
     label_table,
     most_frequent,
     partition_table,
@@ -24,7 +25,7 @@ def tables(plain: dict[str, Any]) -> list[Table]:
     coarse = most_frequent(everything, "labels", len(everything["labels"]["images_per_label"]))
     fine = most_frequent(everything, "fine_grained_labels", HEAD)
     in_use = everything["fine_grained_labels"]["in_use"]
-    return [
+    shown = [
         _table("Users and images", *partition_table(plain)),
         _table(
             "Distributions (labels per user: distinct ones)",
@@ -37,11 +38,11 @@ def tables(plain: dict[str, Any]) -> list[Table]:
             distribution_rows(plain, DIVERGENCES),
         ),
         _table("Images per coarse label", *label_table(plain, "labels", coarse)),
-        _table(
-            f"Images per fine label: the {len(fine)} most frequent of {in_use:,} in use",
-            *label_table(plain, "fine_grained_labels", fine),
-        ),
     ]
+    if has_fine_labels(plain):
+        title = f"Images per fine label: the {len(fine)} most frequent of {in_use:,} in use"
+        shown.append(_table(title, *label_table(plain, "fine_grained_labels", fine)))
+    return shown
 
 
 def _table(title: str, header: list[str], rows: list[list[str]]) -> Table:

@@ -20,6 +20,8 @@ from fedflair.errors import DataError
 from fedflair.system.files import disk_errors, why
 
 _JPEG = b"\xff\xd8"
+# What telephones take photographs in.
+_HEIC = (b"ftypheic", b"ftypheix", b"ftyphevc")
 # Pillow has other programs read the first ones, and knows the others by name only.
 _NOT_READ = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})
 
@@ -57,7 +59,7 @@ def read_photograph(path: Path, limits: Limits = DEFAULT) -> Photograph:
 def stored(data: bytes, encoding: ImageEncoding, limits: Limits = DEFAULT) -> bytes:
     """As ``jpeg.reencode``, of a photograph in any format that Pillow reads by itself; raises what that does."""
     with _any_decoder():
-        return encode(squared(data, limits, _formats())[0], encoding)
+        return encode(_squared(data, limits)[0], encoding)
 
 
 @contextmanager
@@ -98,13 +100,19 @@ def _photograph(data: bytes, limits: Limits) -> Photograph:
     if not data:
         raise DataError("no image data at all")
     if not data.startswith(_JPEG) or inspect(data, limits) is not None:
-        image, aspect = squared(data, limits, _formats())
+        image, aspect = _squared(data, limits)
         return Photograph(np.frombuffer(encode(image, "png"), dtype=np.uint8), aspect)
     try:
         return checked(np.frombuffer(data, dtype=np.uint8))
     except DataError as error:
         # Its remedy is that of a store.
         raise DataError(f"cannot be decoded: {decoders_words(error.__cause__ or error)}") from error
+
+
+def _squared(data: bytes, limits: Limits) -> tuple[Image.Image, float]:
+    if data[4:12] in _HEIC and "HEIF" not in _formats():
+        raise DataError("a HEIC photograph, which Pillow does not read by itself; convert it to JPEG")
+    return squared(data, limits, _formats())
 
 
 def _in_folder(folder: Path) -> Iterator[Path]:
