@@ -10,7 +10,6 @@ from fedflair.data.images.jpeg import ImageEncoding
 from fedflair.data.images.limits import DEFAULT, Limits
 from fedflair.data.preparation import convert as conversion
 from fedflair.data.preparation.convert import Layout
-from fedflair.data.preparation.folders import num_bytes
 from fedflair.system.terminal import say
 
 
@@ -59,7 +58,8 @@ def convert(
     if summary is not None:
         say(words_of(summary))
     if layout in ("parquet", "webdataset"):
-        say(f"{output}: {num_bytes(output) / 1e6:,.1f} MB in the layout {layout}; images are kept byte for byte")
+        num_bytes = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
+        say(f"{output}: {num_bytes / 1e6:,.1f} MB in the layout {layout}; images are kept byte for byte")
     elif layout != "packed":
         size = f"{output.stat().st_size / 1e6:,.1f} MB"
         say(f"{output}: {size} in the layout {layout}; pixels are kept, JPEG bytes are not")

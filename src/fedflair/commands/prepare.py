@@ -85,6 +85,9 @@ def words_of(summary: PrepareSummary) -> str:
     lines = [f"{summary.output}: {summary.num_bytes / 1e6:,.1f} MB in {summary.seconds:.1f} s from {summary.source}"]
     for name in summary.users:
         lines.append(f"  {name:5} {summary.users[name]:>8,} users {summary.images[name]:>9,} images")
+    if not all(summary.users.values()):
+        empty = " and ".join(name for name, number in summary.users.items() if not number)
+        lines.append(f"  training needs users in train, val and test; there are none in {empty}")
     lines.append(f"  {summary.labels} labels, {summary.fine_grained_labels} fine-grained labels")
     for reason, count in summary.reencoded.items():
         lines.append(f"  re-encoded {count:,}: {reason}")

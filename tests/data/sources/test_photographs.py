@@ -49,9 +49,10 @@ def test_what_is_not_listed_is_counted(tmp_path: Path) -> None:
     table = write_table(photographs / "labels.csv", ["anna/cat.jpg,cat", "bob/1.webp,cat", "zoe/a.bmp,x"])
     (photographs / "bob" / "._1.webp").write_bytes(b"x")
     (photographs / "notes.txt").write_text("x")
+    (photographs / "dangling").symlink_to("nowhere")
     source = open_photographs(photographs, table)
     assert len(list(source.records())) == 3
-    assert source.ignored == {"images that the labels do not list": 3, "hidden files": 1, "other files": 1}
+    assert source.ignored == {"images that the labels do not list": 3, "hidden files": 1, "other files": 2}
 
 
 def refusal(folder: Path, *lines: str) -> str:

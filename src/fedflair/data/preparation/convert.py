@@ -8,7 +8,6 @@ from typing import Literal
 
 from fedflair.data.images.jpeg import ImageEncoding
 from fedflair.data.images.limits import DEFAULT, Limits
-from fedflair.data.preparation.folders import FolderLayout, write_folder, write_folder_through_store
 from fedflair.data.preparation.layouts import Hdf5Layout, write_layout, write_through_store
 from fedflair.data.preparation.packing import PrepareSummary, Track, pack, untracked
 from fedflair.data.preparation.prepare import check_output, prepare
@@ -16,7 +15,7 @@ from fedflair.data.sources import open_source
 from fedflair.data.store.packed import is_store, open_store
 from fedflair.errors import ConfigError
 
-Layout = Literal["packed"] | Hdf5Layout | FolderLayout
+Layout = Literal["packed", "parquet", "webdataset"] | Hdf5Layout
 
 
 def convert(
@@ -37,6 +36,9 @@ def convert(
     if layout == "packed":
         return prepare(source=source, output=output, image_encoding=image_encoding or "png", limits=limits, track=track)
     if layout == "parquet" or layout == "webdataset":
+        # Here, because it loads pyarrow.
+        from fedflair.data.preparation.folders import write_folder, write_folder_through_store
+
         if is_store(source) and image_encoding != "jpeg":
             write_folder(open_store(source), output, layout)
             return None

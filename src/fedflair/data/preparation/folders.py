@@ -55,12 +55,8 @@ def write_folder_through_store(
             _write(open_store(path), output, folder, layout)
         finally:
             path.unlink(missing_ok=True)
-    return replace(summary, output=output, num_bytes=num_bytes(output))
-
-
-def num_bytes(folder: Path) -> int:
-    """Of all files in a folder, however deep."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    num_bytes = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
+    return replace(summary, output=output, num_bytes=num_bytes)
 
 
 def _write(store: Store, output: Path, folder: Path, layout: FolderLayout) -> None:

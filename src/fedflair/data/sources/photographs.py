@@ -120,11 +120,12 @@ def _check_files(folder: Path, table: Path, lines: list[Line]) -> None:
 def _others(folder: Path, table: Path, listed: set[str]) -> Counter[str]:
     """The files of the folder, however deep, that are not read, by why; without the table, which may lie there."""
     ignored: Counter[str] = Counter()
-    for where, folders, names in os.walk(folder):
+    root, place = Path(os.path.realpath(folder)), Path(os.path.realpath(table))
+    for where, folders, names in os.walk(root):
         folders[:] = [name for name in folders if not is_hidden(name)]
         for name in names:
             file = Path(where, name)
-            if file.relative_to(folder).as_posix() in listed or file == table or file.samefile(table):
+            if file == place or file.relative_to(root).as_posix() in listed:
                 continue
             ignored[HIDDEN if is_hidden(name) else UNLISTED if is_named_like_one(name) else FOREIGN] += 1
     return ignored
