@@ -35,6 +35,8 @@ def convert(
             parquet (the hub's files, for Hugging Face datasets too), or webdataset (tar shards).
         image_encoding: How bare pixels become files, and PNG files that were made of such: png loses nothing and is the
             default; jpeg, of quality 95, is some five times smaller and loses a little.
+
+    Bounds on what is not trusted:
         max_image_pixels: Pixels that one photograph may have; more are refused before they are decoded.
         max_image_bytes: Bytes that one encoded photograph may have.
         max_image_scans: Scans that one progressive JPEG may have.

@@ -40,17 +40,21 @@ def prepare(
         source: Folder of the hub's parquet files or of Apple's release, or a parquet or HDF5 file; with --labels, the
             folder of one's own photographs.
         output: The store to write; appears under this name only once it is whole.
-        labels: CSV file of one's own photographs, of any size and format, with the columns path (in the folder) and
-            labels, and where wanted user (else the path's first folder), fine_labels and partition.
-        label_separator: What stands between labels in that file; by default '|'.
-        seed: By which users are dealt out 8:1:1 to train, val and test where that file has no column partition; by
-            default 0.
         source_format: huggingface, apple, apple-raw (the full-size images where the small ones lie beside them) or
             hdf5, where it should not be recognised from the files.
         skip_bad_images: Leave out images that cannot be decoded, and list them, instead of stopping at the first.
         ignore_label_relation: Accept labels that contradict the source's label_relationship.txt.
         image_encoding: How the bare pixels of an HDF5 source are stored: png loses nothing, jpeg is far smaller.
         not_group_data_by_user: Write ml-flair's central layout (decoded pixels, one group an image), not a store.
+
+    Your own photographs:
+        labels: CSV file of one's own photographs, of any size and format, with the columns path (in the folder) and
+            labels, and where wanted user (else the path's first folder), fine_labels and partition.
+        label_separator: What stands between labels in that file; by default '|'.
+        seed: By which users are dealt out 8:1:1 to train, val and test where that file has no column partition; by
+            default 0.
+
+    Bounds on what is not trusted:
         max_image_pixels: Pixels that one photograph may have; more are refused before they are decoded.
         max_image_bytes: Bytes that one encoded photograph may have.
         max_image_scans: Scans that one progressive JPEG may have.
