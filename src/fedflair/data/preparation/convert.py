@@ -8,14 +8,14 @@ from typing import Literal
 
 from fedflair.data.images.jpeg import ImageEncoding
 from fedflair.data.images.limits import DEFAULT, Limits
-from fedflair.data.preparation.layouts import Hdf5Layout, write_layout, write_through_store
+from fedflair.data.preparation.layouts import write_layout, write_through_store
 from fedflair.data.preparation.packing import PrepareSummary, Track, pack, untracked
 from fedflair.data.preparation.prepare import check_output, prepare
 from fedflair.data.sources import open_source
 from fedflair.data.store.packed import is_store, open_store
 from fedflair.errors import ConfigError
 
-Layout = Literal["packed", "parquet", "webdataset"] | Hdf5Layout
+Layout = Literal["packed", "pfl", "ml-flair", "ml-flair-central", "parquet", "webdataset"]
 
 
 def convert(
