@@ -10,7 +10,7 @@ OWN_USERS := --central_privacy_mechanism gaussian_moments_accountant --populatio
 # The GPU machine's, where it differs from this one's.
 TARGET := --python-version 3.12 --implementation cp --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64
 
-.PHONY: help setup demo test lint bench gpu wheels docs clean
+.PHONY: help setup demo test lint bench gpu wheels dist docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ gpu: ## on a machine with a GPU: its tests, the comparison with other tools, a s
 
 wheels: $(READY) ## gather what a bare GPU machine without a network lacks, for make gpu there
 	$(BIN)/python -m pip download --quiet --no-deps --only-binary=:all: --dest wheels $(TARGET) -c constraints.txt -r perf/wheels.txt
+
+dist: ## build sdist and wheel, check both, and take the wheel through README's first run in fresh environments
+	PYTHON=$(PYTHON) bash .ci/dist
 
 docs: $(READY) ## check that the documentation's commands and links are true
 	$(BIN)/python -m pytest tests/test_documentation.py

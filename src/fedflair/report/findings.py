@@ -206,8 +206,8 @@ def _private_sentence(
 def _promise(group: Group) -> str:
     facts: Any = shown.worst(run.privacy for run in group.runs)
     if facts is None:
-        own = shown.cell(None, shown.worst(run.local_privacy for run in group.runs))
-        return f"epsilon {own.removeprefix('local ')} towards the server, drawn by each client"
+        local = shown.cell(None, shown.worst(run.local_privacy for run in group.runs))
+        return f"epsilon {local.removeprefix('local ')} towards the server, drawn by each client"
     whole, own = shown.figures(facts)
     users = f"the {facts['users']:,} " if isinstance(facts.get("users"), int) else "the "
     who = f"{users}{'artificial ' if facts.get('artificial_users') else ''}users trained on"

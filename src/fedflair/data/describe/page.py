@@ -19,9 +19,11 @@ from fedflair.data.describe.comparison import (
     MOMENTS,
     as_plain,
     distribution_rows,
-    label_rows,
+    has_fine_labels,
+    label_table,
     most_frequent,
-    partition_rows,
+    partition_table,
+    published_beside,
 )
 from fedflair.data.describe.findings import findings
 from fedflair.data.describe.gallery import gallery
@@ -46,10 +48,11 @@ def write_page(store: Store, by_partition: dict[str, Statistics], output: Path) 
     everything = join(list(partitions.values()))
     if everything.num_images == 0:
         raise DataError(f"{store.path}: holds no image, so there is nothing to plot; leave out --output")
-    plots = draw_all(partitions, everything, by_partition["all"])
+    plain = as_plain(by_partition)
+    plots = draw_all(partitions, everything, by_partition["all"], beside=published_beside(plain))
     images = gallery(store, everything, by_partition["all"])
     titles = findings(everything, by_partition["all"])
-    page = render(store.path.name, as_plain(by_partition), plots, titles, images, licence_of(store.metadata.provenance))
+    page = render(store.path.name, plain, plots, titles, images, licence_of(store.metadata.provenance))
     for name, png in plots.items():
         write_atomically(output / f"{name}.png", png)
     write_atomically(output / "index.html", page)
@@ -98,7 +101,11 @@ def _summary(plain: dict[str, Any]) -> str:
         (f"{everything['users']:,}", "users"),
         (f"{everything['images']:,}", "images"),
         (f"{everything['labels']['in_use']:,}", "coarse labels in use"),
-        (f"{everything['fine_grained_labels']['in_use']:,}", "fine labels in use"),
+        *(
+            [(f"{everything['fine_grained_labels']['in_use']:,}", "fine labels in use")]
+            if has_fine_labels(plain)
+            else []
+        ),
         (f"{everything['image_bytes'] / 1e6:,.1f}", "megabytes of images"),
     ]
     return f'<p class="facts">{"".join(f"<span><b>{value}</b> {what}</span>" for value, what in facts)}</p>'
@@ -108,20 +115,26 @@ def _tables(plain: dict[str, Any]) -> str:
     everything = plain["all"]
     coarse = most_frequent(everything, "labels", len(everything["labels"]["images_per_label"]))
     fine = most_frequent(everything, "fine_grained_labels", FINE_ROWS)
-    label_header = ["", *plain, "%", "in FLAIR", "%"]
     return "".join(
         [
             '<div class="beside"><div><h2>Users and images</h2>',
-            _table(["", "users", "in FLAIR", "images", "in FLAIR", "MB"], partition_rows(plain)),
+            _table(*partition_table(plain)),
             "<h2>Distributions</h2><p>Labels per user are distinct ones.</p>",
-            _table(["", *MOMENTS], distribution_rows(everything, DISTRIBUTIONS)),
+            _table(["", *MOMENTS], distribution_rows(plain, DISTRIBUTIONS)),
             "<h2>Divergence of users from the population</h2><p>Jensen-Shannon, 0 to 1 bit.</p>",
-            _table(["", *MOMENTS], distribution_rows(everything, DIVERGENCES)),
+            _table(["", *MOMENTS], distribution_rows(plain, DIVERGENCES)),
             "</div><div><h2>Images per coarse label</h2>",
-            _table(label_header, label_rows(plain, "labels", coarse)),
-            f"</div></div><details><summary>Images per fine label: the {len(fine)} most frequent</summary>",
-            _table(label_header, label_rows(plain, "fine_grained_labels", fine)),
-            "</details>",
+            _table(*label_table(plain, "labels", coarse)),
+            "</div></div>",
+            *(
+                [
+                    f"<details><summary>Images per fine label: the {len(fine)} most frequent</summary>",
+                    _table(*label_table(plain, "fine_grained_labels", fine)),
+                    "</details>",
+                ]
+                if has_fine_labels(plain)
+                else []
+            ),
         ]
     )
 
