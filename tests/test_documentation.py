@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from fedflair.commands import COMMANDS
 from fedflair.commands.arguments import call
-from fedflair.commands.listed import COMMANDS
 from fedflair.commands.parsers import parser_of_command
 from fedflair.commands.train import parse_train_config
 from fedflair.config.options import parse_given, read_given

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from fedflair import __version__
-from fedflair.commands.listed import COMMANDS
+from fedflair.commands import COMMANDS
 from fedflair.errors import ConfigError, DataError, FedflairError, Interrupted, UsageError
 from fedflair.system import memory
 from fedflair.system.files import errno_of, why

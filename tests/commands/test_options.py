@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fedflair.cli import run as run_command
-from fedflair.commands.listed import COMMANDS
+from fedflair.commands import COMMANDS
 from fedflair.commands.options import page
 from fedflair.commands.parsers import parser_of_command
 from fedflair.config.described import described

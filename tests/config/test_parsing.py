@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from fedflair.cli import main
-from fedflair.commands.listed import COMMANDS
+from fedflair.commands import COMMANDS
 from fedflair.commands.parsers import parser_of_command
 from fedflair.config.parsing import parse, type_of
 
