@@ -30,6 +30,7 @@ class Outcome:
     """What a run folder says of its run. error: the last line of its log, where it is not done.
 
     privacy, local_privacy: its mechanisms as it described them; None without one.
+    num_parameters: that are trained, clipped and noised; None of a run of an earlier version.
     """
 
     status: Literal["waiting", "unfinished", "done"]
@@ -39,6 +40,7 @@ class Outcome:
     privacy: shown.Facts | None = None
     local_privacy: shown.Facts | None = None
     error: str | None = None
+    num_parameters: int | None = None
 
 
 def outcome_of(run: RunFolder, log: Path) -> Outcome:
@@ -52,6 +54,7 @@ def outcome_of(run: RunFolder, log: Path) -> Outcome:
             summary["seconds"],
             summary["privacy"],
             summary.get("local_privacy"),
+            num_parameters=summary.get("num_parameters"),
         )
     if not log.is_file():
         return Outcome("waiting")
