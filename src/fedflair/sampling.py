@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 SamplingKind = Literal["poisson", "fixed"]
 
@@ -33,6 +35,9 @@ def torch_stream(seed: int, purpose: str, round_: int = 0, client: str = "") -> 
 
     It keeps 32 bits of its seed: enough for initial weights and dropout, not for the noise of privacy.
     """
+    # Here, as a second passes while it loads, and most of what draws from a stream does without it.
+    import torch
+
     generator = torch.Generator()
     generator.manual_seed(_seed(seed, purpose, round_, client) >> 65)
     return generator

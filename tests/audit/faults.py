@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -47,6 +47,8 @@ KINDS = {
     "gaussian": Kind(PrivacyOptions("gaussian", epsilon=0.8)),
     "laplace": Kind(PrivacyOptions("laplace", epsilon=0.3)),
     "adaptive": Kind(PrivacyOptions("gaussian_moments_accountant", adaptive_clipping=True)),
+    "metrics": Kind(PrivacyOptions("gaussian_moments_accountant", adaptive_clipping=True, private_metrics=0.2)),
+    "grouped": Kind(PrivacyOptions("gaussian_moments_accountant", adaptive_clipping=True, clipping_groups="kinds")),
     "banded": Kind(PrivacyOptions("banded_matrix_factorization", min_separation=4), rate=0.2),
     "fixed": Kind(PrivacyOptions("gaussian_moments_accountant"), more={"sampling": "fixed"}),
     "simulated": Kind(
@@ -219,6 +221,35 @@ def count_noise_times(factor: float) -> Callable[[PrivacyPath], PrivacyPath]:
     return tamper
 
 
+def one_group_bare(path: PrivacyPath) -> PrivacyPath:
+    """No noise on the first of the groups that are clipped apart."""
+    return with_noise(path, lambda noise, round_: noise * (torch.arange(len(noise)) >= len(noise) // 3))
+
+
+def group_bound_doubled(path: PrivacyPath) -> PrivacyPath:
+    """The first group of an update may be twice as long as its bound."""
+    grouped = path.mechanism.grouped
+    assert grouped is not None
+
+    def clip(update: torch.Tensor, bounds: Sequence[float]) -> ClipResult:
+        return grouped.clip(update, [2 * bounds[0], *bounds[1:]])
+
+    return replace(path, mechanism=replace(path.mechanism, grouped=replace(grouped, clip=clip)))
+
+
+def metrics_noise_times(factor: float) -> Callable[[PrivacyPath], PrivacyPath]:
+    """Less noise on the metrics of a cohort of nobody, whose clean sums are zero."""
+
+    def tamper(path: PrivacyPath) -> PrivacyPath:
+        def add_noise(total: torch.Tensor, cohort: CohortStats, round_: int, state: MechanismState) -> Noisy:
+            total, after = path.mechanism.add_noise(total, cohort, round_, state)
+            return total, {**after, "private_metrics": factor * after["private_metrics"]}
+
+        return replace(path, mechanism=replace(path.mechanism, add_noise=add_noise))
+
+    return tamper
+
+
 def twice_the_epsilon(sizes: Sizes) -> Callable[[PrivacyPath], PrivacyPath]:
     """The noise of twice the epsilon, where nobody else can see it: accounted as before."""
 
@@ -264,6 +295,8 @@ FAULTS_OF: dict[str, dict[str, Callable[[PrivacyPath], PrivacyPath]]] = {
         "columns of norm 2": columns_of_norm_two,
     },
     "adaptive": {"no noise on the count": count_noise_times(0.0), "count's noise halved": count_noise_times(0.5)},
+    "grouped": {"no noise on a group": one_group_bare, "a group's bound doubled": group_bound_doubled},
+    "metrics": {"noise on metrics halved": metrics_noise_times(0.5)},
 }
 
 

@@ -94,6 +94,13 @@ def test_faults_of_every_mechanism_are_found(kind: str, fault: str) -> None:
         ("banded", "columns of norm 2", r"correlated noise lets a client count 2\.0000 times in 4 rounds"),
         ("adaptive", "no noise on the count", r"the count of whole updates has a standard deviation of 0\.0000"),
         ("adaptive", "count's noise halved", r"the count of whole updates has a standard deviation of 0\.[45]"),
+        ("grouped", "no noise on a group", r"the noise's standard deviation is 0\.8"),
+        (
+            "grouped",
+            "a group's bound doubled",
+            r"an update that is dense is clipped to 1\.99\d+ times the clipping bound",
+        ),
+        ("metrics", "noise on metrics halved", r"metrics: the noise's standard deviation is 0\.[45]"),
         ("fixed", "noise x 0.9", r"the noise's standard deviation is 0\.(89|90)"),
         ("fixed", "twice the sampling rate", r"a cohort holds \d+ clients, accounted as 150"),
     ],

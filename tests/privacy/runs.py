@@ -22,6 +22,13 @@ MECHANISMS: dict[str, dict[str, Any]] = {
         "adaptive_clipping": True,
         "adaptive_clipping_noise_std": 2.0,
     },
+    "grouped": {
+        "central_privacy_mechanism": "gaussian_moments_accountant",
+        "adaptive_clipping": True,
+        "clipping_groups": "kinds",
+        "central_optimizer": "adam_bc",
+    },
+    "metrics": {"central_privacy_mechanism": "gaussian_moments_accountant", "private_metrics": 0.2},
     "banded": {"central_privacy_mechanism": "banded_matrix_factorization", "cohort_size": 1, "min_separation": 3},
     "local gaussian": {"local_privacy_mechanism": "gaussian"},
     "local laplace": {"local_privacy_mechanism": "laplace"},

@@ -5,7 +5,9 @@ The event is what epsilon was computed from. Everything that a mechanism states 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +25,7 @@ class Accounted:
     """What the run's own epsilon rests on.
 
     event: of the run itself, over all its rounds. seen: the same with the noise on the sum alone; other than ``event``
-        where a count is released as well.
+        where a count, or metrics, are released as well.
     min_separation: rounds of one group of clients that count as one. count_std: of the noise on the count of whole
         updates, in clients; None where none is released.
     coefficients: of the filter that makes the noise independent over rounds, [1] where it is.
@@ -64,7 +66,12 @@ def accounted(path: PrivacyPath, num_rounds: int, state: MechanismState) -> Acco
     coefficients = state["coefficients"].double().numpy() if "coefficients" in state else np.ones(1)
     return Accounted(
         event=event,
-        seen=event if count_std is None else _without_count(event, count_std),
+        seen=_without_metrics(
+            event
+            if count_std is None
+            else _without_counts(event, count_std, len(path.mechanism.group_bounds(state)) or 1),
+            facts,
+        ),
         delta=float(facts["delta"]),
         accountant=facts["accountant"],
         min_separation=int(facts["min_separation"]),
@@ -73,7 +80,15 @@ def accounted(path: PrivacyPath, num_rounds: int, state: MechanismState) -> Acco
     )
 
 
-def _without_count(event: PrivacyEvent, count_std: float) -> PrivacyEvent:
-    """What is left of a release's multiplier for the sum, the count's sensitivity being 1/2; all of it if nothing."""
-    left = event.noise_multiplier**-2 - (2 * count_std) ** -2
+def _without_metrics(event: PrivacyEvent, facts: Mapping[str, Any]) -> PrivacyEvent:
+    """What is left of a release's multiplier for the sum, where a share of the budget goes to metrics."""
+    metrics = facts.get("private_metrics")
+    if not metrics:
+        return event
+    return replace(event, noise_multiplier=event.noise_multiplier / (1 - metrics["share"]) ** (1 / facts["order"]))
+
+
+def _without_counts(event: PrivacyEvent, count_std: float, num_counts: int) -> PrivacyEvent:
+    """What is left of a release's multiplier for the sum, a count's sensitivity being 1/2; all of it if nothing."""
+    left = event.noise_multiplier**-2 - num_counts * (2 * count_std) ** -2
     return replace(event, noise_multiplier=left**-0.5) if left > 0 else event

@@ -19,6 +19,7 @@ from fedflair.privacy.accounting.accountants import epsilon
 from fedflair.privacy.accounting.shown import finite, show
 from fedflair.privacy.contract import CohortStats, Mechanism, PrivacyOptions
 from fedflair.privacy.mechanisms.clipping import vector_norm
+from fedflair.privacy.mechanisms.private_metrics import NUM_ENTRIES, STATE
 from fedflair.privacy.mechanisms.toeplitz import growth
 from fedflair.privacy.path import PrivacyPath
 
@@ -43,6 +44,7 @@ def direct_findings(path: PrivacyPath, options: PrivacyOptions, seen: Seen) -> l
         *_contributions(path, seen),
         *noise_findings(_normal(seen), "round"),
         *_count(path, options, seen),
+        *_metrics(path, options, seen),
     ]
 
 
@@ -154,11 +156,24 @@ def _long_updates(mechanism: Mechanism, seen: Seen) -> list[str]:
         "not finite": np.where(np.arange(1000) == 500, np.nan, 1.0),
     }.items():
         update = torch.from_numpy(values.astype(np.float32))
-        mechanism.clip(update, bound)
-        length = vector_norm(update, order) / bound
+        length = _clipped_length(mechanism, update, bound, order)
         if not length <= 1:
             return [f"an update that is {name} is clipped to {length:.6g} times the clipping bound"]
     return []
+
+
+def _clipped_length(mechanism: Mechanism, update: torch.Tensor, bound: float, order: float) -> float:
+    """What clipping leaves of ``update``, over the bound; where groups are clipped apart, of it in each of them."""
+    if mechanism.grouped is None:
+        mechanism.clip(update, bound)
+        return vector_norm(update, order) / bound
+    bounds, sizes = mechanism.group_bounds(mechanism.init(0)), mechanism.grouped.groups.sizes
+    whole = torch.zeros(sum(sizes))
+    parts = torch.split(whole, list(sizes))
+    for part in parts:
+        part[: len(update)] = update
+    mechanism.grouped.clip(whole, bounds)
+    return max(vector_norm(part, order) / own for part, own in zip(parts, bounds))
 
 
 def _too_much_sent(seen: Seen) -> list[str]:
@@ -245,10 +260,13 @@ def _count(path: PrivacyPath, options: PrivacyOptions, seen: Seen) -> list[str]:
         shares = options.adaptive_clipping_quantile - np.log(ratios) / options.adaptive_clipping_learning_rate
         return np.asarray((shares - 0.5) * path.sampler.description.cohort_size / count_std)
 
-    shown = noisy(seen.bounds[1:] / seen.bounds[:-1]) - _true_counts(seen) / count_std
     # A run's rounds are few: each is asked for more, with sums that nobody else has given.
-    asked = np.stack([noisy(_probed(path.mechanism, round_, seen.bounds[round_])) for round_ in range(len(shown))])
-    for noise in (shown, asked):
+    bounds = seen.bounds[:-1]
+    asked = np.stack([noisy(_probed(path.mechanism, round_, bound)) for round_, bound in enumerate(bounds)])
+    runs = [asked]
+    if path.mechanism.grouped is None:
+        runs.insert(0, noisy(seen.bounds[1:] / bounds) - _true_counts(seen) / count_std)
+    for noise in runs:
         square = float((noise**2).mean())
         if square < least_square(SHARE, noise.size):
             return [
@@ -267,10 +285,33 @@ def _true_counts(seen: Seen) -> Vector:
 
 
 def _probed(mechanism: Mechanism, round_: int, bound: float) -> Vector:
-    """By what ratios noisy counts of nobody move the bound."""
-    state = {**mechanism.init(1), "clipping_bound": torch.tensor(bound, dtype=torch.float64)}
+    """By what ratios noisy counts of nobody move the bound, or each of the groups' bounds."""
+    size, state = 1, {**mechanism.init(1), "clipping_bound": torch.tensor(bound, dtype=torch.float64)}
+    if mechanism.grouped is not None:
+        size, state = sum(mechanism.grouped.groups.sizes), dict(mechanism.init(1))
     moved = []
     for number in range(1, _PROBES + 1):
-        _, after = mechanism.add_noise(torch.tensor([float(number)]), CohortStats(0, 0, 0), round_, state)
-        moved.append(mechanism.clipping_bound(after) / bound)
-    return np.array(moved)
+        total = torch.zeros(size)
+        total[0] = number
+        _, after = mechanism.add_noise(total, CohortStats(0, 0, 0), round_, state)
+        moved.append((after["clipping_bound"] / state["clipping_bound"]).numpy().reshape(-1))
+    return np.concatenate(moved)
+
+
+def _metrics(path: PrivacyPath, options: PrivacyOptions, seen: Seen) -> list[str]:
+    """The noise on metrics that are released with a sum, which the mechanism is asked for with sums of its own."""
+    share, mechanism = options.private_metrics, path.mechanism
+    if share == 0:
+        return []
+    event, state = seen.accounted.seen, mechanism.init(1)
+    # Of what one client can move one of them by.
+    due = event.noise_multiplier * (1 - share) ** (1 / (1.0 if event.noise == "laplace" else 2.0))
+    due *= float(growth(seen.accounted.coefficients, 1)[0])
+    entry = (share / NUM_ENTRIES) ** (1 / (1.0 if event.noise == "laplace" else 2.0))
+    shown = []
+    for number in range(1, _PROBES + 1):
+        _, after = mechanism.add_noise(torch.tensor([float(number)]), CohortStats(0, 0, 0), 0, state)
+        shown.append(after[STATE].numpy() * entry / due)
+    noise = np.stack(shown)
+    noise = as_normal(noise) if event.noise == "laplace" else noise
+    return [f"metrics: {found}" for found in noise_findings(noise, "probe")]

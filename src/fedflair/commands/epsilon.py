@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+from fedflair.config.parsing import as_usage_errors
 from fedflair.errors import ConfigError
 from fedflair.privacy.accounting.accountants import AskedAccountant
 from fedflair.privacy.accounting.further import further, rows_of
@@ -57,12 +58,16 @@ def epsilon(
         population: Clients that cohorts are drawn from.
         noise_multiplier: Noise on the sum over the clipping bound; gives epsilon.
         epsilon: Budget of all rounds (of one release for gaussian and laplace); gives the noise multiplier.
+
+    What is accounted:
         mechanism: What makes the sums private.
         accountant: Composition by privacy loss distributions or by Renyi divergence; auto is pld where it has a bound.
         sampling: Cohorts by independent coin flips, or of a fixed size without replacement.
         min_separation: Rounds between two cohorts of one client (banded_matrix_factorization).
         neighbouring: What one client's privacy means; if not given, zero_out (its contribution becomes zero, the number
             of clients is public; add_remove is another name for it here) for poisson, and replace_one for fixed.
+
+    What is shown:
         deltas: Also show epsilon at these deltas: 1e-5,1e-6.
         group_size: Also show epsilon for as many clients together.
         runs: Also show epsilon of as many such runs together, as a sweep has them.
@@ -73,20 +78,21 @@ def epsilon(
             and a PNG of this name.
         json_: Print JSON.
     """
-    question = make_question(
-        mechanism=mechanism,
-        rounds=rounds,
-        delta=delta,
-        sampling=sampling,
-        sampling_rate=sampling_rate,
-        cohort_size=cohort_size,
-        population=population,
-        min_separation=min_separation,
-        neighbouring=neighbouring,
-        accountant=accountant,
-        epsilon=epsilon,
-        noise_multiplier=noise_multiplier,
-    )
+    with as_usage_errors():
+        question = make_question(
+            mechanism=mechanism,
+            rounds=rounds,
+            delta=delta,
+            sampling=sampling,
+            sampling_rate=sampling_rate,
+            cohort_size=cohort_size,
+            population=population,
+            min_separation=min_separation,
+            neighbouring=neighbouring,
+            accountant=accountant,
+            epsilon=epsilon,
+            noise_multiplier=noise_multiplier,
+        )
     answer = answer_to(question, population)
     facts: dict[str, Any] = {
         **asdict(question),
@@ -99,14 +105,15 @@ def epsilon(
         "neighbours": answer.neighbours,
         "warnings": answer.warnings,
     }
-    facts |= further(
-        question,
-        answer.noise_multiplier,
-        deltas=_numbers(deltas),
-        group_size=group_size,
-        runs=runs,
-        selected_from=selected_from,
-    )
+    with as_usage_errors():
+        facts |= further(
+            question,
+            answer.noise_multiplier,
+            deltas=_numbers(deltas),
+            group_size=group_size,
+            runs=runs,
+            selected_from=selected_from,
+        )
     if table:
         facts["table"] = over_rounds(question, answer.noise_multiplier)
     if plot is not None:

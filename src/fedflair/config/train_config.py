@@ -184,6 +184,11 @@ def _check_privacy(config: TrainConfig) -> None:
     mechanism = central.central_privacy_mechanism
     if mechanism == "none" and (central.noise_cohort_size or config.cohort.cohort_size) < config.cohort.cohort_size:
         raise ConfigError("noise_cohort_size: must be at least cohort_size")
+    if config.server.central_optimizer == "adam_bc" and mechanism in ("none", "norm_clipping_only"):
+        raise ConfigError(
+            f"central_optimizer: adam_bc corrects for a central mechanism's noise, and {mechanism} adds none; use "
+            "adam, or give --central_privacy_mechanism gaussian_moments_accountant"
+        )
     if mechanism != "none":
         _check_covered(config, f"central_privacy_mechanism {mechanism}")
         if config.cohort.over_selection > 0:
@@ -192,6 +197,11 @@ def _check_privacy(config: TrainConfig) -> None:
                 "drop it, or the central privacy mechanism"
             )
     if local.local_privacy_mechanism != "none":
+        if central.private_metrics > 0:
+            raise ConfigError(
+                f"private_metrics: get the central noise alone, and would pass {local.local_privacy_mechanism}'s local "
+                "promise by; drop it, or the local privacy mechanism"
+            )
         _check_covered(config, f"local_privacy_mechanism {local.local_privacy_mechanism}")
 
 

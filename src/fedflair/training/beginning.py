@@ -69,9 +69,8 @@ def begun(config: TrainConfig, command: Sequence[str] | None = None) -> Iterator
             yield _resumed(config, folder, command)
         return
     setup = make_setup(config, noise_seed=config.run.seed if config.run.noise_from_seed else secrets.randbits(128))
-    check_room(setup, config.run.run or Path("runs"))
     folder = new_run(config)
-    _check_anchor(setup, folder)
+    check_beginning(setup, folder)
     if config.run.ledger_anchor is not None:
         # Before there is a folder that would have to be begun again.
         require_anchor(config.run.ledger_anchor)
@@ -138,6 +137,12 @@ def _resumed(config: TrainConfig, folder: RunFolder, command: Sequence[str] | No
     restore_best(folder, state, facts)
     environment = append_entry(folder, environment_of(setup, state.round, command))
     return Beginning(setup, folder, state, facts, states, book, environment, tuple(notes))
+
+
+def check_beginning(setup: TrainingSetup, folder: RunFolder) -> None:
+    """Raises ConfigError where a new run would not fit into the place of ``folder``, or not go with its options."""
+    check_room(setup, setup.config.run.run or Path("runs"))
+    _check_anchor(setup, folder)
 
 
 def _check_anchor(setup: TrainingSetup, folder: RunFolder) -> None:

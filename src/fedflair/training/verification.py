@@ -22,9 +22,9 @@ from fedflair.errors import DataError, FedflairError, PrivacyError
 from fedflair.federated.participation import answering
 from fedflair.federated.plugins import plugin_code
 from fedflair.federated.privacy_options import privacy_options
-from fedflair.federated.setup import labels_of, mechanisms_of, training_clients
+from fedflair.federated.setup import groups_of, labels_of, mechanisms_of, training_clients
 from fedflair.privacy.accounting.cache import unremembered
-from fedflair.privacy.contract import LocalMechanism, Mechanism
+from fedflair.privacy.contract import LocalMechanism, Mechanism, ParameterGroups
 from fedflair.privacy.ledger import coverage, older
 from fedflair.privacy.ledger import record as ledger
 from fedflair.privacy.ledger import verification as checks
@@ -170,7 +170,8 @@ def _check_against_run(
             raise DataError(f"{folder.provenance}: does not say how many clients there are; put the run's own back")
         clients = _clients(config, provenance, found)
         images = _images_per_person(config, clients, first, found)
-        mechanism, local = mechanisms_of(as_begun(config, first), num_clients, seed or 0, images)
+        groups = groups_of(config, len(provenance.labels))
+        mechanism, local = mechanisms_of(as_begun(config, first), num_clients, seed or 0, images, groups)
         if not ledger.is_due(mechanism):
             raise PrivacyError(f"{folder.config}: promises no epsilon, of which there could be a ledger")
     except FedflairError as error:
@@ -191,7 +192,7 @@ def _check_against_run(
         most = config.cohort.cohort_size
         sizes = [most] * len(rounds) if config.cohort.dropout_rate == 0 else None
     if clients is not None and seed is not None:
-        sizes = list(_cohort_sizes(config, clients, seed, len(rounds)))
+        sizes = list(_cohort_sizes(config, clients, seed, len(rounds), groups))
     found.problems += checks.round_problems(mechanism, terms, rounds, most, sizes)
     found.problems += checks.noise_problems(seed, rounds)
     if terms["adaptive_clipping"] and len(rounds) > 1:
@@ -250,10 +251,12 @@ def _images_per_person(
     return float(mean), most
 
 
-def _cohort_sizes(config: TrainConfig, clients: FederatedDataset, noise_seed: int, num_rounds: int) -> Iterator[int]:
+def _cohort_sizes(
+    config: TrainConfig, clients: FederatedDataset, noise_seed: int, num_rounds: int, groups: ParameterGroups | None
+) -> Iterator[int]:
     """Of each round, drawn again."""
     path = make_path(
-        privacy_options(config),
+        privacy_options(config, groups=groups),
         clients.client_ids,
         sampling=config.sampling,
         cohort_size=config.cohort.cohort_size,

@@ -21,6 +21,11 @@ _LIKE_PFL = (
 
 def describe_setup(setup: TrainingSetup, state: ServerState, folder: RunFolder) -> str:
     """What a run says of itself before it goes on from ``state``; within its backend, whose kernels it names."""
+    return f"{describe_work(setup, state)}\nrun folder: {folder.path}"
+
+
+def describe_work(setup: TrainingSetup, state: ServerState) -> str:
+    """The same without the place: on what, with which network and kernels, and what is promised."""
     config, worker = setup.config, setup.worker
     sizes = {
         trained: sum(p.numel() for p in worker.module.parameters() if p.requires_grad == trained)
@@ -54,7 +59,7 @@ def describe_setup(setup: TrainingSetup, state: ServerState, folder: RunFolder) 
         lines.append(noise)
     if worker.algorithm.keeps_client_state:
         lines.append(describe_states(setup))
-    return "\n".join([*lines, f"run folder: {folder.path}"])
+    return "\n".join(lines)
 
 
 def _how_many(num_trained: int, num_frozen: int) -> str:

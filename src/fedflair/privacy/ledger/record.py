@@ -30,6 +30,10 @@ from fedflair.privacy.ledger.lines import FILE_NAME, FORMAT, ORIGIN, VERSION, re
 from fedflair.privacy.mechanisms.noise import noise_fingerprint
 from fedflair.system.files import sync_folder, write_atomically
 
+# What lines have beside what all have: a round's metrics with noise, and the bounds of groups that are clipped apart.
+METRICS = "private_metrics"
+GROUP_BOUNDS = "group_clipping_bounds"
+
 
 @dataclass(frozen=True)
 class Ledger:
@@ -87,6 +91,7 @@ def append(ledger: Ledger, round_: int, cohort: CohortStats, state: MechanismSta
     line = {
         **released(ledger.mechanism, round_, state),
         **cumulative_epsilon(ledger.terms, round_ + 1),
+        **with_noise(ledger.mechanism, after),
         "realised_cohort": cohort.num_clients,
         "generator": {
             "counter": round_,
@@ -212,6 +217,11 @@ def terms_of(mechanism: Mechanism, noise_seed: int, provenance: str) -> dict[str
 def released(mechanism: Mechanism, round_: int, state: MechanismState) -> dict[str, Any]:
     """What the line of ``round_`` says that follows from the mechanism, and from its state before the round alone."""
     facts, bound = mechanism.description, mechanism.clipping_bound(state)
+    groups: dict[str, Any] = {}
+    if mechanism.grouped is not None:
+        names = mechanism.grouped.groups.names
+        groups[GROUP_BOUNDS] = dict(zip(names, mechanism.grouped.bounds(state)))
+        groups["group_noise_stds"] = dict(zip(names, mechanism.grouped.noise_stds(state, round_)))
     return {
         "round": round_,
         "sampling": facts["sampling"],
@@ -219,7 +229,14 @@ def released(mechanism: Mechanism, round_: int, state: MechanismState) -> dict[s
         "clipping_bound": bound,
         "sensitivity": bound * (2 if facts["neighbouring"] == "replace_one" else 1),
         "noise_std": mechanism.noise_std(state, round_),
+        **groups,
     }
+
+
+def with_noise(mechanism: Mechanism, after: MechanismState) -> dict[str, Any]:
+    """What the line of a round says of metrics that were released with it, from the state after the round."""
+    noisy = mechanism.noisy_metrics(after)
+    return {METRICS: dict(noisy)} if noisy else {}
 
 
 def cumulative_epsilon(terms: Mapping[str, Any], num_rounds: int) -> dict[str, float | None]:

@@ -21,6 +21,7 @@ from fedflair.privacy.mechanisms.gaussian import gaussian, gaussian_moments_acco
 from fedflair.privacy.mechanisms.laplace import laplace
 from fedflair.privacy.mechanisms.local import local_gaussian, local_laplace, local_none, local_norm_clipping_only
 from fedflair.privacy.mechanisms.noise import local_noise_seed
+from fedflair.privacy.mechanisms.private_metrics import split_of, with_metrics
 from fedflair.sampling import SamplerDescription
 
 MECHANISMS: dict[str, MakeMechanism] = {
@@ -49,7 +50,10 @@ def make_mechanism(options: PrivacyOptions, sampler: SamplerDescription, num_rou
     if options.mechanism not in MECHANISMS:
         known = ", ".join(MECHANISMS)
         raise ConfigError(f"central_privacy_mechanism: {options.mechanism!r} is unknown; choose one of {known}")
-    return MECHANISMS[options.mechanism](options, sampler, num_rounds, noise_seed)
+    make, split = MECHANISMS[options.mechanism], split_of(options)
+    if split is not None:
+        return with_metrics(make, options, split, sampler, num_rounds, noise_seed)
+    return make(options, sampler, num_rounds, noise_seed)
 
 
 def make_local_mechanism(
