@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fedflair.errors import DataError
 from fedflair.privacy.accounting.accountants import calibrate
 from fedflair.privacy.accounting.question import Question, over_rounds
 from fedflair.privacy.accounting.shown import show
@@ -65,17 +66,21 @@ def noise_by_cohort(question: Question, epsilon: float) -> tuple[list[float], li
 def draw_curve(curve: TradeOff, epsilon: float, delta: float, path: Path) -> None:
     """Writes the curve's points as CSV and its picture as PNG, under the path's name with these endings.
 
-    epsilon: what holds at ``delta``, drawn beside it. Raises DiskError where a file cannot be written.
+    epsilon: what holds at ``delta``, drawn beside it. Raises DataError for a name that is none, DiskError where a file
+    cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    if not path.name:
+        raise DataError(f"{path}: a folder, and no name of a file; name a file in it")
+    name = path.stem if path.suffix.lower() in (".csv", ".png") else path.name
     type_1, type_2 = points_of_curve(curve)
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["type_1_error", "type_2_error"])
     writer.writerows(zip(type_1.tolist(), type_2.tolist()))
-    write_atomically(path.with_suffix(".csv"), text.getvalue())
+    write_atomically(path.with_name(f"{name}.csv"), text.getvalue())
     one = np.full(1, min(epsilon, 600.0))
     pair = TradeOff(one, np.full(1, delta), None).type_2(type_1)
     figure = Figure(figsize=(10, 4.4), layout="constrained")
@@ -90,5 +95,5 @@ def draw_curve(curve: TradeOff, epsilon: float, delta: float, path: Path) -> Non
         axes.set_ylim(low, 1)
         axes.set_aspect("equal")
     axes.legend(loc="lower left", fontsize=8)
-    with replacing(path.with_suffix(".png")) as file:
+    with replacing(path.with_name(f"{name}.png")) as file:
         figure.savefig(file, format="png", dpi=120)
