@@ -50,6 +50,9 @@ KINDS = {
     "metrics": Kind(PrivacyOptions("gaussian_moments_accountant", adaptive_clipping=True, private_metrics=0.2)),
     "grouped": Kind(PrivacyOptions("gaussian_moments_accountant", adaptive_clipping=True, clipping_groups="kinds")),
     "banded": Kind(PrivacyOptions("banded_matrix_factorization", min_separation=4), rate=0.2),
+    "blt": Kind(PrivacyOptions("buffered_linear_toeplitz", num_buffers=2), rate=0.2, more={"sampling": "rotating"}),
+    "rotating": Kind(PrivacyOptions("gaussian_moments_accountant"), rate=0.2, more={"sampling": "rotating"}),
+    "tree": Kind(PrivacyOptions("tree_aggregation", num_buffers=2), rate=0.2, more={"sampling": "rotating"}),
     "fixed": Kind(PrivacyOptions("gaussian_moments_accountant"), more={"sampling": "fixed"}),
     "simulated": Kind(
         PrivacyOptions(
@@ -192,6 +195,22 @@ def correlation_lost(path: PrivacyPath) -> PrivacyPath:
     return replace(path, mechanism=replace(path.mechanism, add_noise=add_noise))
 
 
+def buffers_lost(path: PrivacyPath) -> PrivacyPath:
+    """As ``correlation_lost``, of buffered linear Toeplitz noise."""
+
+    def add_noise(total: torch.Tensor, cohort: CohortStats, round_: int, state: MechanismState) -> Noisy:
+        return path.mechanism.add_noise(total, cohort, round_, {**state, "buffers": 0 * state["buffers"]})
+
+    return replace(path, mechanism=replace(path.mechanism, add_noise=add_noise))
+
+
+def back_too_soon(path: PrivacyPath) -> PrivacyPath:
+    """The cohorts of every other round come twice."""
+    return replace(
+        path, sampler=CohortSampler(lambda round_: path.sampler.sample(round_ // 2), path.sampler.description)
+    )
+
+
 def columns_of_norm_two(path: PrivacyPath) -> PrivacyPath:
     """The correlation is twice as long, with the noise for columns of norm 1."""
 
@@ -294,6 +313,8 @@ FAULTS_OF: dict[str, dict[str, Callable[[PrivacyPath], PrivacyPath]]] = {
         "correlation lost": correlation_lost,
         "columns of norm 2": columns_of_norm_two,
     },
+    "blt": {"min_separation violated": back_too_soon, "correlation lost": buffers_lost},
+    "rotating": {"min_separation violated": back_too_soon},
     "adaptive": {"no noise on the count": count_noise_times(0.0), "count's noise halved": count_noise_times(0.5)},
     "grouped": {"no noise on a group": one_group_bare, "a group's bound doubled": group_bound_doubled},
     "metrics": {"noise on metrics halved": metrics_noise_times(0.5)},

@@ -22,7 +22,8 @@ def test_a_budget_without_a_mechanism_is_refused() -> None:
         parse_train_config(["--central_epsilon", "1"])
     assert str(caught.value) == (
         "central_epsilon: has no effect with central_privacy_mechanism none; drop it, or give "
-        "--central_privacy_mechanism gaussian_moments_accountant (or gaussian, laplace, banded_matrix_factorization)"
+        "--central_privacy_mechanism gaussian_moments_accountant (or gaussian, laplace, banded_matrix_factorization, "
+        "banded_inverse_square_root, buffered_linear_toeplitz, tree_aggregation, auto)"
     )
 
 

@@ -30,6 +30,7 @@ MECHANISMS: dict[str, dict[str, Any]] = {
     },
     "metrics": {"central_privacy_mechanism": "gaussian_moments_accountant", "private_metrics": 0.2},
     "banded": {"central_privacy_mechanism": "banded_matrix_factorization", "cohort_size": 1, "min_separation": 3},
+    "blt": {"central_privacy_mechanism": "buffered_linear_toeplitz", "cohort_size": 2, "num_buffers": 2},
     "local gaussian": {"local_privacy_mechanism": "gaussian"},
     "local laplace": {"local_privacy_mechanism": "laplace"},
     "both": {"central_privacy_mechanism": "gaussian_moments_accountant", "local_privacy_mechanism": "gaussian"},

@@ -132,6 +132,22 @@ def test_banded_cohorts_come_from_groups_in_turn_and_the_state_has_a_noise_a_ban
     assert sum(len(group) for group in groups) == 6
 
 
+def test_cohorts_that_rotate_hold_everybody_in_turn_and_the_state_has_a_few_vectors(
+    run_of: Any, tiny_store: Path
+) -> None:
+    run = run_of("blt")
+    state, _ = load_state(RunFolder(run).last, CPU)
+    assert state.mechanism_state["buffers"].shape == (2, state.parameters.numel())
+    terms, *rounds = ledger_lines(run)
+    assert (terms["min_separation"], terms["sampling"], terms["event"]["sampling"]) == (3, "rotating", "none")
+    assert [line["realised_cohort"] for line in rounds] == [2] * 8
+    # Nothing about them is secret: whoever knows the configuration knows them, whatever the noise seed is.
+    setup = make_setup(run_config(tiny_store, run, "blt"), noise_seed=5)
+    cohorts = [setup.sampler.sample(round_) for round_ in range(6)]
+    assert sorted(cohorts[0] + cohorts[1] + cohorts[2]) == sorted(setup.worker.clients.client_ids)
+    assert cohorts[3:] == cohorts[:3]
+
+
 @pytest.mark.parametrize("order", [1.0, 3.0, math.inf])
 def test_norm_clipping_only_clips_in_any_order_and_promises_nothing(
     tiny_store: Path, tmp_path: Path, order: float
@@ -297,7 +313,7 @@ def test_a_run_stopped_in_an_evaluation_has_a_ledger_ahead_of_its_checkpoint_and
     tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options: dict[str, Any] = {"noise_from_seed": True, "central_eval_batch_size": 2}
-    whole = train(run_config(tiny_store, tmp_path / "whole", "banded", **options))
+    whole = train(run_config(tiny_store, tmp_path / "whole", "blt", **options))
     score, count = record.score_partition, 0
 
     def score_and_stop(*arguments: Any, **named: Any) -> Any:
@@ -307,7 +323,7 @@ def test_a_run_stopped_in_an_evaluation_has_a_ledger_ahead_of_its_checkpoint_and
             os.kill(os.getpid(), signal.SIGINT)
         return score(*arguments, **named)
 
-    halted = run_config(tiny_store, tmp_path / "halted", "banded", **options)
+    halted = run_config(tiny_store, tmp_path / "halted", "blt", **options)
     with monkeypatch.context() as patch, pytest.raises(Interrupted, match="stopped after round 5; continue with"):
         patch.setattr(record, "score_partition", score_and_stop)
         train(halted)

@@ -28,7 +28,10 @@ class Accounted:
         where a count, or metrics, are released as well.
     min_separation: rounds of one group of clients that count as one. count_std: of the noise on the count of whole
         updates, in clients; None where none is released.
-    coefficients: of the filter that makes the noise independent over rounds, [1] where it is.
+    strategy: the matrix that makes the noises of all rounds independent, float64 [rounds, rounds].
+    multiplier: scale of the fresh noise on a sum over the clipping bound: from the event, where one of its releases is
+        one contribution; where it is all of a client's, as stated, and what each client adds up to is compared with it.
+    rotating: who is in a cohort is known to everybody.
     """
 
     event: PrivacyEvent
@@ -37,12 +40,9 @@ class Accounted:
     accountant: Accountant
     min_separation: int
     count_std: float | None
-    coefficients: Vector
-
-    @property
-    def multiplier(self) -> float:
-        """Scale of the fresh noise on a sum over the clipping bound."""
-        return self.seen.noise_multiplier
+    strategy: Vector
+    multiplier: float
+    rotating: bool
 
     @property
     def signed(self) -> bool:
@@ -63,20 +63,21 @@ def accounted(path: PrivacyPath, num_rounds: int, state: MechanismState) -> Acco
             "another"
         )
     count_std = float(facts["run_count_noise_std"]) if facts["adaptive_clipping"] else None
-    coefficients = state["coefficients"].double().numpy() if "coefficients" in state else np.ones(1)
+    counts = len(mechanism.group_bounds(state)) or 1
+    seen = _without_metrics(event if count_std is None else _without_counts(event, count_std, counts), facts)
+    multiplier, rotating = seen.noise_multiplier, event.sampling == "none"
+    if rotating and mechanism.strategy is not None:
+        multiplier = float(facts["run_noise_multiplier"]) * seen.noise_multiplier / event.noise_multiplier
     return Accounted(
         event=event,
-        seen=_without_metrics(
-            event
-            if count_std is None
-            else _without_counts(event, count_std, len(path.mechanism.group_bounds(state)) or 1),
-            facts,
-        ),
+        seen=seen,
         delta=float(facts["delta"]),
         accountant=facts["accountant"],
-        min_separation=int(facts["min_separation"]),
+        min_separation=int(facts.get("run_min_separation", facts["min_separation"])),
         count_std=count_std,
-        coefficients=coefficients,
+        strategy=np.eye(num_rounds) if mechanism.strategy is None else mechanism.strategy(state, num_rounds),
+        multiplier=multiplier,
+        rotating=rotating,
     )
 
 

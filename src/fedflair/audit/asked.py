@@ -60,7 +60,7 @@ def _central(config: TrainConfig, given: Mapping[str, Any], sizes: Mapping[str, 
     if config.central_privacy.noise_cohort_size is None and config.central_privacy.population is None:
         _refuse(given, ("cohort_size",), "cohorts are sampling_rate of the audit's clients")
     mechanism = config.central_privacy.central_privacy_mechanism
-    if mechanism in OWN_NAMES["central_privacy_mechanism"] and mechanism != "banded_matrix_factorization":
+    if mechanism in OWN_NAMES["central_privacy_mechanism"] and not _is_separated(config):
         _refuse(given, ("min_separation",), f"{mechanism} does not enforce any")
     if not config.central_privacy.adaptive_clipping:
         _refuse(given, _ADAPTIVE, "adaptive_clipping is off")
@@ -95,5 +95,10 @@ def _rate(config: TrainConfig) -> float:
     simulated = 1.0
     if options.population is None and options.noise_cohort_size is not None:
         simulated = config.cohort.cohort_size / options.noise_cohort_size
-    banded = options.central_privacy_mechanism == "banded_matrix_factorization"
-    return min(0.5, simulated / ((options.min_separation or 1) if banded else 1))
+    return min(0.5, simulated / ((options.min_separation or 1) if _is_separated(config) else 1))
+
+
+def _is_separated(config: TrainConfig) -> bool:
+    """Whether nobody is in two cohorts within ``min_separation`` rounds."""
+    mechanism = config.central_privacy.central_privacy_mechanism
+    return config.sampling == "rotating" or mechanism in ("banded_matrix_factorization", "auto")

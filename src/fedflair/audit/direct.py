@@ -20,8 +20,8 @@ from fedflair.privacy.accounting.shown import finite, show
 from fedflair.privacy.contract import CohortStats, Mechanism, PrivacyOptions
 from fedflair.privacy.mechanisms.clipping import vector_norm
 from fedflair.privacy.mechanisms.private_metrics import NUM_ENTRIES, STATE
-from fedflair.privacy.mechanisms.toeplitz import growth
 from fedflair.privacy.path import PrivacyPath
+from fedflair.sampling import SamplerDescription
 
 LEVEL = 1e-3
 # What each of the comparisons of random numbers has of the level.
@@ -50,29 +50,22 @@ def direct_findings(path: PrivacyPath, options: PrivacyOptions, seen: Seen) -> l
 
 def _terms(path: PrivacyPath, seen: Seen) -> list[str]:
     """What a mechanism says of itself that does not follow from the event that it is accounted by."""
-    facts, known, num_rounds = path.mechanism.description, seen.accounted, len(seen.asked)
+    facts, known = path.mechanism.description, seen.accounted
     event, sampler = known.event, path.sampler.description
     found = []
     true, stated = finite(epsilon(event, known.delta, known.accountant)), facts["run_epsilon"]
     if not _same(true, stated):
         found.append(f"epsilon is stated as {show(stated)}, and its event costs {show(true)}")
     rate = known.min_separation * sampler.sampling_rate
-    if event.sampling != sampler.kind or event.sampling_rate < rate * (1 - _CLOSE):
+    is_drawn = event.sampling == sampler.kind and event.sampling_rate >= rate * (1 - _CLOSE)
+    if not is_drawn and not (known.rotating and sampler.kind == "rotating"):
         found.append(
             f"{sampler.kind} cohorts of rate {rate:.6g} are accounted as {event.sampling}, {event.sampling_rate:.6g}"
         )
-    releases = math.ceil(num_rounds / known.min_separation)
-    if event.count < releases:
-        found.append(f"{releases} releases are accounted as {event.count}")
-    norm = float(np.linalg.norm(known.coefficients))
-    if norm > 1 + _CLOSE or len(known.coefficients) > known.min_separation:
-        found.append(
-            f"correlated noise lets a client count {norm:.4f} times in {len(known.coefficients)} rounds, accounted as "
-            f"once in {known.min_separation}"
-        )
+    found += _participations(seen) if known.rotating else _releases(seen)
     if known.count_std is not None and 2 * known.count_std <= event.noise_multiplier:
         found.append(f"noise of {known.count_std:.6g} on the count leaves no privacy for the sum")
-    due = known.multiplier * seen.bounds[:-1] * growth(known.coefficients, num_rounds)
+    due = known.multiplier * seen.bounds[:-1] * np.linalg.norm(np.linalg.inv(known.strategy), axis=1)
     due *= math.sqrt(2) if event.noise == "laplace" else 1.0
     worst = int(np.argmax(np.abs(seen.stated / due - 1)))
     if not _same(float(seen.stated[worst]), float(due[worst])):
@@ -80,6 +73,42 @@ def _terms(path: PrivacyPath, seen: Seen) -> list[str]:
             f"round {worst} states noise of standard deviation {seen.stated[worst]:.6g}, accounted as {due[worst]:.6g}"
         )
     return found
+
+
+def _releases(seen: Seen) -> list[str]:
+    """Of drawn cohorts: every group's turn is a release, in which a client counts once."""
+    known, num_rounds = seen.accounted, len(seen.asked)
+    found, releases = [], math.ceil(num_rounds / known.min_separation)
+    if known.event.count < releases:
+        found.append(f"{releases} releases are accounted as {known.event.count}")
+    norm = float(np.linalg.norm(known.strategy, axis=0).max())
+    width = max(lag + 1 for lag in range(num_rounds) if known.strategy.diagonal(-lag).any())
+    if norm > 1 + _CLOSE or width > known.min_separation:
+        found.append(
+            f"correlated noise lets a client count {norm:.4f} times in {width} rounds, accounted as once in "
+            f"{known.min_separation}"
+        )
+    return found
+
+
+def _participations(seen: Seen) -> list[str]:
+    """Of cohorts that rotate: what each client adds up to, in the rounds that it was in."""
+    known = seen.accounted
+    clients = sorted({client_id for cohort in seen.asked for client_id in cohort})
+    place = {client_id: number for number, client_id in enumerate(clients)}
+    rounds = np.zeros((len(seen.asked), len(clients)))
+    for round_, cohort in enumerate(seen.asked):
+        rounds[round_, [place[client_id] for client_id in cohort]] = 1.0
+    counts = rounds.sum(axis=0)
+    if known.event.noise == "gaussian":
+        counts = np.linalg.norm(known.strategy @ rounds, axis=0)
+    event = known.seen
+    allowed = math.sqrt(event.count) * known.multiplier / event.noise_multiplier
+    if event.noise == "laplace":
+        allowed = event.count
+    if counts.max() > allowed * (1 + _CLOSE):
+        return [f"a client counts {counts.max():.4f} times in this run, accounted as {allowed:.4f}"]
+    return []
 
 
 def _same(found: float | None, expected: float | None) -> bool:
@@ -92,7 +121,7 @@ def _cohorts(path: PrivacyPath, seen: Seen) -> list[str]:
     description, separation = path.sampler.description, seen.accounted.min_separation
     return [
         *_repeated_clients(seen.asked, separation),
-        *_too_many(seen, description.population),
+        *_too_many(seen, description),
         *_too_alike(seen, description.population),
     ]
 
@@ -109,10 +138,12 @@ def _repeated_clients(cohorts: list[list[str]], min_separation: int) -> list[str
     return []
 
 
-def _too_many(seen: Seen, population: int) -> list[str]:
+def _too_many(seen: Seen, description: SamplerDescription) -> list[str]:
     sizes = [len(cohort) for cohort in seen.asked]
-    expected = population * seen.accounted.event.sampling_rate / seen.accounted.min_separation
-    if seen.accounted.event.sampling == "fixed":
+    expected = description.population * seen.accounted.event.sampling_rate / seen.accounted.min_separation
+    if seen.accounted.rotating:
+        expected = description.cohort_size
+    if seen.accounted.rotating or seen.accounted.event.sampling == "fixed":
         wrong = next((size for size in sizes if size != round(expected)), None)
         return [] if wrong is None else [f"a cohort holds {wrong} clients, accounted as {expected:.0f}"]
     # Cohorts are sums of independent coins: never more spread than Poisson numbers of the same mean.
@@ -124,7 +155,7 @@ def _too_many(seen: Seen, population: int) -> list[str]:
 
 def _too_alike(seen: Seen, population: int) -> list[str]:
     """Cohorts with more clients in common than independent ones have: some clients are in more often than accounted."""
-    if seen.accounted.min_separation > 1:
+    if seen.accounted.min_separation > 1 or seen.accounted.rotating:
         # Which clients could have been drawn is secret there; that nobody is back too soon says enough.
         return []
     cohorts = [set(cohort) for cohort in seen.asked]
@@ -190,12 +221,11 @@ def _too_much_released(seen: Seen) -> list[str]:
     What a canary adds to a round is spread by the filter over that round and the next ones, so that each of its rounds
     is read with the filter's own weights, which is the best that can be done against independent noise.
     """
-    coefficients = seen.accounted.coefficients
+    strategy = seen.accounted.strategy
     excess, squares = 0.0, 0.0
     for round_, cohort in enumerate(seen.joined):
         canaries = [number for number in map(canary_number, set(cohort)) if number is not None]
-        values = seen.noise[round_ : round_ + len(coefficients), canaries]
-        weights = coefficients[: len(values)]
+        values, weights = seen.noise[:, canaries], strategy[:, round_]
         excess += float(weights @ values @ seen.signs[canaries])
         squares += float(weights @ weights) * len(canaries)
     spread = math.sqrt(max(squares, 1.0) * (2.0 if seen.accounted.event.noise == "laplace" else 1.0))
@@ -305,8 +335,8 @@ def _metrics(path: PrivacyPath, options: PrivacyOptions, seen: Seen) -> list[str
         return []
     event, state = seen.accounted.seen, mechanism.init(1)
     # Of what one client can move one of them by.
-    due = event.noise_multiplier * (1 - share) ** (1 / (1.0 if event.noise == "laplace" else 2.0))
-    due *= float(growth(seen.accounted.coefficients, 1)[0])
+    due = seen.accounted.multiplier * (1 - share) ** (1 / (1.0 if event.noise == "laplace" else 2.0))
+    due /= float(seen.accounted.strategy[0, 0])
     entry = (share / NUM_ENTRIES) ** (1 / (1.0 if event.noise == "laplace" else 2.0))
     shown = []
     for number in range(1, _PROBES + 1):

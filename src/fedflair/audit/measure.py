@@ -28,7 +28,7 @@ from fedflair.privacy.accounting.shown import finite
 from fedflair.privacy.contract import LocalMechanism, LocalPrivacyOptions, PrivacyOptions
 from fedflair.privacy.mechanisms import make_local_mechanism
 from fedflair.privacy.path import PrivacyPath, make_path
-from fedflair.sampling import SamplerDescription, SamplingKind, stream
+from fedflair.sampling import AskedSampling, SamplerDescription, stream
 
 # What a network's parameters are grouped into depends on the network, and an audit has none.
 _NUM_GROUPS = 3
@@ -76,7 +76,7 @@ def audit_central(
     sizes: Sizes,
     seed: int,
     *,
-    sampling: SamplingKind = "poisson",
+    sampling: AskedSampling = "poisson",
     cohort: CohortOptions | None = None,
     tamper: Callable[[PrivacyPath], PrivacyPath] = lambda path: path,
 ) -> AuditResult:

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.signal import lfilter
 from torch import nn
 
 from fedflair.audit.accounted import Accounted, accounted
@@ -135,7 +134,7 @@ def run_canaries(path: PrivacyPath, cohort: CohortOptions, num_rounds: int, incl
 
     def independent(rows: Vector) -> Vector:
         """Made independent over rounds, which an observer can do as well."""
-        return np.asarray(lfilter(facts.coefficients, [1.0], rows / facts.multiplier, axis=0))
+        return np.asarray(facts.strategy @ (rows / facts.multiplier))
 
     released = np.stack(totals)
     return Seen(

@@ -14,7 +14,15 @@ from fedflair.config.names import OWN_NAMES
 from fedflair.config.train_config import TrainConfig
 from fedflair.errors import UsageError
 
-_CENTRAL = ("gaussian_moments_accountant", "gaussian", "laplace", "banded_matrix_factorization")
+# Noise that is correlated over rounds; and auto, which may choose it.
+_CORRELATED = (
+    "banded_matrix_factorization",
+    "banded_inverse_square_root",
+    "buffered_linear_toeplitz",
+    "tree_aggregation",
+    "auto",
+)
+_CENTRAL = ("gaussian_moments_accountant", "gaussian", "laplace", *_CORRELATED)
 _CENTRAL_CLIPPING = (*_CENTRAL, "norm_clipping_only")
 _LOCAL = ("gaussian", "laplace")
 _PROXIMAL = ("fedprox", "adafedprox")
@@ -44,7 +52,8 @@ EFFECTIVE_WITH: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
     "population": {"central_privacy_mechanism": _CENTRAL},
     "noise_cohort_size": {"central_privacy_mechanism": _CENTRAL},
     "accountant": {"central_privacy_mechanism": _CENTRAL},
-    "min_separation": {"central_privacy_mechanism": ("banded_matrix_factorization",)},
+    "min_separation": {"central_privacy_mechanism": _CORRELATED, "cohort_sampling": ("rotating",)},
+    "num_buffers": {"central_privacy_mechanism": _CORRELATED},
     "adaptive_clipping": {"central_privacy_mechanism": ("gaussian_moments_accountant",)},
     "adaptive_clipping_quantile": {"adaptive_clipping": (True,)},
     "adaptive_clipping_learning_rate": {"adaptive_clipping": (True,)},

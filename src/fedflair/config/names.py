@@ -21,6 +21,10 @@ OWN_NAMES: Mapping[str, tuple[str, ...]] = {
         "laplace",
         "norm_clipping_only",
         "banded_matrix_factorization",
+        "banded_inverse_square_root",
+        "buffered_linear_toeplitz",
+        "tree_aggregation",
+        "auto",
     ),
     "local_privacy_mechanism": ("none", "gaussian", "laplace", "norm_clipping_only"),
 }

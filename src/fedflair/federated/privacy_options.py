@@ -28,6 +28,7 @@ def privacy_options(
         population=config.central_privacy.population,
         noise_cohort_size=config.central_privacy.noise_cohort_size,
         min_separation=config.central_privacy.min_separation,
+        num_buffers=config.central_privacy.num_buffers,
         accountant=config.central_privacy.accountant,
         allow_large_delta=config.central_privacy.allow_large_delta,
         noise_from_seed=config.run.noise_from_seed,

@@ -42,10 +42,10 @@ from fedflair.models.normalization import refuse_batch_statistics
 from fedflair.models.preprocessing import preprocessing_of
 from fedflair.models.trainable import Choice, choose_trained
 from fedflair.privacy.contract import Clipping, LocalMechanism, Mechanism, ParameterGroups
-from fedflair.privacy.mechanisms import local_noise_seed, make_local_mechanism, make_mechanism
+from fedflair.privacy.mechanisms import local_noise_seed, make_local_mechanism
 from fedflair.privacy.mechanisms.group_clipping import clipping_in
 from fedflair.privacy.mechanisms.private_metrics import measure_with, split_of
-from fedflair.privacy.path import make_path
+from fedflair.privacy.path import make_path, mechanism_and_sampling
 from fedflair.sampling import CohortSampler, SamplerDescription
 
 Examples = Sequence[npt.NDArray[np.uint8]] | npt.NDArray[np.float32]
@@ -207,11 +207,13 @@ def mechanisms_of(
     Raises ConfigError and PrivacyError for options that there is no mechanism for.
     """
     load_plugins(config)
-    cohorts = SamplerDescription(config.sampling, num_asked(config), num_clients)
-    num_rounds = config.algorithm.central_num_iterations
-    return (
-        make_mechanism(privacy_options(config, images, groups), cohorts, num_rounds, noise_seed),
-        make_local_mechanism(local_privacy_options(config), cohorts, num_rounds, local_noise_seed(noise_seed)),
+    asked, num_rounds = num_asked(config), config.algorithm.central_num_iterations
+    central, kind = mechanism_and_sampling(
+        privacy_options(config, images, groups), config.sampling, asked, num_clients, num_rounds, noise_seed
+    )
+    cohorts = SamplerDescription(kind, asked, num_clients)
+    return central, make_local_mechanism(
+        local_privacy_options(config), cohorts, num_rounds, local_noise_seed(noise_seed)
     )
 
 
@@ -241,7 +243,8 @@ def make_worker_setup(
     dataset = training_clients(config, store, labels)
     num_clients = len(dataset.client_ids)
     algorithm = ALGORITHMS[config.algorithm.algorithm_name](config, num_clients)
-    cohorts = SamplerDescription(config.sampling, num_asked(config), num_clients)
+    # What a client does to its own update does not depend on how it was drawn, which is for the driver to know.
+    cohorts = SamplerDescription("poisson", num_asked(config), num_clients)
     module, device = untrained_model(config, labels.num_labels, fixed), config.hardware.torch_device()
     setup = WorkerSetup(
         config=config,

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from fedflair.errors import PrivacyError
@@ -156,6 +158,8 @@ class Mechanism:
     measure: as of ``Clipping``. noisy_metrics: what a round released of them, by name, from the state after it.
     grouped: where groups of parameters are clipped apart; ``clipping_bound`` is then that of all of them together, and
         ``noise_std`` the root mean square over entries.
+    strategy: (state, number of rounds n) -> the matrix, float64 [n, n], that makes the noises of the first n rounds
+        independent, for whoever checks them; None where they are.
     """
 
     name: str
@@ -170,6 +174,7 @@ class Mechanism:
     measure: Measure | None = None
     noisy_metrics: Callable[[MechanismState], Mapping[str, float]] = lambda state: {}
     grouped: Grouped | None = None
+    strategy: Callable[[MechanismState, int], npt.NDArray[np.float64]] | None = None
 
     @property
     def clipping(self) -> Clipping:
@@ -193,13 +198,14 @@ class PersonImages:
 class PrivacyOptions:
     """Options of a central mechanism; ``config.py`` has them as ``central_*`` or under the same name.
 
-    epsilon, delta: the budget; of the whole run for ``gaussian_moments_accountant`` and
-        ``banded_matrix_factorization``, of one release for ``gaussian`` and ``laplace``.
+    epsilon, delta: the budget; of one release for ``gaussian`` and ``laplace``, of the whole run for all others.
     clipping_bound: bound on the norm of one update; where it starts with ``adaptive_clipping``.
     order: order of that norm, >= 1 or inf; None is the mechanism's own (gaussian 2, laplace 1, others 2).
     population: users that cohorts are drawn from in the deployment; None is the number of training clients.
     noise_cohort_size: cohort of the deployment; the noise is scaled down to the run's own. None is the run's own.
-    min_separation: rounds between two participations of one user (``banded_matrix_factorization``); None chooses it.
+    min_separation: rounds between two participations of one user (``banded_matrix_factorization``, and all with
+        rotating cohorts); None chooses it.
+    num_buffers: vectors as long as the model that correlated noise keeps between rounds; None chooses it.
     allow_large_delta: accept delta >= 1/population, as published settings with a population of 1e7 have it.
     noise_from_seed: the noise seed is not secret; the description then says that nothing is private.
     artificial_users: clients are random groups of images (IID), not people; the description then says so.
@@ -223,6 +229,7 @@ class PrivacyOptions:
     population: int | None = None
     noise_cohort_size: int | None = None
     min_separation: int | None = None
+    num_buffers: int | None = None
     accountant: AskedAccountant = "auto"
     allow_large_delta: bool = False
     noise_from_seed: bool = False

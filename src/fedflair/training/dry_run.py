@@ -88,7 +88,7 @@ def _rounds(setup: TrainingSetup, state: ServerState, work: Work) -> dict[str, s
     steps = f"{work.steps:,.0f} images in the local steps of a round, {work.steps * work.rounds:,.0f} in all"
     if not work.clients:
         return {"rounds": f"{work.rounds:,} of one step each; {evaluated}", "image-steps": steps}
-    kind = "drawn by coins" if config.sampling == "poisson" else "exactly"
+    kind = "drawn by coins" if setup.sampler.description.kind == "poisson" else "exactly"
     down_vectors = 1 + sum(tensor.ndim > 0 for tensor in state.algorithm_state.values())
     up, down = bytes_of_client(config, state.parameters.numel(), algorithm.vectors_up, down_vectors)
     everything = (up + down) * work.clients * work.rounds

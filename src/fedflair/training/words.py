@@ -9,6 +9,7 @@ from fedflair.federated.server import ServerState
 from fedflair.federated.setup import TrainingSetup
 from fedflair.models.preprocessing import preprocessing_of
 from fedflair.privacy.accounting.shown import noise_sentence
+from fedflair.privacy.mechanisms.auto import choice_lines
 from fedflair.privacy.mechanisms.noise import noise_length
 from fedflair.runs.folder import RunFolder
 from fedflair.training.run_states import describe_states
@@ -55,6 +56,8 @@ def describe_work(setup: TrainingSetup, state: ServerState) -> str:
         lines.append(_LIKE_PFL)
     if promise := promise_words(setup):
         lines.append(promise)
+    if table := setup.mechanism.description.get("chosen_from"):
+        lines += [f"auto chose {setup.mechanism.name} of (in clipping bounds):", *choice_lines(table)]
     if noise := noise_words(setup, state):
         lines.append(noise)
     if worker.algorithm.keeps_client_state:

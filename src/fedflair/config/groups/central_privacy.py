@@ -22,13 +22,16 @@ class CentralMechanismOptions:
 
     Args:
         central_privacy_mechanism: What makes the sum of a cohort's updates private: none, gaussian,
-            gaussian_moments_accountant, laplace, norm_clipping_only, or banded_matrix_factorization; or a plugin's.
+            gaussian_moments_accountant, laplace, norm_clipping_only; correlated over rounds
+            banded_matrix_factorization, banded_inverse_square_root, buffered_linear_toeplitz, tree_aggregation; auto,
+            the one with the least predicted error; or a plugin's.
         central_epsilon: Privacy budget of the whole run.
         central_delta: Failure probability of the guarantee, below 1/population and 1/number of users.
         central_privacy_clipping_bound: Bound on the norm of a client's update.
         central_order: Order of that norm; the mechanism's own if not given (norm_clipping_only takes any).
-        min_separation: Rounds between two participations of a client (banded_matrix_factorization); else chosen.
-            Other mechanisms enforce none.
+        min_separation: Rounds between two participations of a client (banded_matrix_factorization, rotating cohorts);
+            else chosen. Other mechanisms enforce none.
+        num_buffers: Vectors as long as the model that correlated noise keeps between rounds; else chosen.
         adaptive_clipping: Move the clipping bound towards a quantile of the norms (gaussian_moments_accountant).
         adaptive_clipping_quantile: Share of updates that the bound should leave whole.
         adaptive_clipping_learning_rate: Step of the bound's logarithm in a round.
@@ -51,6 +54,7 @@ class CentralMechanismOptions:
     central_privacy_clipping_bound: float = 0.1
     central_order: float | None = None
     min_separation: int | None = None
+    num_buffers: int | None = None
     adaptive_clipping: bool = False
     adaptive_clipping_quantile: float = 0.5
     adaptive_clipping_learning_rate: float = 0.2
@@ -65,7 +69,7 @@ class CentralMechanismOptions:
     accountant: Literal["auto", "pld", "rdp"] = "auto"
 
     def __post_init__(self) -> None:
-        at_least_one_if_given(self, "central_order", "min_separation", "population", "noise_cohort_size")
+        at_least_one_if_given(self, "central_order", "min_separation", "num_buffers", "population", "noise_cohort_size")
         positive(self, "central_epsilon", "central_privacy_clipping_bound", "adaptive_clipping_learning_rate")
         fraction(self, "private_metrics")
         positive(self, "private_metrics_loss_bound")

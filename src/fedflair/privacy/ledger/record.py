@@ -12,7 +12,6 @@ The realised cohort size is not covered by epsilon: the file is for whoever runs
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fedflair.errors import DataError, PrivacyError
-from fedflair.privacy.accounting.accountants import PrivacyEvent, accounted_round, epsilon
+from fedflair.privacy.accounting.accountants import accounted_round, epsilon
 from fedflair.privacy.accounting.shown import finite
 from fedflair.privacy.contract import CohortStats, Mechanism, MechanismState, binding_of
 from fedflair.privacy.ledger import anchor as anchors
@@ -90,7 +89,7 @@ def append(ledger: Ledger, round_: int, cohort: CohortStats, state: MechanismSta
     bound_to = binding_of(after)
     line = {
         **released(ledger.mechanism, round_, state),
-        **cumulative_epsilon(ledger.terms, round_ + 1),
+        **cumulative_epsilon(ledger.mechanism, round_ + 1),
         **with_noise(ledger.mechanism, after),
         "realised_cohort": cohort.num_clients,
         "generator": {
@@ -239,21 +238,18 @@ def with_noise(mechanism: Mechanism, after: MechanismState) -> dict[str, Any]:
     return {METRICS: dict(noisy)} if noisy else {}
 
 
-def cumulative_epsilon(terms: Mapping[str, Any], num_rounds: int) -> dict[str, float | None]:
+def cumulative_epsilon(mechanism: Mechanism, num_rounds: int) -> dict[str, float | None]:
     """Epsilon after ``num_rounds`` rounds, of the deployment and of the run; None is infinite.
 
     Computed on the grid of ``accounted_round``, rounded up to its next point.
     """
-    found: dict[str, float | None] = {}
-    rounds = accounted_round(num_rounds, terms["rounds"])
-    for name, source in (("epsilon", "event"), ("run_epsilon", "run_event")):
-        if terms[source] is None:
-            found[name] = None
-            continue
-        # Within min_separation rounds every client is in at most one cohort: together they are one release.
-        event = replace(PrivacyEvent(**terms[source]), count=math.ceil(rounds / terms["min_separation"]))
-        found[name] = finite(epsilon(event, terms["delta"], terms["accountant"]))
-    return found
+    facts = mechanism.description
+    rounds = accounted_round(num_rounds, facts["rounds"])
+    events = {"epsilon": mechanism.event(rounds), "run_epsilon": mechanism.run_event(rounds)}
+    return {
+        name: None if event is None else finite(epsilon(event, facts["delta"], facts["accountant"]))
+        for name, event in events.items()
+    }
 
 
 def seed_commitment(noise_seed: int) -> str:

@@ -65,7 +65,7 @@ def round_problems(
         state, problem = _state_at(mechanism, terms, index, line)
         reached = accounted_round(index + 1, terms["rounds"])
         if reached not in epsilons:
-            epsilons[reached] = cumulative_epsilon(terms, reached)
+            epsilons[reached] = cumulative_epsilon(mechanism, reached)
         expected = {**released(mechanism, index, state), **epsilons[reached]}
         cohort = line.get("realised_cohort")
         if cohort_sizes is not None:
