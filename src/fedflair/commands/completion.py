@@ -9,9 +9,7 @@ from __future__ import annotations
 import argparse
 from typing import Literal
 
-import shtab
-
-from fedflair.cli import COMMANDS
+from fedflair.commands import COMMANDS
 from fedflair.commands.parsers import parser_of_command
 from fedflair.config.allowed import choices, is_path
 from fedflair.config.names import OWN_NAMES
@@ -25,6 +23,9 @@ def completion(shell: Literal["bash", "zsh", "fish", "tcsh"]) -> None:
     Args:
         shell: The shell: bash, zsh, fish or tcsh.
     """
+    # Here, as the page of options, say, needs the command's words alone.
+    import shtab
+
     say(shtab.complete(_tree(), shell))
 
 
@@ -49,4 +50,6 @@ def _copy(action: argparse.Action, command: argparse.ArgumentParser) -> None:
     named = OWN_NAMES.get(action.dest) or choices(kind)
     copied = command.add_argument(*names, help=help_, choices=named or None, nargs=action.nargs)
     if is_path(kind) or action.dest in ("args_config", "sweep_config", "output"):
-        copied.complete = shtab.FILE  # type: ignore[attr-defined]  # where shtab looks for it
+        from shtab import FILE
+
+        copied.complete = FILE  # type: ignore[attr-defined]  # where shtab looks for it

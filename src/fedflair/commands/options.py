@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from fedflair.cli import COMMANDS
+from fedflair.commands import COMMANDS
 from fedflair.commands.parsers import parser_of_command
 from fedflair.config.described import GENERAL, Described, described
 from fedflair.config.parsing import unknown
@@ -75,10 +75,10 @@ def page() -> str:
 
 
 def _command_lines(name: str, groups: Mapping[str, Sequence[Described]]) -> Iterator[str]:
-    if name == "sweep":
+    if name in ("sweep", "reproduce"):
         # Its own alone, since those of the runs stand under train.
         groups = {heading: options for heading, options in groups.items() if heading == GENERAL}
-        yield "Every option of `fedflair train` is one of all runs, and these are the sweep's own:"
+        yield "Every option of `fedflair train` is one of all its runs, and these are its own:"
         yield ""
     for heading, options in groups.items():
         if len(groups) > 1:

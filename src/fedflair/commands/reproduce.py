@@ -7,15 +7,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import ArgumentParser
+
 from fedflair.commands.download import download
 from fedflair.commands.prepare import prepare
-from fedflair.commands.report import report
 from fedflair.config.options import PRESETS, parse_given, train_parser
+from fedflair.config.parsing import as_usage_errors
 from fedflair.errors import ConfigError, FedflairError
 from fedflair.runs.json_text import dumps
 from fedflair.sweep.plan import Trial, plan_sweep, sweep_spec
 from fedflair.sweep.reproduction import HEADINGS, ROWS, reproduction
-from fedflair.sweep.trials import run_trials
 from fedflair.system.console import Console, table
 from fedflair.system.files import write_atomically
 from fedflair.system.terminal import say
@@ -28,26 +29,18 @@ def reproduce(arguments: Sequence[str]) -> None:
 
     The same command goes on with what was stopped. Raises FedflairError at the end where some runs failed.
     """
-    parser = train_parser(
-        "reproduce",
-        "Reproduce a row of the published benchmark: download, preparation, training over seeds, report, and its "
-        f"score beside the published one. Rows: {', '.join(ROWS)}.",
-        "ROW [--output FOLDER] [--seeds 0,1,2]",
-    )
-    parser.add_argument("row", type=str, help="The row, which is the name of its configuration.")
-    parser.add_argument("--output", type=str, help="The folder of its runs; the same one continues it. [runs/ROW]")
-    parser.add_argument("--seeds", type=str, help=f"Seeds to train with. [{SEEDS}]")
-    parser.add_argument("--source", type=str, help="A downloaded dataset, so that none is fetched.")
-    parser.add_argument("--endpoint", type=str, help="Address of a mirror of the hub.")
-    parser.add_argument("--json", action="store_true", help="Print both scores as JSON.")
-    given = parse_given(parser, arguments)
-    row = _row(given)
-    output = Path(given.pop("output", f"runs/{row}"))
-    source, endpoint = given.pop("source", None), given.pop("endpoint", None)
-    as_json = bool(given.pop("json", False))
-    seeds = given.pop("seeds", SEEDS)
-    changed = {name: value for name, value in given.items() if name != "data_path"}
-    trials = plan_sweep(sweep_spec({**given, "args_config": row, "seeds": seeds}))
+    given = parse_given(parser(), arguments)
+    with as_usage_errors():
+        row = _row(given)
+        output = Path(given.pop("output", f"runs/{row}"))
+        source, endpoint = given.pop("source", None), given.pop("endpoint", None)
+        as_json = bool(given.pop("json", False))
+        seeds = given.pop("seeds", SEEDS)
+        changed = {name: value for name, value in given.items() if name != "data_path"}
+        trials = plan_sweep(sweep_spec({**given, "args_config": row, "seeds": seeds}))
+    # What trains takes two seconds to load, which a mistyped option need not wait for.
+    from fedflair.sweep.trials import run_trials
+
     tell = partial(say, stderr=True)
     _store(trials[0], source, endpoint)
     outcomes = run_trials(trials, output, tell)
@@ -56,6 +49,8 @@ def reproduce(arguments: Sequence[str]) -> None:
         result = reproduction(row, trials[0].config, changed, outcomes)
         write_atomically(output / "reproduction.json", dumps(result, indent=2) + "\n")
         if not as_json:
+            from fedflair.commands.report import report
+
             report(output, output=output / "report.html")
         _show(result, as_json)
     if failed:
@@ -63,6 +58,23 @@ def reproduce(arguments: Sequence[str]) -> None:
             f"{len(failed)} of {len(trials)} runs failed: {', '.join(failed)}; see {output / 'logs'}, and give the "
             "same command to try them again"
         )
+
+
+def parser() -> ArgumentParser:
+    """The parser of the command's words."""
+    made = train_parser(
+        "reproduce",
+        "Reproduce a row of the published benchmark: download, preparation, training over seeds, report, and its "
+        f"score beside the published one. Rows: {', '.join(ROWS)}.",
+        "ROW [--output FOLDER] [--seeds 0,1,2]",
+    )
+    made.add_argument("row", type=str, help="The row, which is the name of its configuration.")
+    made.add_argument("--output", type=str, help="The folder of its runs; the same one continues it. [runs/ROW]")
+    made.add_argument("--seeds", type=str, help=f"Seeds to train with. [{SEEDS}]")
+    made.add_argument("--source", type=str, help="A downloaded dataset, so that none is fetched.")
+    made.add_argument("--endpoint", type=str, help="Address of a mirror of the hub.")
+    made.add_argument("--json", action="store_true", help="Print both scores as JSON.")
+    return made
 
 
 def _row(given: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from fedflair.config.train_config import TrainConfig
 from fedflair.privacy.accounting import shown
 from fedflair.privacy.ledger import coverage
 from fedflair.runs.folder import RunFolder, read_rows
@@ -90,6 +91,12 @@ class Curve:
 
     def of(self, name: str) -> list[Point]:
         return [point for point in self.points if point.curve == name]
+
+    @property
+    def delta(self) -> float | None:
+        """Of all private points; None where they have several, or none is known."""
+        deltas = {point.facts.get("delta") for point in self.points if point.facts is not None}
+        return deltas.pop() if len(deltas) == 1 else None
 
     @property
     def notes(self) -> list[str]:
@@ -169,7 +176,7 @@ def _point(metric: str, pairs: Sequence[tuple[Trial, Outcome]], folder: Path) ->
     asked = first.asked
     assert asked is not None, "a sweep without epsilons has no curve"
     runs = [(RunFolder(folder / "runs" / trial.name), outcome.privacy) for trial, outcome in done]
-    noises = [noise for run, facts in runs if (noise := noise_over_bound(run, facts)) is not None]
+    noises = [noise for run, facts in runs if (noise := noise_over_bound(run, facts, first.config)) is not None]
     return Point(
         first.curve,
         asked,
@@ -186,7 +193,7 @@ def _values_of(metric: str, rows: Sequence[Any]) -> Scores:
     return Scores(tuple(float(value) for value in found if value is not None and math.isfinite(value)))
 
 
-def noise_over_bound(run: RunFolder, facts: shown.Facts | None) -> float | None:
+def noise_over_bound(run: RunFolder, facts: shown.Facts | None, config: TrainConfig) -> float | None:
     """How long a run's noise on a round's mean update is, in clipping bounds: the mean over its rounds.
 
     From what the run wrote down: std and bound of each round, and the size of its model. None where it adds none.
@@ -202,4 +209,4 @@ def noise_over_bound(run: RunFolder, facts: shown.Facts | None) -> float | None:
     from fedflair.runs.tensors import num_parameters_of
 
     mean = sum(ratios) / len(ratios)
-    return noise_length(mean, num_parameters_of(run.best), float(facts.get("order", 2.0))) / facts["cohort_size"]
+    return noise_length(mean, num_parameters_of(run.best), float(facts.get("order", 2.0))) / config.cohort.cohort_size

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -28,16 +27,14 @@ def draw_curve(curve: Curve, path: Path) -> None:
     figure = Figure(figsize=(7, 4.8), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    ticks: dict[float, str] = {}
     for number, name in enumerate(curve.names):
         style = {"color": _COLOURS[number % len(_COLOURS)], "marker": _MARKERS[number % len(_MARKERS)]}
         _line(axes, curve.of(name), cell(name), style)
-        ticks |= {_place(point): point.told for point in curve.of(name) if point.num_done and point.asked != NONE}
     score = words_of(curve.metric)
     axes.set(ylabel=f"test {score}", xlabel=_x_label(curve))
-    if ticks:
+    if ticks := _ticks(curve):
         axes.set_xscale("log")
-        axes.set_xticks(list(ticks), [_tick(told) for told in ticks.values()])
+        axes.set_xticks(list(ticks), list(ticks.values()))
         axes.set_xticks([], minor=True)
     axes.grid(axis="y", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
@@ -54,7 +51,7 @@ def draw_curve(curve: Curve, path: Path) -> None:
 
 def _line(axes: Any, points: list[Point], name: str, style: dict[str, str]) -> None:
     private = [point for point in points if point.asked != NONE and point.test.mean is not None]
-    x, means = [_place(point) for point in private], [point.test.mean or 0.0 for point in private]
+    x, means = [float(point.asked) for point in private], [point.test.mean or 0.0 for point in private]
     if private:
         axes.plot(x, means, label=name or "with the mechanism", **style)
         axes.fill_between(x, *_band(private), color=style["color"], alpha=0.2, linewidth=0)
@@ -72,21 +69,20 @@ def _band(points: list[Point]) -> tuple[list[float], list[float]]:
     return [mean - std for mean, std in pairs], [mean + std for mean, std in pairs]
 
 
-def _place(point: Point) -> float:
-    """Where a point stands: at its epsilon, or at what was asked for where it is infinite."""
-    assert point.asked != NONE
-    epsilon = point.epsilon
-    return epsilon if epsilon is not None and math.isfinite(epsilon) and epsilon > 0 else float(point.asked)
-
-
-def _tick(told: str) -> str:
-    """An epsilon on two lines, its own in brackets below that of a deployment."""
-    return told.replace(" (", "\n(")
+def _ticks(curve: Curve) -> dict[float, str]:
+    """A budget that was asked for -> what it came to, with marks; by curve where they differ."""
+    ticks = {}
+    for asked in dict.fromkeys(point.asked for point in curve.points if point.asked != NONE and point.num_done):
+        told = {cell(point.curve): point.told for point in curve.points if point.asked == asked and point.num_done}
+        shared = len(set(told.values())) == 1
+        lines = [text if shared else f"{name}: {text}" for name, text in told.items()]
+        # An epsilon of the run itself stands below that of its deployment.
+        ticks[float(asked)] = "\n".join(dict.fromkeys(lines)).replace(" (", "\n(")
+    return ticks
 
 
 def _x_label(curve: Curve) -> str:
-    deltas = {point.facts["delta"] for point in curve.points if point.facts is not None}
-    return "epsilon" + (f" at delta {deltas.pop():g}" if len(deltas) == 1 else "")
+    return "epsilon" + ("" if curve.delta is None else f" at delta {curve.delta:g}")
 
 
 def _title(curve: Curve, score: str) -> str:

@@ -60,8 +60,7 @@ def escaped(text: str) -> str:
 
 
 def _caption(curve: Curve, score: str) -> str:
-    deltas = {point.facts["delta"] for point in curve.points if point.facts is not None}
-    at = f" at $\\delta={number(f'{deltas.pop():g}').strip('$')}$" if len(deltas) == 1 else ""
+    at = "" if curve.delta is None else f" at $\\delta={number(f'{curve.delta:g}').strip('$')}$"
     return f"Test {score} against the privacy budget{at}: mean $\\pm$ standard deviation over seeds."
 
 

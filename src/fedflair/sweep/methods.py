@@ -31,7 +31,11 @@ def _paragraph(curve: Curve, name: str) -> str:
     told = [f"{name}:"] if name else []
     told.append(_training(points[0].trials[0].config))
     if private:
-        told += [_mechanism(_facts(private[0])), *_promise(private), _noise(private)]
+        try:
+            told += [_mechanism(_facts(private[0])), *_promise(private), _noise(private)]
+        except (KeyError, TypeError, ValueError):
+            # A plugin's mechanism, which says of itself what its author thought of.
+            told += [shown.words(_facts(point)) for point in private]
     else:
         told.append("[No private run is done yet: mechanism, noise and epsilon are not known.]")
     return " ".join([*told, _scores(curve, points), *_tuning(curve, private)])
