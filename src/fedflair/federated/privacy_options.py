@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from fedflair.config.train_config import TrainConfig
-from fedflair.privacy.contract import LocalPrivacyOptions, PersonImages, PrivacyOptions
+from fedflair.privacy.contract import LocalPrivacyOptions, Origin, PersonImages, PrivacyOptions
 
 
-def privacy_options(config: TrainConfig, images: tuple[float, int] | None = None) -> PrivacyOptions:
+def privacy_options(
+    config: TrainConfig, images: tuple[float, int] | None = None, origin: Origin | None = None
+) -> PrivacyOptions:
     """The central mechanism's options, under their configuration names.
 
     images: (mean, most) training images of a person, which say what artificial users cost people.
+    origin: the model that the run starts from.
     """
     artificial = config.data.dataset == "flair_iid"
     return PrivacyOptions(
@@ -26,6 +29,7 @@ def privacy_options(config: TrainConfig, images: tuple[float, int] | None = None
         noise_from_seed=config.run.noise_from_seed,
         artificial_users=artificial,
         person_images=PersonImages(*images) if artificial and images is not None else None,
+        origin=origin,
         adaptive_clipping=config.central_privacy.adaptive_clipping,
         adaptive_clipping_quantile=config.central_privacy.adaptive_clipping_quantile,
         adaptive_clipping_learning_rate=config.central_privacy.adaptive_clipping_learning_rate,
@@ -33,7 +37,7 @@ def privacy_options(config: TrainConfig, images: tuple[float, int] | None = None
     )
 
 
-def local_privacy_options(config: TrainConfig) -> LocalPrivacyOptions:
+def local_privacy_options(config: TrainConfig, origin: Origin | None = None) -> LocalPrivacyOptions:
     """The local mechanism's options, under their configuration names."""
     return LocalPrivacyOptions(
         mechanism=config.local_privacy.local_privacy_mechanism,
@@ -43,4 +47,5 @@ def local_privacy_options(config: TrainConfig) -> LocalPrivacyOptions:
         order=config.local_privacy.local_order,
         allow_large_delta=config.central_privacy.allow_large_delta,
         noise_from_seed=config.run.noise_from_seed,
+        origin=origin,
     )

@@ -23,6 +23,7 @@ from fedflair.federated.participation import answering
 from fedflair.federated.plugins import plugin_code
 from fedflair.federated.privacy_options import privacy_options
 from fedflair.federated.setup import labels_of, mechanisms_of, training_clients
+from fedflair.federated.start import origin_of
 from fedflair.privacy.accounting.cache import unremembered
 from fedflair.privacy.contract import LocalMechanism, Mechanism
 from fedflair.privacy.ledger import coverage, older
@@ -34,6 +35,7 @@ from fedflair.privacy.ledger.lines import FILE_NAME, FORMAT, ORIGIN, TORN, VERSI
 from fedflair.privacy.path import make_path
 from fedflair.runs.configuration import config_of_run
 from fedflair.runs.folder import RunFolder, read_rows, read_summary, seal_rows
+from fedflair.runs.more_rounds import check_more_rounds
 from fedflair.runs.provenance import Provenance, read_provenance
 from fedflair.runs.shapes import is_whole
 from fedflair.system.json_text import parse_json
@@ -104,7 +106,8 @@ def verify(run: Path, anchor: Path | None = None, *, use_cache: bool = False) ->
                 found.problems += checks.anchor_problems(known, heads, last["round"] if last else 0)
         epsilons: dict[str, float | None] = {"epsilon": None, "run_epsilon": None}
         if terms and not found.problems:
-            epsilons = ledger.cumulative_epsilon(terms, len(sound)) if sound else dict.fromkeys(epsilons, 0.0)
+            totals = _totals(folder)
+            epsilons = ledger.cumulative_epsilon(terms, len(sound), totals) if sound else dict.fromkeys(epsilons, 0.0)
     return Verification(
         num_rounds=len(sound),
         delta=terms["delta"] if terms else None,
@@ -169,21 +172,30 @@ def _check_against_run(
             raise DataError(f"{folder.provenance}: does not say how many clients there are; put the run's own back")
         clients = _clients(config, provenance, found)
         images = _images_per_person(config, clients, first, found)
-        mechanism, local = mechanisms_of(config, num_clients, seed or 0, images)
+        origin = origin_of(provenance.started_from, provenance.store)
+        mechanism, local = mechanisms_of(config, num_clients, seed or 0, images, origin)
+        totals, began_with = provenance.totals, mechanism
+        if len(totals) > 1:
+            fewer = config.changed(central_num_iterations=totals[0])
+            check_more_rounds(fewer, totals[-1], folder)
+            began_with = mechanisms_of(fewer, num_clients, seed or 0, images, origin)[0]
+            found.notes.append(
+                f"Begun with {totals[0]:,} rounds, which line 1 is about; more were added: {totals[-1]:,}."
+            )
         if not ledger.is_due(mechanism):
             raise PrivacyError(f"{folder.config}: promises no epsilon, of which there could be a ledger")
     except FedflairError as error:
         found.problems.append(f"line 1 cannot be computed anew: {error}")
         return None
-    terms = ledger.terms_of(mechanism, seed or 0, provenance.digest())
+    terms = ledger.terms_of(began_with, seed or 0, provenance.digest())
     if seed is None:
         terms["noise_seed_commitment"] = first.get("noise_seed_commitment")
     if last is not None and last.get("provenance") != provenance.digest():
         found.problems.append(f"{folder.provenance}: is not the one that {folder.last.name} was written with")
     found.problems += [*_seed_problems(config, seed), *checks.first_line_problems(first, terms)]
     _check_summary(folder, mechanism, local, found)
-    if len(rounds) > terms["rounds"]:
-        found.problems.append(f"has {len(rounds)} rounds, of a run of {terms['rounds']}")
+    if len(rounds) > totals[-1]:
+        found.problems.append(f"has {len(rounds)} rounds, of a run of {totals[-1]}")
         return terms
     most, sizes = num_clients, None
     if config.sampling == "fixed":
@@ -191,11 +203,17 @@ def _check_against_run(
         sizes = [most] * len(rounds) if config.cohort.dropout_rate == 0 else None
     if clients is not None and seed is not None:
         sizes = list(_cohort_sizes(config, clients, seed, len(rounds)))
-    found.problems += checks.round_problems(mechanism, terms, rounds, most, sizes)
+    found.problems += checks.round_problems(mechanism, terms, rounds, most, sizes, totals)
     found.problems += checks.noise_problems(seed, rounds)
     if terms["adaptive_clipping"] and len(rounds) > 1:
         found.notes.append(checks.BOUND_NOTE)
     return terms
+
+
+def _totals(folder: RunFolder) -> tuple[int, ...]:
+    """How many rounds the run was to have; none where an earlier version did not write what it belongs to."""
+    provenance = read_provenance(folder)
+    return () if provenance is None else provenance.totals
 
 
 def _seed_problems(config: TrainConfig, seed: int | None) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fedflair.errors import ConfigError
 from fedflair.privacy.accounting.accountants import PrivacyEvent
 from fedflair.privacy.contract import (
@@ -21,6 +23,7 @@ from fedflair.privacy.mechanisms.gaussian import gaussian, gaussian_moments_acco
 from fedflair.privacy.mechanisms.laplace import laplace
 from fedflair.privacy.mechanisms.local import local_gaussian, local_laplace, local_none, local_norm_clipping_only
 from fedflair.privacy.mechanisms.noise import local_noise_seed
+from fedflair.privacy.mechanisms.origin import with_origin
 from fedflair.sampling import SamplerDescription
 
 MECHANISMS: dict[str, MakeMechanism] = {
@@ -49,7 +52,8 @@ def make_mechanism(options: PrivacyOptions, sampler: SamplerDescription, num_rou
     if options.mechanism not in MECHANISMS:
         known = ", ".join(MECHANISMS)
         raise ConfigError(f"central_privacy_mechanism: {options.mechanism!r} is unknown; choose one of {known}")
-    return MECHANISMS[options.mechanism](options, sampler, num_rounds, noise_seed)
+    made = MECHANISMS[options.mechanism](options, sampler, num_rounds, noise_seed)
+    return replace(made, description=with_origin(made.description, options.origin))
 
 
 def make_local_mechanism(
@@ -59,7 +63,8 @@ def make_local_mechanism(
     if options.mechanism not in LOCAL_MECHANISMS:
         known = ", ".join(LOCAL_MECHANISMS)
         raise ConfigError(f"local_privacy_mechanism: {options.mechanism!r} is unknown; choose one of {known}")
-    return LOCAL_MECHANISMS[options.mechanism](options, sampler, num_rounds, noise_seed)
+    made = LOCAL_MECHANISMS[options.mechanism](options, sampler, num_rounds, noise_seed)
+    return replace(made, description=with_origin(made.description, options.origin))
 
 
 __all__ = [
