@@ -32,6 +32,7 @@ GAUSSIAN: dict[str, Any] = {
     "central_epsilon": 20.0,
     "central_delta": 0.01,
     "noise_from_seed": True,
+    "accountant": "rdp",
 }
 
 
