@@ -18,9 +18,12 @@ import pytest
 
 from fedflair.cli import COMMANDS
 from fedflair.commands.arguments import call
+from fedflair.commands.parsers import parser_of_command
 from fedflair.commands.train import parse_train_config
+from fedflair.config.options import parse_given, read_given
 from fedflair.config.train_config import TrainConfig
 from fedflair.runs.folder import RunFolder, read_summary
+from fedflair.sweep.plan import plan_sweep, sweep_spec
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -124,9 +127,17 @@ def test_other_commands_on_a_page_are_typed_right(page: Path) -> None:
         words = shlex.split(line, comments=True)
         if words[:1] == ["fedflair"] and words[1] != "train":
             assert words[1] in COMMANDS, line
+            typed = words[2 : words.index(">")] if ">" in words else words[2:]
             function = getattr(importlib.import_module(f"fedflair.commands.{words[1]}"), words[1])
             if list(inspect.signature(function).parameters) != ["arguments"]:
-                call(asked_only(function), words[1], words[2:])
+                call(asked_only(function), words[1], typed)
+            elif words[1] == "sweep":
+                given = parse_given(parser_of_command("sweep"), typed)
+                given.pop("output")
+                # A file of its own is somebody's.
+                assert "sweep_config" in given or plan_sweep(sweep_spec(given))
+            else:
+                read_given(parser_of_command(words[1]), typed)
 
 
 def asked_only(function: Callable[..., object]) -> Callable[..., object]:

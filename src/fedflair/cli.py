@@ -28,18 +28,22 @@ COMMANDS = {
     "predict": "show a trained model photographs",
     "export": "hand a trained model on, for plain PyTorch too",
     "sweep": "train a grid or random samples of options, with several seeds",
+    "reproduce": "a row of the published benchmark, from download to score",
+    "options": "show every option, what it may be and what it means",
     "report": "compare runs in one HTML page",
     "epsilon": "ask the privacy accountant",
+    "mechanisms": "compare what mechanisms add at a privacy budget",
     "ledger": "verify a run's privacy ledger",
     "audit": "measure what the privacy path really gives",
+    "completion": "print what completes commands and options in a shell",
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status.
 
-    0 well, 1 an error, 2 wrong usage; 128 and the number of the signal where one ended it: 130 Ctrl-C, 143 SIGTERM,
-    129 SIGHUP.
+    0 well, 1 an error, 2 wrong usage (options that are unknown, impossible or without effect); 128 and the number of
+    the signal where one ended it: 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help"):

@@ -10,6 +10,7 @@ from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
 
+from fedflair.config.allowed import allowed, word
 from fedflair.errors import ConfigError
 from fedflair.system.files import at_home
 
@@ -24,7 +25,8 @@ def checked(function: Callable[..., object], values: Mapping[str, Any]) -> dict[
         try:
             found[name] = at_home(_parser(function).parse_object({name: value}, defaults=False).as_dict()[name])
         except ArgumentError as error:
-            raise ConfigError(" ".join(str(error).split())) from error
+            must = allowed(_kinds(function)[name])
+            raise ConfigError(f"{name}: {word(value)} is impossible; it must be {must}") from error
     return found
 
 
@@ -39,7 +41,12 @@ def path_of(name: str, value: object) -> Path:
 @cache
 def _parser(function: Callable[..., object]) -> ArgumentParser:
     parser = ArgumentParser(exit_on_error=False)
-    for parameter in inspect.signature(function, eval_str=True).parameters.values():
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
-            parser.add_argument(f"--{parameter.name}", type=parameter.annotation)
+    for name, kind in _kinds(function).items():
+        parser.add_argument(f"--{name}", type=kind)
     return parser
+
+
+@cache
+def _kinds(function: Callable[..., object]) -> dict[str, Any]:
+    parameters = inspect.signature(function, eval_str=True).parameters
+    return {name: one.annotation for name, one in parameters.items() if one.kind is inspect.Parameter.KEYWORD_ONLY}

@@ -111,31 +111,33 @@ class Run:
         return f"<table><tbody>{rows}</tbody></table>" + "".join(f"<p>{_text(note)}</p>" for note in notes)
 
 
-def train(config: TrainConfig, *, callback: Callback | None = None) -> Run:
+def train(config: TrainConfig, *, callback: Callback | None = None, quiet: bool = False) -> Run:
     """Trains as ``fedflair train`` does, in this process, and returns the finished run.
 
     callback: called after each round with a ``RoundDone``; where it returns True, the run ends with the next round that
     is scored. What it raises ends the run at once, with a checkpoint of the round, and comes out here.
+    quiet: nothing is said on stderr.
     Raises Interrupted, with a checkpoint, at Ctrl-C; ConfigError, DataError, PrivacyError for what cannot be trained.
     """
     if not isinstance(config, TrainConfig):
         raise ConfigError(f"config: {type(config).__name__} is no configuration; make one with fedflair.load_config")
     _check_callback(callback)
-    return Run(train_run(config, callback=callback))
+    return Run(train_run(config, callback=callback, quiet=quiet))
 
 
-def resume(run: Run | str | Path, *, callback: Callback | None = None, **options: Any) -> Run:
+def resume(run: Run | str | Path, *, callback: Callback | None = None, quiet: bool = False, **options: Any) -> Run:
     """Goes on with a run from its last checkpoint, as ``fedflair train --resume`` does.
 
     options: what may change under way (docs/training_further.md): where things are, how fast it computes, and more
-    rounds. callback: as of ``train``, whose errors come from here too.
+    rounds. callback, quiet: as of ``train``, whose errors come from here too.
     """
     _check_callback(callback)
     for name in options:
         if name not in NAMES:
             raise ConfigError(unknown_option(name))
     place = run.path if isinstance(run, Run) else path_of("run", run)
-    return Run(train_run(config_to_resume({**options, "run": place, "resume": True}), callback=callback))
+    config = config_to_resume({**options, "run": place, "resume": True})
+    return Run(train_run(config, callback=callback, quiet=quiet))
 
 
 def open_run(path: str | Path) -> Run:

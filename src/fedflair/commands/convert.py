@@ -29,6 +29,8 @@ def convert(
         source: A packed store, an HDF5 file of pfl-research or ml-flair, or anything else that prepare reads.
         output: The file to write; appears under this name only once it is whole.
         layout: packed (this project's store), pfl (pfl-research), ml-flair, or ml-flair-central (not grouped by user).
+
+    Bounds on what is not trusted:
         max_image_pixels: Pixels that one photograph may have; more are refused before they are decoded.
         max_image_bytes: Bytes that one encoded photograph may have.
         max_image_scans: Scans that one progressive JPEG may have.

@@ -42,6 +42,8 @@ def prepare(
         ignore_label_relation: Accept labels that contradict the source's label_relationship.txt.
         image_encoding: How the bare pixels of an HDF5 source are stored: png loses nothing, jpeg is far smaller.
         not_group_data_by_user: Write ml-flair's central layout (decoded pixels, one group an image), not a store.
+
+    Bounds on what is not trusted:
         max_image_pixels: Pixels that one photograph may have; more are refused before they are decoded.
         max_image_bytes: Bytes that one encoded photograph may have.
         max_image_scans: Scans that one progressive JPEG may have.

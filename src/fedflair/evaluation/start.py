@@ -14,7 +14,7 @@ from fedflair.errors import ConfigError, DataError, FedflairError
 from fedflair.evaluation.export import whole_network
 from fedflair.evaluation.exported import Exported, read_export
 from fedflair.evaluation.opened import OpenedRun, open_run
-from fedflair.federated.setup import mechanisms_of
+from fedflair.federated.setup import groups_of, mechanisms_of
 from fedflair.federated.start import Start, origin_of
 from fedflair.privacy.contract import Origin
 from fedflair.privacy.ledger import coverage
@@ -91,7 +91,8 @@ def _promised_by_run(opened: OpenedRun) -> dict[str, Any] | None:
     if provenance is None or provenance.num_clients is None or not opened.promises_epsilon:
         return None
     before: Origin | None = origin_of(provenance.started_from, provenance.store)
-    central, local = mechanisms_of(opened.config, provenance.num_clients, 0, None, before)
+    groups = groups_of(opened.config, len(provenance.labels))
+    central, local = mechanisms_of(opened.config, provenance.num_clients, 0, None, groups, before)
     if local.description.get("delta") is not None:
         return None
     found = promised_by(central.description, before)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedflair.errors import DataError, FedflairError
-from fedflair.federated.setup import mechanisms_of
+from fedflair.federated.setup import groups_of, mechanisms_of
 from fedflair.federated.start import origin_of
 from fedflair.privacy.accounting.shown import SEEDED, show
 from fedflair.privacy.ledger.lines import FILE_NAME, read_lines
@@ -15,6 +15,7 @@ from fedflair.privacy.ledger.terms import terms_problem
 from fedflair.runs.configuration import config_of_run
 from fedflair.runs.folder import RunFolder
 from fedflair.runs.provenance import read_provenance
+from fedflair.training.accountant import as_begun
 
 _WITHOUT_EPSILON = ("none", "norm_clipping_only")
 _UNKNOWN = "Privacy: the run's ledger cannot be read here, so nothing is known of its epsilon."
@@ -50,7 +51,9 @@ def _described(folder: RunFolder, terms: Mapping[str, Any]) -> Mapping[str, Any]
         person = terms.get("person")
         images = (float(person["mean_images"]), int(person["most_images"])) if isinstance(person, dict) else None
         origin = origin_of(provenance.started_from, provenance.store)
-        made, _ = mechanisms_of(config_of_run(folder), provenance.num_clients, 0, images, origin)
+        config = as_begun(config_of_run(folder), terms)
+        groups = groups_of(config, len(provenance.labels))
+        made, _ = mechanisms_of(config, provenance.num_clients, 0, images, groups, origin)
     except (FedflairError, KeyError, TypeError, ValueError):
         return {**terms, "epsilon": None, "run_epsilon": None, "words": _UNKNOWN}
     return made.description

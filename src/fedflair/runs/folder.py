@@ -30,8 +30,7 @@ from fedflair.config.train_config import TrainConfig
 from fedflair.config.yaml_text import read_yaml
 from fedflair.errors import ConfigError, DataError
 from fedflair.runs import shapes
-from fedflair.runs.tensors import sync_file
-from fedflair.system.files import disk_errors, write_atomically
+from fedflair.system.files import disk_errors, sync_file, write_atomically
 from fedflair.system.json_text import parse_json, read_json, read_text
 from fedflair.system.locks import Held, locked
 

@@ -51,7 +51,8 @@ class Tracker:
                     self.events.add_scalar(name, value, step)
         self.send(row)
         self.latest |= {name: f"{value:.4g}" for name, value in row.items() if value is not None}
-        loss, macro_ap = self.latest.get("train/loss", "-"), self.latest.get("val/macro_ap", "-")
+        loss = self.latest.get("train/loss", self.latest.get("private/loss", "-"))
+        macro_ap = self.latest.get("val/macro_ap", "-")
         rate = self.latest.get("train/images_per_second", "-")
         self.progress.update(self.task, completed=step, loss=loss, macro_ap=macro_ap, rate=rate)
         if self.quiet_terminal and "val/macro_ap" in row:
@@ -70,15 +71,18 @@ def tracker(
     private: bool = False,
     promise: str = "",
     wandb_project_id: str | None = None,
+    quiet: bool = False,
 ) -> Iterator[Tracker]:
     """Opens the run's logs, first dropping rows after ``start_round`` so that a resumed run repeats none.
 
     private: an epsilon is promised, so every number that it does not cover is marked. promise: that epsilon in words.
+    quiet: the terminal shows nothing.
     """
     from torch.utils.tensorboard import SummaryWriter
 
     cut_rows(folder, start_round)
     console = Console(stderr=True)
+    console.quiet = quiet
     columns = (
         TextColumn("[bold]round"),
         MofNCompleteColumn(),

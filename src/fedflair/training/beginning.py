@@ -19,7 +19,7 @@ from fedflair.evaluation.start import open_start
 from fedflair.federated.client_states import ClientStates
 from fedflair.federated.plugins import plugin_code
 from fedflair.federated.server import ServerState
-from fedflair.federated.setup import TrainingSetup, initial_state, make_setup, mechanisms_of, own_code
+from fedflair.federated.setup import TrainingSetup, groups_of, initial_state, make_setup, mechanisms_of, own_code
 from fedflair.federated.start import Start, origin_of
 from fedflair.privacy.ledger import record as ledger
 from fedflair.privacy.ledger.anchor import require_anchor
@@ -37,6 +37,7 @@ from fedflair.runs.provenance import (
 )
 from fedflair.runs.tensors import load_tensors, save_tensors
 from fedflair.system.files import sweep
+from fedflair.training.accountant import as_begun, first_line
 from fedflair.training.checkpoint import check_provenance, check_states, go_back, last_checkpoint, save_checkpoint
 from fedflair.training.record import restore_best
 from fedflair.training.resolved import environment_of
@@ -81,9 +82,8 @@ def begun(config: TrainConfig, command: Sequence[str] | None = None) -> Iterator
         return
     noise_seed, start = config.run.seed if config.run.noise_from_seed else secrets.randbits(128), open_start(config)
     setup = make_setup(config, noise_seed, start=start)
-    check_room(setup, config.run.run or Path("runs"))
     folder = new_run(config)
-    _check_anchor(setup, folder)
+    check_beginning(setup, folder)
     if config.run.ledger_anchor is not None:
         # Before there is a folder that would have to be begun again.
         require_anchor(config.run.ledger_anchor)
@@ -131,7 +131,8 @@ def _resumed(config: TrainConfig, folder: RunFolder, command: Sequence[str] | No
     # All that is trained comes from the checkpoint, and the rest of the model from beside it: no weights are fetched.
     kernels, notes = _kernels(config, provenance)
     start = Start(provenance.started_from) if provenance is not None and provenance.started_from else None
-    setup = make_setup(config, int(facts["noise_seed"]), load_tensors(folder.fixed)[0], kernels, start)
+    begun = as_begun(config, first_line(folder.path))
+    setup = make_setup(begun, int(facts["noise_seed"]), load_tensors(folder.fixed)[0], kernels, start)
     if provenance is None:
         provenance = _provenance(setup, None)
         write_provenance(folder, provenance)
@@ -184,8 +185,9 @@ def _opened_ledger(
     if len(totals) > 1:
         fewer = setup.config.changed(central_num_iterations=totals[0])
         images = images_per_person(setup.worker.store, "train")
-        origin = origin_of(provenance.started_from, provenance.store)
-        began_with = mechanisms_of(fewer, len(setup.worker.clients.client_ids), setup.noise_seed, images, origin)[0]
+        groups, origin = groups_of(fewer, len(provenance.labels)), origin_of(provenance.started_from, provenance.store)
+        num_clients = len(setup.worker.clients.client_ids)
+        began_with = mechanisms_of(fewer, num_clients, setup.noise_seed, images, groups, origin)[0]
     return ledger.resume(
         folder.path,
         round_,
@@ -197,6 +199,12 @@ def _opened_ledger(
         totals=totals,
         began_with=began_with,
     )
+
+
+def check_beginning(setup: TrainingSetup, folder: RunFolder) -> None:
+    """Raises ConfigError where a new run would not fit into the place of ``folder``, or not go with its options."""
+    check_room(setup, setup.config.run.run or Path("runs"))
+    _check_anchor(setup, folder)
 
 
 def _check_anchor(setup: TrainingSetup, folder: RunFolder) -> None:

@@ -51,6 +51,12 @@ def round_row(
         row["privacy/num_clipped"] = cohort_sum.cohort.num_clipped
         row["privacy/clipping_bound"] = setup.mechanism.clipping_bound(state.mechanism_state)
         row["privacy/noise_std"] = setup.mechanism.noise_std(state.mechanism_state, state.round)
+    if noisy := setup.mechanism.noisy_metrics(state.mechanism_state):
+        # In their place: the same without noise beside them would leave nothing that epsilon covers.
+        del row["train/loss"]
+        row |= _prefixed("private", noisy)
+    if cohort_sum.release is not None:
+        row["privacy/estimated_signal_to_noise"] = cohort_sum.release.signal_to_noise
     row |= answers.row()
     return coverage.without_cohort(row) if is_private(setup) else row
 
@@ -131,5 +137,5 @@ def summarise(
     return summary
 
 
-def _prefixed(prefix: str, metrics: dict[str, float]) -> dict[str, float]:
+def _prefixed(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
     return {f"{prefix}/{name}": value for name, value in metrics.items()}

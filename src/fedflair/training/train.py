@@ -31,10 +31,16 @@ from fedflair.training.stopping import out_of_patience, stop_on_signals
 from fedflair.training.words import describe_setup, how_to_go_on, lost_words, promise_words, to_be_continued
 
 
-def train(config: TrainConfig, command: Sequence[str] | None = None, *, callback: Callback | None = None) -> Path:
+def train(
+    config: TrainConfig,
+    command: Sequence[str] | None = None,
+    *,
+    quiet: bool = False,
+    callback: Callback | None = None,
+) -> Path:
     """Trains as configured and returns the run folder; see ``runs/folder.py`` for what it holds then.
 
-    command: the words as they were typed, where a command asks for it; the run keeps them.
+    command: the words as they were typed, where a command asks for it; the run keeps them. quiet: nothing is said.
     callback: told of each round (``callback.py``); what it raises passes, once a checkpoint of the round is written.
     Raises Interrupted after writing a checkpoint when the process gets SIGINT, SIGTERM, SIGHUP or SIGUSR1, ConfigError
     where the model diverges, and what ``begun`` raises.
@@ -48,11 +54,11 @@ def train(config: TrainConfig, command: Sequence[str] | None = None, *, callback
         stop_on_signals(how_to_go_on(beginning.folder)) as stop,
         last_words(lost_words(beginning.folder)) if uses_ray(config) else nullcontext(),
     ):
-        _rounds(on_features(beginning, stop), stop, callback)
+        _rounds(on_features(beginning, stop, quiet=quiet), stop, callback, quiet=quiet)
     return beginning.folder.path
 
 
-def _rounds(beginning: Beginning, stop: threading.Event, callback: Callback | None) -> None:
+def _rounds(beginning: Beginning, stop: threading.Event, callback: Callback | None, *, quiet: bool) -> None:
     """The rounds from the beginning to the end, and the summary."""
     setup, folder, state, facts = beginning.setup, beginning.folder, beginning.state, beginning.facts
     config, states, book = setup.config, beginning.states, beginning.book
@@ -67,6 +73,7 @@ def _rounds(beginning: Beginning, stop: threading.Event, callback: Callback | No
             private=promised,
             promise=promise_words(setup),
             wandb_project_id=config.run.wandb_project_id,
+            quiet=quiet,
         ) as log,
     ):
         log.say("\n".join([describe_setup(setup, state, folder), *beginning.notes]))

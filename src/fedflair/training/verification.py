@@ -8,9 +8,10 @@ only an anchor that was kept elsewhere (``privacy/ledger/anchor.py``) finds that
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,10 @@ from fedflair.errors import DataError, FedflairError, PrivacyError
 from fedflair.federated.participation import answering
 from fedflair.federated.plugins import plugin_code
 from fedflair.federated.privacy_options import privacy_options
-from fedflair.federated.setup import labels_of, mechanisms_of, training_clients
+from fedflair.federated.setup import groups_of, labels_of, mechanisms_of, training_clients
 from fedflair.federated.start import origin_of
 from fedflair.privacy.accounting.cache import unremembered
-from fedflair.privacy.contract import LocalMechanism, Mechanism
+from fedflair.privacy.contract import LocalMechanism, Mechanism, ParameterGroups
 from fedflair.privacy.ledger import coverage, older
 from fedflair.privacy.ledger import record as ledger
 from fedflair.privacy.ledger import verification as checks
@@ -39,6 +40,10 @@ from fedflair.runs.more_rounds import check_more_rounds
 from fedflair.runs.provenance import Provenance, read_provenance
 from fedflair.runs.shapes import is_whole
 from fedflair.system.json_text import parse_json
+from fedflair.training.accountant import as_begun
+
+# Epsilon, of the deployment and of the run, after so many rounds.
+Reached = Callable[[int], Mapping[str, float | None]]
 
 # A seed of the operating system has 128 bits: one in 2**64 is as short as this.
 _SHORT_SEED = 1 << 64
@@ -90,12 +95,12 @@ def verify(run: Path, anchor: Path | None = None, *, use_cache: bool = False) ->
     found.problems += checks.chain_problems(first["hash"], rounds)
     is_chain, sound, last = not found.problems, [line for line, _ in rounds], _facts(folder.last)
     # Lines that do not follow from each other are not looked into.
-    looked_into, terms = sound if is_chain else [], None
+    looked_into = sound if is_chain else []
     with nullcontext() if use_cache else unremembered():
         if first["version"] == VERSION:
-            terms = _check_against_run(folder, first, looked_into, last, found)
+            terms, reached = _check_against_run(folder, first, looked_into, last, found)
         else:
-            terms = _check_against_itself(path, first, looked_into, last, found)
+            terms, reached = _check_against_itself(path, first, looked_into, last, found)
             if (provenance := read_provenance(folder)) is not None and provenance.num_clients is not None:
                 found.problems.append(f"line 1 is of an earlier version than the run's {folder.provenance.name}")
         if is_chain:
@@ -104,10 +109,9 @@ def verify(run: Path, anchor: Path | None = None, *, use_cache: bool = False) ->
             if anchor is not None:
                 known = read_anchor(anchor, first["hash"])
                 found.problems += checks.anchor_problems(known, heads, last["round"] if last else 0)
-        epsilons: dict[str, float | None] = {"epsilon": None, "run_epsilon": None}
+        epsilons: Mapping[str, float | None] = {"epsilon": None, "run_epsilon": None}
         if terms and not found.problems:
-            totals = _totals(folder)
-            epsilons = ledger.cumulative_epsilon(terms, len(sound), totals) if sound else dict.fromkeys(epsilons, 0.0)
+            epsilons = reached(len(sound)) if sound else dict.fromkeys(epsilons, 0.0)
     return Verification(
         num_rounds=len(sound),
         delta=terms["delta"] if terms else None,
@@ -133,7 +137,7 @@ def _first_line(path: Path, lines: list[Read]) -> dict[str, Any]:
 
 def _check_against_itself(
     path: Path, first: Mapping[str, Any], rounds: list[dict[str, Any]], last: Mapping[str, Any] | None, found: _Findings
-) -> Mapping[str, Any]:
+) -> tuple[Mapping[str, Any] | None, Reached]:
     """Lines of an earlier version compared with each other, and with the seed in the checkpoint; returns line 1."""
     found.notes.append(older.NOTE.format(version=first["version"]))
     seed = last.get("noise_seed") if last else None
@@ -147,7 +151,7 @@ def _check_against_itself(
         problems.append("line 1 belongs to another noise seed than the run's checkpoint")
         seed = None
     found.problems += problems + checks.noise_problems(seed, rounds, bound=first["version"] > 1)
-    return first
+    return first, partial(older.epsilons, first)
 
 
 def _check_against_run(
@@ -156,7 +160,7 @@ def _check_against_run(
     rounds: list[dict[str, Any]],
     last: Mapping[str, Any] | None,
     found: _Findings,
-) -> Mapping[str, Any] | None:
+) -> tuple[Mapping[str, Any] | None, Reached]:
     """Lines compared with what the run's files lead to; returns what line 1 should be, None where nothing can say."""
     seed = last.get("noise_seed") if last else None
     if last is None:
@@ -172,13 +176,14 @@ def _check_against_run(
             raise DataError(f"{folder.provenance}: does not say how many clients there are; put the run's own back")
         clients = _clients(config, provenance, found)
         images = _images_per_person(config, clients, first, found)
-        origin = origin_of(provenance.started_from, provenance.store)
-        mechanism, local = mechanisms_of(config, num_clients, seed or 0, images, origin)
-        totals, began_with = provenance.totals, mechanism
+        groups, origin = groups_of(config, len(provenance.labels)), origin_of(provenance.started_from, provenance.store)
+        begun, totals = as_begun(config, first), provenance.totals
+        mechanism, local = mechanisms_of(begun, num_clients, seed or 0, images, groups, origin)
+        began_with = mechanism
         if len(totals) > 1:
-            fewer = config.changed(central_num_iterations=totals[0])
+            fewer = begun.changed(central_num_iterations=totals[0])
             check_more_rounds(fewer, totals[-1], folder)
-            began_with = mechanisms_of(fewer, num_clients, seed or 0, images, origin)[0]
+            began_with = mechanisms_of(fewer, num_clients, seed or 0, images, groups, origin)[0]
             found.notes.append(
                 f"Begun with {totals[0]:,} rounds, which line 1 is about; more were added: {totals[-1]:,}."
             )
@@ -186,8 +191,11 @@ def _check_against_run(
             raise PrivacyError(f"{folder.config}: promises no epsilon, of which there could be a ledger")
     except FedflairError as error:
         found.problems.append(f"line 1 cannot be computed anew: {error}")
-        return None
-    terms = ledger.terms_of(began_with, seed or 0, provenance.digest())
+        return None, partial(older.epsilons, first)
+    terms, reached = (
+        ledger.terms_of(began_with, seed or 0, provenance.digest()),
+        partial(ledger.cumulative_epsilon, mechanism, totals=totals),
+    )
     if seed is None:
         terms["noise_seed_commitment"] = first.get("noise_seed_commitment")
     if last is not None and last.get("provenance") != provenance.digest():
@@ -196,24 +204,18 @@ def _check_against_run(
     _check_summary(folder, mechanism, local, found)
     if len(rounds) > totals[-1]:
         found.problems.append(f"has {len(rounds)} rounds, of a run of {totals[-1]}")
-        return terms
+        return terms, reached
     most, sizes = num_clients, None
-    if config.sampling == "fixed":
+    if mechanism.description["sampling"] != "poisson":
         most = config.cohort.cohort_size
         sizes = [most] * len(rounds) if config.cohort.dropout_rate == 0 else None
     if clients is not None and seed is not None:
-        sizes = list(_cohort_sizes(config, clients, seed, len(rounds)))
+        sizes = list(_cohort_sizes(config, clients, seed, len(rounds), groups))
     found.problems += checks.round_problems(mechanism, terms, rounds, most, sizes, totals)
     found.problems += checks.noise_problems(seed, rounds)
     if terms["adaptive_clipping"] and len(rounds) > 1:
         found.notes.append(checks.BOUND_NOTE)
-    return terms
-
-
-def _totals(folder: RunFolder) -> tuple[int, ...]:
-    """How many rounds the run was to have; none where an earlier version did not write what it belongs to."""
-    provenance = read_provenance(folder)
-    return () if provenance is None else provenance.totals
+    return terms, reached
 
 
 def _seed_problems(config: TrainConfig, seed: int | None) -> list[str]:
@@ -267,10 +269,12 @@ def _images_per_person(
     return float(mean), most
 
 
-def _cohort_sizes(config: TrainConfig, clients: FederatedDataset, noise_seed: int, num_rounds: int) -> Iterator[int]:
+def _cohort_sizes(
+    config: TrainConfig, clients: FederatedDataset, noise_seed: int, num_rounds: int, groups: ParameterGroups | None
+) -> Iterator[int]:
     """Of each round, drawn again."""
     path = make_path(
-        privacy_options(config),
+        privacy_options(config, groups=groups),
         clients.client_ids,
         sampling=config.sampling,
         cohort_size=config.cohort.cohort_size,

@@ -100,9 +100,19 @@ def scalar_normal(key: int) -> float:
     return float(_generator(key, block=(1 << 64) - 1).standard_normal())
 
 
+def scalar_normals(key: int, count: int) -> FloatArray:
+    """So many independent N(0, 1), of which the first is ``scalar_normal``."""
+    return np.asarray(_generator(key, block=(1 << 64) - 1).standard_normal(count))
+
+
 def grid(scale: float) -> float:
     """What a release with noise of that scale is rounded to multiples of: a power of 2, the same for every sum."""
     return 2.0 ** (math.floor(math.log2(scale)) - _GRID_BITS) if scale > 0 else 2.0**-126
+
+
+def scalar_on_grid(noisy: float, scale: float) -> float:
+    """As ``on_grid``, of one number."""
+    return round(noisy / grid(scale)) * grid(scale)
 
 
 def on_grid(noisy: torch.Tensor, scale: float) -> torch.Tensor:
