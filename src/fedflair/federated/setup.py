@@ -141,7 +141,7 @@ def make_setup(
     labels = labels_of(config, store)
     if start is not None and fixed is None:
         start.check_labels(labels.names)
-    origin = origin_of(start and start.record, store.fingerprint)
+    origin = origin_of(None if start is None else start.record, store.fingerprint)
     dataset = training_clients(config, store, labels)
     num_clients = len(dataset.client_ids)
     algorithm = ALGORITHMS[config.algorithm.algorithm_name](config, num_clients)

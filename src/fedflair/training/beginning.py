@@ -94,7 +94,7 @@ def begun(config: TrainConfig, command: Sequence[str] | None = None) -> Iterator
 def _new(setup: TrainingSetup, folder: RunFolder, command: Sequence[str] | None, start: Start | None) -> Beginning:
     state = initial_state(setup)
     write_config(folder, setup.config)
-    provenance = _provenance(setup, start and start.record)
+    provenance = _provenance(setup, None if start is None else start.record)
     write_provenance(folder, provenance)
     environment = append_entry(folder, environment_of(setup, 0, command))
     save_tensors(folder.fixed, frozen_tensors(setup.worker.module), {})
