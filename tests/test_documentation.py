@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from fedflair.cli import COMMANDS
+from fedflair.commands import COMMANDS
 from fedflair.commands.arguments import call
 from fedflair.commands.parsers import parser_of_command
 from fedflair.commands.train import parse_train_config

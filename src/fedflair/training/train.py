@@ -119,6 +119,7 @@ def _rounds(beginning: Beginning, stop: threading.Event, callback: Callback | No
             summary = summarise(setup, folder, state.round, facts, backend, beginning.environment)
         except (Interrupted, WorkerError) as error:
             raise to_be_continued(error, folder, state.round) from error
+        log.log_test(summary["test"], state.round)
         log.say(
             f"test macro AP {summary['test']['macro_ap']:.4f} (best val round {facts['best_round']}); {folder.path}"
         )
