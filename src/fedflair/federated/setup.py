@@ -36,12 +36,13 @@ from fedflair.federated.participation import num_asked
 from fedflair.federated.plugins import load_plugins
 from fedflair.federated.privacy_options import local_privacy_options, parameter_groups, privacy_options
 from fedflair.federated.server import SERVER_OPTIMIZERS, ServerState
+from fedflair.federated.start import Start, origin_of
 from fedflair.models import MODELS
 from fedflair.models.checks import check_network
 from fedflair.models.normalization import refuse_batch_statistics
 from fedflair.models.preprocessing import preprocessing_of
 from fedflair.models.trainable import Choice, choose_trained
-from fedflair.privacy.contract import Clipping, LocalMechanism, Mechanism, ParameterGroups
+from fedflair.privacy.contract import Clipping, LocalMechanism, Mechanism, Origin, ParameterGroups
 from fedflair.privacy.mechanisms import local_noise_seed, make_local_mechanism
 from fedflair.privacy.mechanisms.group_clipping import clipping_in
 from fedflair.privacy.mechanisms.private_metrics import measure_with, split_of
@@ -122,12 +123,14 @@ def make_setup(
     noise_seed: int,
     fixed: Mapping[str, torch.Tensor] | None = None,
     kernels: Kind | None = None,
+    start: Start | None = None,
 ) -> TrainingSetup:
     """Opens the data and builds the model, the sampler, the algorithm and the mechanisms.
 
     fixed: what the model of a run that goes on needs beside its trained parameters; None is a run that starts, whose
         initial weights are loaded.
     kernels: what a run that goes on computes with; None is what this machine chooses.
+    start: the model that it starts from, or started from.
     Raises DataError for a store that cannot be trained on, ConfigError and PrivacyError for options that do not fit it.
     """
     load_plugins(config)
@@ -136,6 +139,9 @@ def make_setup(
         if name not in store.partitions or store.partitions[name].num_images == 0:
             raise DataError(f"{store.path}: partition {name!r} is empty; training needs train, val and test images")
     labels = labels_of(config, store)
+    if start is not None and fixed is None:
+        start.check_labels(labels.names)
+    origin = origin_of(None if start is None else start.record, store.fingerprint)
     dataset = training_clients(config, store, labels)
     num_clients = len(dataset.client_ids)
     algorithm = ALGORITHMS[config.algorithm.algorithm_name](config, num_clients)
@@ -146,7 +152,7 @@ def make_setup(
             f"cohort_size: {named} is more than the {num_clients} training clients of {store.path}; lower it"
         )
     path = make_path(
-        privacy_options(config, images_per_person(store, "train"), groups_of(config, labels.num_labels)),
+        privacy_options(config, images_per_person(store, "train"), groups_of(config, labels.num_labels), origin),
         dataset.client_ids,
         sampling=config.sampling,
         cohort_size=asked,
@@ -155,13 +161,15 @@ def make_setup(
         noise_seed=noise_seed,
     )
     local_mechanism = make_local_mechanism(
-        local_privacy_options(config),
+        local_privacy_options(config, origin),
         path.sampler.description,
         config.algorithm.central_num_iterations,
         local_noise_seed(noise_seed),
     )
     module = (
-        build_model(config, labels.num_labels) if fixed is None else untrained_model(config, labels.num_labels, fixed)
+        build_model(config, labels.num_labels, start=start)
+        if fixed is None
+        else untrained_model(config, labels.num_labels, fixed)
     )
     check_network(
         module, config.model.model_type, config.data.image_size or preprocessing_of(module).size, labels.num_labels
@@ -200,6 +208,7 @@ def mechanisms_of(
     noise_seed: int,
     images: tuple[float, int] | None = None,
     groups: ParameterGroups | None = None,
+    origin: Origin | None = None,
 ) -> tuple[Mechanism, LocalMechanism]:
     """The central and the local mechanism of a run over that many clients, as ``make_setup`` makes them, without data.
 
@@ -209,11 +218,11 @@ def mechanisms_of(
     load_plugins(config)
     asked, num_rounds = num_asked(config), config.algorithm.central_num_iterations
     central, kind = mechanism_and_sampling(
-        privacy_options(config, images, groups), config.sampling, asked, num_clients, num_rounds, noise_seed
+        privacy_options(config, images, groups, origin), config.sampling, asked, num_clients, num_rounds, noise_seed
     )
     cohorts = SamplerDescription(kind, asked, num_clients)
     return central, make_local_mechanism(
-        local_privacy_options(config), cohorts, num_rounds, local_noise_seed(noise_seed)
+        local_privacy_options(config, origin), cohorts, num_rounds, local_noise_seed(noise_seed)
     )
 
 
@@ -357,15 +366,22 @@ def pieces_of_batches(config: TrainConfig, clients: FederatedDataset) -> tuple[F
     )
 
 
-def build_model(config: TrainConfig, num_labels: int, *, load_weights: bool = True) -> nn.Module:
-    """The network with its initial weights; without ``load_weights`` a pretrained one has its shape only."""
+def build_model(
+    config: TrainConfig, num_labels: int, *, load_weights: bool = True, start: Start | None = None
+) -> nn.Module:
+    """The network with its initial weights; without ``load_weights`` a pretrained one has its shape only.
+
+    start: where those weights come from instead; what is added to a network for training begins anew.
+    """
     options, model = config.model, MODELS[config.model.model]
-    wanted = options.pretrained and load_weights
+    wanted = options.pretrained and load_weights and start is None
     weights = model.weights(options.model_type, options.pretrained_weights) if wanted else None
     module = model.build(
         options.model_type, num_labels, pretrained=options.pretrained, weights=weights, seed=config.run.seed
     )
     refuse_batch_statistics(module)
+    if start is not None:
+        start.load(module)
     choose_trained(module, trained_choice(config))
     return module
 

@@ -9,6 +9,7 @@ from fedflair.backends.choice import require_backend, uses_ray
 from fedflair.backends.threads import thread_backend
 from fedflair.config.train_config import TrainConfig
 from fedflair.engine.allocator import keep_freed_memory
+from fedflair.evaluation.start import open_start
 from fedflair.federated.participation import bytes_of_client, images_trained
 from fedflair.federated.server import ServerState
 from fedflair.federated.setup import TrainingSetup, initial_state, make_setup
@@ -43,8 +44,9 @@ def dry_run(config: TrainConfig) -> str:
     """
     keep_freed_memory()
     require_backend(config)
-    local = not config.model.pretrained or config.model.pretrained_weights is not None
-    setup = make_setup(config, noise_seed=0, fixed=None if local else {})
+    start = open_start(config)
+    local = not config.model.pretrained or config.model.pretrained_weights is not None or start is not None
+    setup = make_setup(config, noise_seed=0, fixed=None if local else {}, start=start)
     folder = new_run(config)
     check_beginning(setup, folder)
     state = initial_state(setup)
@@ -91,9 +93,9 @@ def _rounds(setup: TrainingSetup, state: ServerState, work: Work) -> dict[str, s
         return {"rounds": f"{work.rounds:,} of one step each; {evaluated}", "image-steps": steps}
     down_vectors = 1 + sum(tensor.ndim > 0 for tensor in state.algorithm_state.values())
     up, down = bytes_of_client(config, state.parameters.numel(), algorithm.vectors_up, down_vectors)
-    everything = (up + down) * work.clients * work.rounds
+    everything, drawn = (up + down) * work.clients * work.rounds, _DRAWN[setup.sampler.description.kind]
     return {
-        "rounds": f"{work.rounds:,} of {work.clients:,} clients each ({_DRAWN[setup.sampler.description.kind]}); {evaluated}",
+        "rounds": f"{work.rounds:,} of {work.clients:,} clients each ({drawn}); {evaluated}",
         "image-steps": steps,
         "bytes": f"a client gets {_bytes(down)} and sends {_bytes(up)} in a round; {_bytes(everything)} in all",
     }
