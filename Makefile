@@ -6,10 +6,10 @@ DEMO := runs/demo
 # The GPU machine's, where it differs from this one's.
 TARGET := --python-version 3.12 --implementation cp --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64
 
-.PHONY: help setup demo test lint bench gpu wheels docs clean
+.PHONY: help setup demo test lint bench gpu wheels docs pictures clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make .venv, pinned by constraints.txt
 
@@ -53,8 +53,13 @@ gpu: ## on a machine with a GPU: its tests, the comparison with other tools, a s
 wheels: $(READY) ## gather what a bare GPU machine without a network lacks, for make gpu there
 	$(BIN)/python -m pip download --quiet --no-deps --only-binary=:all: --dest wheels $(TARGET) -c constraints.txt -r perf/wheels.txt
 
-docs: $(READY) ## check that the documentation's commands and links are true
-	$(BIN)/python -m pytest tests/test_documentation.py
+docs: $(READY) ## build the documentation as a site, site/index.html; no dead link, no undocumented public name
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "read it: $(BIN)/python -m http.server --directory site 8000, or site/index.html without its search"
+
+pictures: $(READY) ## draw the documentation's pictures anew, from the runs of make demo
+	@test -e $(DEMO)/report.html || $(MAKE) demo
+	$(BIN)/python docs/generate/pictures.py $(DEMO)/flair_iid $(DEMO)/flair $(DEMO)/flair_dp $(wildcard $(DEMO)/flair_dp_own_users)
 
 clean: ## remove .venv and what was built
-	rm -rf .venv build dist src/*.egg-info
+	rm -rf .venv build dist site src/*.egg-info
