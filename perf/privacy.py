@@ -9,7 +9,8 @@ of the processor, which other work on the machine does not lengthen.
 
 A round is 200 clients of FLAIR's mean size (8.41 training images each, 2 local epochs, batches of 16) on ResNet-18 at
 224 pixels. Training is timed on single steps and scaled up to the round; data loading, aggregation and evaluation are
-left out, which is against the mechanism. The mechanism is timed whole: 200 clips, one noise, one ledger line.
+left out, which is against the mechanism. The mechanism is timed whole: 200 clips, one noise, one ledger line. Noise
+that is correlated over rounds is timed too, and the slowest one counts.
 """
 
 from __future__ import annotations
@@ -37,6 +38,13 @@ IMAGES_PER_CLIENT = 345_879 / 41_131
 NUM_EPOCHS = 2
 BATCH_SIZE = 16
 LIMIT = 0.03
+# Noise that is correlated over rounds, and the vectors that it keeps; None is its own choice.
+CORRELATED = {
+    "banded_matrix_factorization": 8,
+    "banded_inverse_square_root": 8,
+    "buffered_linear_toeplitz": None,
+    "tree_aggregation": None,
+}
 CALIBRATION_LIMIT = 5.0
 # FLAIR's training users, artificial ones of 50 images, and the images of a person: their mean, and many.
 NATURAL, ARTIFICIAL, IMAGES = 41_131, 6_918, PersonImages(345_879 / 41_131, 500)
@@ -90,19 +98,37 @@ def main() -> None:
             return statistics.median(seconds(action, device) for _ in range(arguments.repeats))
 
         clip = repeat(lambda: mechanism.clip(update.fill_(1.0), 0.1))
-        noise = repeat(lambda: mechanism.add_noise(total, CohortStats(200, 0, 0), 0, {}))
+        noises = {mechanism.name: repeat(lambda: mechanism.add_noise(total, CohortStats(200, 0, 0), 0, {}))}
+        for name, num_buffers in CORRELATED.items():
+            noises[name] = repeat(noisy_round(name, num_buffers, total))
+        noise = max(noises.values())
         line = repeat(write_line)
         step = repeat(training_step(model, device))
     training = step / BATCH_SIZE * IMAGES_PER_CLIENT * NUM_EPOCHS * arguments.num_clients
     mechanism_seconds = clip * arguments.num_clients + noise + line
     print(f"parameters             {num_parameters:,} on {device}, {torch.get_num_threads()} threads")
     print(f"clip of one update     {clip * 1e3:8.2f} ms, {arguments.num_clients} a round")
-    print(f"noise                  {noise * 1e3:8.2f} ms, once a round")
+    for name, taken in noises.items():
+        print(f"noise                  {taken * 1e3:8.2f} ms, once a round, {name}")
     print(f"ledger line            {line * 1e3:8.2f} ms, once a round")
     print(f"training in a round    {training:8.2f} s")
     print(f"mechanism in a round   {mechanism_seconds:8.2f} s")
     share = mechanism_seconds / training
     print(f"ratio                  {share:8.2%} (limit {LIMIT:.0%}): {'ok' if share <= LIMIT else 'TOO SLOW'}")
+
+
+def noisy_round(name: str, num_buffers: int | None, total: torch.Tensor) -> Callable[[], object]:
+    """A round's noise of the published setting, over cohorts that rotate; each call is the next round."""
+    options = PrivacyOptions(name, noise_cohort_size=5000, num_buffers=num_buffers)
+    mechanism = make_mechanism(options, SamplerDescription("rotating", 200, 41_131), 5000, 1)
+    state, round_ = mechanism.init(total.numel()), 0
+
+    def add_noise() -> None:
+        nonlocal state, round_
+        _, state = mechanism.add_noise(total, CohortStats(200, 0, 0), round_, state)
+        round_ += 1
+
+    return add_noise
 
 
 def calibrations() -> list[float]:

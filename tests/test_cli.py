@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fedflair.cli import COMMANDS
+from fedflair.commands import COMMANDS
 
 
 def fedflair(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -60,7 +60,7 @@ def test_every_command_explains_itself(name: str) -> None:
         (["frobnicate"], 2, "unknown command 'frobnicate'"),
         (["describe"], 2, "store"),
         (["describe", "absent.hdf5"], 1, "absent.hdf5: no such store"),
-        (["train", "--cohort_sise", "3"], 1, "did you mean cohort_size"),
+        (["train", "--cohort_sise", "3"], 2, "did you mean cohort_size"),
         (["train", "--data_path", "absent.hdf5", "--pretrained", "false"], 1, "absent.hdf5: no such store"),
         (["report"], 2, "report: name at least one run folder"),
         (["report", "absent"], 1, "absent: no such run folder"),

@@ -20,17 +20,21 @@ from typing import NamedTuple
 
 import pytest
 
-from fedflair.cli import COMMANDS, main
+from fedflair.cli import main
+from fedflair.commands import COMMANDS
 from fedflair.commands.arguments import call
+from fedflair.commands.parsers import parser_of_command
 from fedflair.commands.train import parse_train_config
+from fedflair.config.options import parse_given, read_given
 from fedflair.config.train_config import TrainConfig
 from fedflair.runs.folder import RunFolder, read_summary
+from fedflair.sweep.plan import plan_sweep, sweep_spec
 from tests.conftest import jpeg
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 # The pages with a block that is run here, in an order in which each finds what it needs.
-READ_IN_TURN = ("README.md", "first_steps.md", "evaluation.md", "using_models.md", "models.md")
+READ_IN_TURN = ("README.md", "first_steps.md", "evaluation.md", "using_models.md", "models.md", "command_line.md")
 SMALL = (
     "--pretrained false --model small_cnn --image_size 32 --central_num_iterations 1 --evaluation_frequency 1 "
     "--cohort_size 4 --device cpu"
@@ -78,7 +82,7 @@ def test_every_block_says_which_test_runs_it_or_why_none_does(block: Block) -> N
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_no_command_stands_outside_of_the_blocks_that_are_looked_at(page: Path) -> None:
     outside = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
-    assert re.findall(r"^ *fedflair [a-z]+ .*--.*$", outside, re.MULTILINE) == []
+    assert re.findall(r"^ {0,4}fedflair [a-z]+ .*--.*$", outside, re.MULTILINE) == []
 
 
 @pytest.fixture(scope="module")
@@ -214,11 +218,19 @@ def test_commands_on_a_page_name_real_options(page: Path, others: Path, monkeypa
 def test_other_commands_on_a_page_are_typed_right(page: Path) -> None:
     for line in (command for block in blocks(page) for command in block.commands):
         words = shlex.split(line, comments=True)
-        if words[:1] == ["fedflair"] and words[1] != "train":
+        if words[:1] == ["fedflair"] and words[1] not in ("train", "--version"):
             assert words[1] in COMMANDS, line
+            typed = words[2 : words.index(">")] if ">" in words else words[2:]
             function = getattr(importlib.import_module(f"fedflair.commands.{words[1]}"), words[1])
             if list(inspect.signature(function).parameters) != ["arguments"]:
-                call(asked_only(function), words[1], words[2:])
+                call(asked_only(function), words[1], typed)
+            elif words[1] == "sweep":
+                given = parse_given(parser_of_command("sweep"), typed)
+                given.pop("output")
+                # A file of its own is somebody's.
+                assert "sweep_config" in given or plan_sweep(sweep_spec(given))
+            else:
+                read_given(parser_of_command(words[1]), typed)
 
 
 def asked_only(function: Callable[..., object]) -> Callable[..., object]:

@@ -12,6 +12,12 @@ import pytest
 import torch
 
 PERF = Path(__file__).parents[1] / "perf"
+CASES = [
+    "fedavg, server AdamW, warm-up and decay",
+    "adafedprox",
+    "scaffold, option 2",
+    "updates clipped, the same noise",
+]
 
 
 def test_every_kind_of_work_of_a_round_is_timed() -> None:
@@ -64,3 +70,21 @@ def test_check_names_what_is_slower_than_it_may_be() -> None:
         "images a user 2: fedflair bf16 takes 10.4 ms an image-step, plain fp32 9.6: slower by more than 5%",
         "images a user 2: fedflair bf16 takes 10.4 ms an image-step, plain bf16 9.8: slower by more than 5%",
     ]
+
+
+def test_what_pfl_computes_is_what_we_compute(tmp_path: Path) -> None:
+    """In float64, with randomness taken out: as ``perf/parity.py`` shows of every algorithm and of ResNet-18."""
+    pytest.importorskip("pfl", reason="the pfl package is not installed; make setup installs it")
+    program = (
+        "import json, parity\n"
+        "from pathlib import Path\n"
+        f"solved = parity.both_ways(CASES, 'small_cnn', Path({str(tmp_path)!r}), ['float64'])\n"
+        "print(json.dumps([[one.case, one.way, one.apart] for one in solved]))\n"
+    ).replace("CASES", repr(CASES))
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=PERF, capture_output=True, text=True, check=True, timeout=300)
+    solved = json.loads(done.stdout)
+    assert [case for case, _, _ in solved] == CASES
+    for case, way, apart in solved:
+        assert way > 0.1, case
+        assert apart < 1e-12, case

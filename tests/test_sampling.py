@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from fedflair.sampling import fixed_sampler, poisson_sampler, stream, torch_stream
+from fedflair.sampling import SamplerDescription, fixed_sampler, poisson_sampler, rotating_sampler, stream, torch_stream
 
 IDS = [f"u{k}" for k in range(1000)]
 
@@ -48,3 +49,18 @@ def test_every_client_is_equally_likely() -> None:
     # Expected 40 a client, standard deviation 5.7.
     assert counts.min() > 10
     assert counts.max() < 75
+
+
+@pytest.mark.parametrize(("population", "cohort_size"), [(10, 3), (10, 5), (10, 10), (41, 8)])
+def test_everybody_comes_in_turn_and_nobody_back_too_soon(population: int, cohort_size: int) -> None:
+    clients = [f"user-{k}" for k in range(population)]
+    sampler, last = rotating_sampler(clients, cohort_size, seed=1), dict[str, int]()
+    assert sampler.description == SamplerDescription("rotating", cohort_size, population)
+    for round_ in range(3 * population):
+        cohort = sampler.sample(round_)
+        assert len(set(cohort)) == cohort_size
+        gaps = {round_ - last[client] for client in cohort if client in last}
+        assert gaps <= {population // cohort_size, -(-population // cohort_size)}
+        last |= dict.fromkeys(cohort, round_)
+    assert len(last) == population
+    assert sampler.sample(0) != rotating_sampler(clients, cohort_size, seed=2).sample(0) or cohort_size == population

@@ -10,15 +10,15 @@ from docs.generate import commands, configurations, reference
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
-from fedflair.cli import COMMANDS
+from fedflair.commands import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 # Pages that stand at the root, where a repository's host shows them, under their names on the site.
 AT_ROOT = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
 # A comment in a page, which is nothing where the page is read as it is, and this on the site.
 MADE = {
-    "<!-- made here: commands -->": commands.overview,
     "<!-- made here: configurations -->": lambda: configurations.listing(configurations.shipped()),
     "<!-- made here: sweeps -->": lambda: configurations.listing(configurations.sweeps()),
 }
@@ -43,8 +43,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def _with_commands(nav: list[Any]) -> list[Any]:
     items: list[Any] = []
     for item in nav:
-        if item == "commands.md":
-            items.append({"Commands": [item, *({f"fedflair {name}": f"commands/{name}.md"} for name in COMMANDS)]})
+        if item == "options.md":
+            items.append({"Options": [item, *({f"fedflair {name}": f"commands/{name}.md"} for name in COMMANDS)]})
         elif isinstance(item, dict):
             items.append({title: _with_commands(below) for title, below in item.items()})
         else:
@@ -63,8 +63,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """The page's text, with what is made in the place of comments that ask for it, and links as on the site."""
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    """The page's text, with what is made in the place of comments that ask for it, and links as on the site.
+
+    The page of all options leads to those of the commands instead.
+    """
+    if page.file.src_uri == "options.md":
+        return f"{markdown.partition('## ')[0]}\n\n{commands.overview()}\n"
     for comment, make in MADE.items():
         if comment in markdown:
             markdown = markdown.replace(comment, make())

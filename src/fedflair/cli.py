@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from fedflair import __version__
+from fedflair.commands import COMMANDS
 from fedflair.errors import ConfigError, DataError, FedflairError, Interrupted, UsageError
 from fedflair.system import memory
 from fedflair.system.files import errno_of, why
@@ -17,29 +18,12 @@ from fedflair.system.processes import signal_of, signals_as_errors
 from fedflair.system.terminal import one_line, say
 from fedflair.system.threads import are_stuck, deaths_as_errors
 
-COMMANDS = {
-    "download": "fetch the real dataset, resumable and verified",
-    "prepare": "turn any FLAIR files into one packed store",
-    "synthesize": "make a FLAIR-like dataset with no network",
-    "describe": "show a store's statistics",
-    "convert": "rewrite a store in another tool's layout, or back",
-    "train": "train in simulated federated learning",
-    "evaluate": "score a run's best model on a partition",
-    "predict": "show a trained model photographs",
-    "export": "hand a trained model on, for plain PyTorch too",
-    "sweep": "train a grid or random samples of options, with several seeds",
-    "report": "compare runs in one HTML page",
-    "epsilon": "ask the privacy accountant",
-    "ledger": "verify a run's privacy ledger",
-    "audit": "measure what the privacy path really gives",
-}
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status.
 
-    0 well, 1 an error, 2 wrong usage; 128 and the number of the signal where one ended it: 130 Ctrl-C, 143 SIGTERM,
-    129 SIGHUP.
+    0 well, 1 an error, 2 wrong usage (options that are unknown, impossible or without effect); 128 and the number of
+    the signal where one ended it: 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help"):

@@ -1,8 +1,8 @@
 """The package's exceptions. Each message is one line that names what is wrong, where, and what to do.
 
 FedflairError
-├── UsageError       the words of a command are off
 ├── ConfigError      an option is unknown, impossible, or contradicts another one
+│   └── UsageError   which is seen before anything else is looked at
 ├── DataError        a file or a record is not what it should be
 │   └── DiskError    a file cannot be written or read: the disk, its permissions, a limit
 ├── PrivacyError     what was asked for cannot be promised
@@ -20,12 +20,12 @@ class FedflairError(Exception):
     of_client = False
 
 
-class UsageError(FedflairError):
-    """The words of a command are off; the command line exits with status 2."""
-
-
 class ConfigError(FedflairError):
     """An option is unknown, impossible, or contradicts another option."""
+
+
+class UsageError(ConfigError):
+    """The words of a command, or the options in a file that it names, are off; the command line exits with status 2."""
 
 
 class DataError(FedflairError):

@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
 
-SamplingKind = Literal["poisson", "fixed"]
+if TYPE_CHECKING:
+    import torch
+
+SamplingKind = Literal["poisson", "fixed", "rotating"]
+# ``auto`` leaves it to the mechanism.
+AskedSampling = Literal[SamplingKind, "auto"]
 
 
 def _seed(seed: int, purpose: str, round_: int, client: str) -> int:
@@ -33,6 +37,9 @@ def torch_stream(seed: int, purpose: str, round_: int = 0, client: str = "") -> 
 
     It keeps 32 bits of its seed: enough for initial weights and dropout, not for the noise of privacy.
     """
+    # Here, as a second passes while it loads, and most of what draws from a stream does without it.
+    import torch
+
     generator = torch.Generator()
     generator.manual_seed(_seed(seed, purpose, round_, client) >> 65)
     return generator
@@ -42,8 +49,8 @@ def torch_stream(seed: int, purpose: str, round_: int = 0, client: str = "") -> 
 class SamplerDescription:
     """What the accountant must know about how cohorts are drawn.
 
-    kind: ``poisson`` (each client independently with probability ``sampling_rate``) or ``fixed`` (exactly
-    ``cohort_size`` of ``population`` clients without replacement).
+    kind: ``poisson`` (each client independently with probability ``sampling_rate``), ``fixed`` (exactly
+    ``cohort_size`` of ``population`` clients without replacement) or ``rotating`` (so many of them in turn).
     cohort_size: expected (poisson) or exact (fixed) number of clients in a cohort.
     population: number of clients that a cohort is drawn from.
     """
@@ -88,7 +95,23 @@ def fixed_sampler(client_ids: list[str], cohort_size: int, seed: int) -> CohortS
     return CohortSampler(sample, description)
 
 
+def rotating_sampler(client_ids: list[str], cohort_size: int, seed: int) -> CohortSampler:
+    """All clients in turn, ``cohort_size`` distinct ones a round, in one random order that comes again and again.
+
+    No client is in two cohorts within ``len(client_ids) // cohort_size`` rounds.
+    """
+    population = len(client_ids)
+    order = stream(seed, "rotation").permutation(population)
+
+    def sample(round_: int) -> list[str]:
+        places = np.arange(round_ * cohort_size, (round_ + 1) * cohort_size) % population
+        return [client_ids[i] for i in np.sort(order[places])]
+
+    return CohortSampler(sample, SamplerDescription("rotating", cohort_size, population))
+
+
 SAMPLERS: dict[str, Callable[[list[str], int, int], CohortSampler]] = {
     "poisson": poisson_sampler,
     "fixed": fixed_sampler,
+    "rotating": rotating_sampler,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -47,7 +47,12 @@ KINDS = {
     "gaussian": Kind(PrivacyOptions("gaussian", epsilon=0.8)),
     "laplace": Kind(PrivacyOptions("laplace", epsilon=0.3)),
     "adaptive": Kind(PrivacyOptions("gaussian_moments_accountant", adaptive_clipping=True)),
+    "metrics": Kind(PrivacyOptions("gaussian_moments_accountant", adaptive_clipping=True, private_metrics=0.2)),
+    "grouped": Kind(PrivacyOptions("gaussian_moments_accountant", adaptive_clipping=True, clipping_groups="kinds")),
     "banded": Kind(PrivacyOptions("banded_matrix_factorization", min_separation=4), rate=0.2),
+    "blt": Kind(PrivacyOptions("buffered_linear_toeplitz", num_buffers=2), rate=0.2, more={"sampling": "rotating"}),
+    "rotating": Kind(PrivacyOptions("gaussian_moments_accountant"), rate=0.2, more={"sampling": "rotating"}),
+    "tree": Kind(PrivacyOptions("tree_aggregation", num_buffers=2), rate=0.2, more={"sampling": "rotating"}),
     "fixed": Kind(PrivacyOptions("gaussian_moments_accountant"), more={"sampling": "fixed"}),
     "simulated": Kind(
         PrivacyOptions(
@@ -190,6 +195,22 @@ def correlation_lost(path: PrivacyPath) -> PrivacyPath:
     return replace(path, mechanism=replace(path.mechanism, add_noise=add_noise))
 
 
+def buffers_lost(path: PrivacyPath) -> PrivacyPath:
+    """As ``correlation_lost``, of buffered linear Toeplitz noise."""
+
+    def add_noise(total: torch.Tensor, cohort: CohortStats, round_: int, state: MechanismState) -> Noisy:
+        return path.mechanism.add_noise(total, cohort, round_, {**state, "buffers": 0 * state["buffers"]})
+
+    return replace(path, mechanism=replace(path.mechanism, add_noise=add_noise))
+
+
+def back_too_soon(path: PrivacyPath) -> PrivacyPath:
+    """The cohorts of every other round come twice."""
+    return replace(
+        path, sampler=CohortSampler(lambda round_: path.sampler.sample(round_ // 2), path.sampler.description)
+    )
+
+
 def columns_of_norm_two(path: PrivacyPath) -> PrivacyPath:
     """The correlation is twice as long, with the noise for columns of norm 1."""
 
@@ -215,6 +236,35 @@ def count_noise_times(factor: float) -> Callable[[PrivacyPath], PrivacyPath]:
             return total, {**after, "clipping_bound": torch.tensor(moved, dtype=torch.float64)}
 
         return replace(path, mechanism=replace(mechanism, add_noise=add_noise))
+
+    return tamper
+
+
+def one_group_bare(path: PrivacyPath) -> PrivacyPath:
+    """No noise on the first of the groups that are clipped apart."""
+    return with_noise(path, lambda noise, round_: noise * (torch.arange(len(noise)) >= len(noise) // 3))
+
+
+def group_bound_doubled(path: PrivacyPath) -> PrivacyPath:
+    """The first group of an update may be twice as long as its bound."""
+    grouped = path.mechanism.grouped
+    assert grouped is not None
+
+    def clip(update: torch.Tensor, bounds: Sequence[float]) -> ClipResult:
+        return grouped.clip(update, [2 * bounds[0], *bounds[1:]])
+
+    return replace(path, mechanism=replace(path.mechanism, grouped=replace(grouped, clip=clip)))
+
+
+def metrics_noise_times(factor: float) -> Callable[[PrivacyPath], PrivacyPath]:
+    """Less noise on the metrics of a cohort of nobody, whose clean sums are zero."""
+
+    def tamper(path: PrivacyPath) -> PrivacyPath:
+        def add_noise(total: torch.Tensor, cohort: CohortStats, round_: int, state: MechanismState) -> Noisy:
+            total, after = path.mechanism.add_noise(total, cohort, round_, state)
+            return total, {**after, "private_metrics": factor * after["private_metrics"]}
+
+        return replace(path, mechanism=replace(path.mechanism, add_noise=add_noise))
 
     return tamper
 
@@ -263,7 +313,11 @@ FAULTS_OF: dict[str, dict[str, Callable[[PrivacyPath], PrivacyPath]]] = {
         "correlation lost": correlation_lost,
         "columns of norm 2": columns_of_norm_two,
     },
+    "blt": {"min_separation violated": back_too_soon, "correlation lost": buffers_lost},
+    "rotating": {"min_separation violated": back_too_soon},
     "adaptive": {"no noise on the count": count_noise_times(0.0), "count's noise halved": count_noise_times(0.5)},
+    "grouped": {"no noise on a group": one_group_bare, "a group's bound doubled": group_bound_doubled},
+    "metrics": {"noise on metrics halved": metrics_noise_times(0.5)},
 }
 
 

@@ -81,7 +81,7 @@ def test_planted_faults_are_named(fault: str, message: str) -> None:
 
 # The others have the sampler, or the check, of gaussian_moments_accountant.
 @pytest.mark.parametrize("fault", ["noise halved", "noise x 0.9", "a weight of 2"])
-@pytest.mark.parametrize("kind", ["laplace", "adaptive", "banded", "simulated"])
+@pytest.mark.parametrize("kind", ["laplace", "adaptive", "banded", "blt", "simulated"])
 def test_faults_of_every_mechanism_are_found(kind: str, fault: str) -> None:
     assert small(kind, fault).findings
 
@@ -92,8 +92,19 @@ def test_faults_of_every_mechanism_are_found(kind: str, fault: str) -> None:
         ("banded", "min_separation violated", "is in the cohorts of rounds"),
         ("banded", "correlation lost", "have correlation"),
         ("banded", "columns of norm 2", r"correlated noise lets a client count 2\.0000 times in 4 rounds"),
+        ("blt", "min_separation violated", "is in the cohorts of rounds"),
+        ("blt", "correlation lost", "have correlation"),
+        ("rotating", "min_separation violated", "is in the cohorts of rounds"),
+        ("rotating", "the same cohort always", r"a client counts 2\.8284 times in this run, accounted as 1\.4142"),
         ("adaptive", "no noise on the count", r"the count of whole updates has a standard deviation of 0\.0000"),
         ("adaptive", "count's noise halved", r"the count of whole updates has a standard deviation of 0\.[45]"),
+        ("grouped", "no noise on a group", r"the noise's standard deviation is 0\.8"),
+        (
+            "grouped",
+            "a group's bound doubled",
+            r"an update that is dense is clipped to 1\.99\d+ times the clipping bound",
+        ),
+        ("metrics", "noise on metrics halved", r"metrics: the noise's standard deviation is 0\.[45]"),
         ("fixed", "noise x 0.9", r"the noise's standard deviation is 0\.(89|90)"),
         ("fixed", "twice the sampling rate", r"a cohort holds \d+ clients, accounted as 150"),
     ],

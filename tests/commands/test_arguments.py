@@ -53,16 +53,15 @@ def test_words_are_typed_by_the_signature() -> None:
     [
         (["--minutes", "40"], "loaf"),
         (["dough"], "minutes"),
-        (["dough", "--minutes", "long"], "minutes"),
-        (["dough", "--minutes", "40", "--kind", "flat"], "kind"),
-        (["dough", "--minutes", "40", "--hot"], "--hot"),
+        (["dough", "--minutes", "long"], "minutes: long is impossible; it must be a whole number"),
+        (["dough", "--minutes", "40", "--kind", "flat"], "kind: flat is impossible; it must be round or long"),
+        (["dough", "--minutes", "40", "--hot"], "hot: unknown option; see fedflair bake --help"),
     ],
 )
 def test_words_that_do_not_fit_are_a_usage_error_that_names_them(words: list[str], named: str) -> None:
     calls.clear()
-    with pytest.raises(UsageError, match=named) as caught:
+    with pytest.raises(UsageError, match=named):
         call(bake, "bake", words)
-    assert str(caught.value).startswith("bake: ")
     assert calls == []
 
 

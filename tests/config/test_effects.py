@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from fedflair.commands.train import parse_train_config
-from fedflair.config.effects import EFFECTIVE_WITH, has_effect
+from fedflair.config.effects import EFFECTIVE_WITH, SET, has_effect
 from fedflair.config.train_config import NAMES, TrainConfig
 from fedflair.errors import ConfigError
 from fedflair.sweep.plan import plan_sweep, sweep_spec
@@ -22,7 +22,8 @@ def test_a_budget_without_a_mechanism_is_refused() -> None:
         parse_train_config(["--central_epsilon", "1"])
     assert str(caught.value) == (
         "central_epsilon: has no effect with central_privacy_mechanism none; drop it, or give "
-        "--central_privacy_mechanism gaussian_moments_accountant (or gaussian, laplace, banded_matrix_factorization)"
+        "--central_privacy_mechanism gaussian_moments_accountant (or gaussian, laplace, banded_matrix_factorization, "
+        "banded_inverse_square_root, buffered_linear_toeplitz, tree_aggregation, auto)"
     )
 
 
@@ -47,6 +48,9 @@ def test_a_budget_without_a_mechanism_is_refused() -> None:
         ("--scaffold_option 1", "scaffold_option"),
         ("--mean_datapoints_per_user 5", "mean_datapoints_per_user"),
         ("--central_optimizer sgd --adam_beta1 0.5", "adam_beta1"),
+        ("--lora_rank 4", "lora_rank"),
+        ("--reduction fast", "reduction"),
+        ("--local_num_steps 3 --local_num_epochs 2", "local_num_epochs"),
         ("--algorithm_name central --max_num_user_images 512 --cohort_size 3", "cohort_size"),
     ],
 )
@@ -84,7 +88,9 @@ def test_the_table_names_options_and_values_that_there_are() -> None:
             assert {name, other} <= set(NAMES)
             for value in values:
                 more = {"max_num_user_images": 16} if value == "central" else {}
-                if other == "adaptive_clipping":
+                if values is SET:
+                    value = {"workers": 2, "ray_address": "localhost:6379"}[other]
+                if other == "adaptive_clipping" or value == "adam_bc":
                     more = {"central_privacy_mechanism": "gaussian_moments_accountant"}
                 assert has_effect(default.changed(**{other: value, **more}), name)
 
@@ -93,7 +99,7 @@ MECHANISMS = "central_privacy_mechanism=none,gaussian_moments_accountant"
 
 
 def test_a_sweep_may_vary_what_one_of_its_points_uses(tmp_path: Path) -> None:
-    given = {"grid": [MECHANISMS, "central_epsilon=1,2"], "seeds": "0"}
+    given = {"grid": [MECHANISMS, "central_epsilon=1,2"], "seeds": "1"}
     assert len(plan_sweep(sweep_spec(dict(given)))) == 4
     assert len(plan_sweep(sweep_spec({**given, "central_delta": 1e-6}))) == 4
     with pytest.raises(

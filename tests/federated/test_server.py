@@ -94,3 +94,65 @@ def test_yogi_by_hand() -> None:
     assert abs(float(parameters) + 1.0 + (1 / 0.75) / (1 / 0.4375) ** 0.5) < 1e-6
     _, state = ours.apply(parameters, torch.tensor([0.5]), state, 1.0)
     assert float(state["square"]) == 1.0 - 0.25 * 0.25
+
+
+def test_adam_bc_by_hand() -> None:
+    # beta1 0.5, beta2 0.75, least denominator 0.1, rate 1, gradients 3 then 1, noise of variance 5 then 2.
+    # Step 1: mean 1.5, square 9/4, noise 5/4; corrected: 3 and sqrt((9 - 5)/4 / 0.25) = 2; moved by -1.5.
+    # Step 2: mean 1.25, square 27/16 + 1/4, noise 15/16 + 1/2; (31 - 23)/16 / 0.4375 = 8/7; 1.25 / 0.75 over its root.
+    ours = SERVER_OPTIMIZERS["adam_bc"](ServerOptions(adam_beta1=0.5, adam_beta2=0.75, adaptivity_degree=0.1))
+    parameters = torch.tensor([0.0])
+    state = ours.init(parameters)
+    parameters, state = optimizer_step(ours, parameters, torch.tensor([-3.0]), state, 1.0, torch.tensor(5.0))
+    assert float(parameters) == pytest.approx(-1.5, rel=1e-6)
+    parameters, state = optimizer_step(ours, parameters, torch.tensor([-1.0]), state, 1.0, torch.tensor(2.0))
+    assert float(parameters) == pytest.approx(-1.5 - (1.25 / 0.75) / (8 / 7) ** 0.5, rel=1e-6)
+    assert float(state["noise"]) == 23 / 16
+
+
+def test_adam_bc_divides_by_no_less_than_its_floor() -> None:
+    ours = SERVER_OPTIMIZERS["adam_bc"](ServerOptions(adam_beta1=0.0, adaptivity_degree=0.25))
+    state = ours.init(torch.zeros(1))
+    moved, _ = optimizer_step(ours, torch.zeros(1), torch.tensor([2.0]), state, 1.0, torch.tensor(4.5))
+    assert float(moved) == pytest.approx(2.0 / 0.25, rel=1e-6)
+
+
+def test_adam_bc_without_noise_is_adam() -> None:
+    options = ServerOptions(adaptivity_degree=1e-12, central_weight_decay=0.1)
+    start = torch.randn(100, generator=torch.Generator().manual_seed(0))
+    found = []
+    for name in ("adam", "adam_bc"):
+        ours, parameters = SERVER_OPTIMIZERS[name](options), start
+        state = ours.init(parameters)
+        for _ in range(3):
+            parameters, state = optimizer_step(ours, parameters, start.cos(), state, 0.1)
+        found.append(parameters)
+    torch.testing.assert_close(found[0], found[1], rtol=1e-6, atol=1e-7)
+
+
+def test_adam_bc_takes_steps_of_one_size_under_noise() -> None:
+    # Gradients of 1 and 1/4 under noise of deviation 10, seen for long: Adam divides both by the noise, and its steps
+    # are as large as the gradients; without the noise's variance they are of one size, which is what Adam is for.
+    gradient, steps = torch.tensor([1.0, 0.25]), {}
+    for name in ("adam", "adam_bc"):
+        ours = SERVER_OPTIMIZERS[name](ServerOptions(adam_beta1=0.0, adam_beta2=1 - 1e-9, adaptivity_degree=1e-3))
+        state = {**ours.init(gradient), "square": gradient**2 + 100.0, "step": torch.tensor(10**12)}
+        if name == "adam_bc":
+            state["noise"] = torch.tensor(100.0, dtype=torch.float64)
+        moved, _ = optimizer_step(ours, torch.zeros(2), gradient, state, 1.0, torch.tensor(100.0))
+        steps[name] = float(moved[0] / moved[1])
+    assert steps["adam"] == pytest.approx(4.0, rel=0.01)
+    assert steps["adam_bc"] == pytest.approx(1.0, rel=0.01)
+
+
+def test_noise_of_other_variances_in_other_entries_is_taken_out_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = SERVER_OPTIMIZERS["adam_bc"](ServerOptions())
+    delta, variances = torch.full((10,), 2.0), torch.arange(10.0)
+    whole, whole_state = optimizer_step(ours, torch.zeros(10), delta, ours.init(torch.zeros(10)), 1.0, variances)
+    monkeypatch.setattr(server, "PIECE", 3)
+    moved, state = optimizer_step(ours, torch.zeros(10), delta, ours.init(torch.zeros(10)), 1.0, variances)
+    assert torch.equal(moved, whole)
+    assert torch.equal(state["noise"], whole_state["noise"])
+    for entry in range(10):
+        alone, _ = optimizer_step(ours, torch.zeros(1), delta[:1], ours.init(torch.zeros(1)), 1.0, variances[entry])
+        assert float(moved[entry]) == pytest.approx(float(alone), rel=1e-6)

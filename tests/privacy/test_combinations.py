@@ -57,6 +57,23 @@ def test_over_selection_is_refused_where_cohorts_are_accounted() -> None:
     TrainConfig.of(local_privacy_mechanism="gaussian", over_selection=0.3)
 
 
+@pytest.mark.parametrize("mechanism", ["none", "norm_clipping_only"])
+def test_a_correction_for_noise_is_refused_without_noise(mechanism: str) -> None:
+    with pytest.raises(ConfigError, match=f"central_optimizer: adam_bc corrects for .* and {mechanism} adds none"):
+        TrainConfig.of(central_optimizer="adam_bc", central_privacy_mechanism=mechanism)
+    TrainConfig.of(central_optimizer="adam_bc", central_privacy_mechanism="gaussian")
+
+
+def test_metrics_with_central_noise_are_refused_beside_a_local_promise() -> None:
+    with pytest.raises(
+        ConfigError, match="private_metrics: get the central noise alone, and would pass gaussian's local"
+    ):
+        TrainConfig.of(central_privacy_mechanism="gaussian", local_privacy_mechanism="gaussian", private_metrics=0.1)
+    for share in (-0.1, 1.0):
+        with pytest.raises(ConfigError, match=r"private_metrics: .* is impossible"):
+            TrainConfig.of(private_metrics=share)
+
+
 @pytest.mark.parametrize(
     "options",
     [

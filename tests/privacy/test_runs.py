@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from fedflair.commands.report import report as write_report
 from fedflair.errors import Interrupted
 from fedflair.federated.local_metrics import LocalMetrics
 from fedflair.federated.setup import initial_state, make_setup
+from fedflair.privacy.ledger.lines import sealed, told
 from fedflair.privacy.mechanisms import CohortStats
 from fedflair.privacy.mechanisms.clipping import vector_norm
 from fedflair.runs.folder import RunFolder, read_rows, read_summary
@@ -130,6 +132,22 @@ def test_banded_cohorts_come_from_groups_in_turn_and_the_state_has_a_noise_a_ban
     assert sum(len(group) for group in groups) == 6
 
 
+def test_cohorts_that_rotate_hold_everybody_in_turn_and_the_state_has_a_few_vectors(
+    run_of: Any, tiny_store: Path
+) -> None:
+    run = run_of("blt")
+    state, _ = load_state(RunFolder(run).last, CPU)
+    assert state.mechanism_state["buffers"].shape == (2, state.parameters.numel())
+    terms, *rounds = ledger_lines(run)
+    assert (terms["min_separation"], terms["sampling"], terms["event"]["sampling"]) == (3, "rotating", "none")
+    assert [line["realised_cohort"] for line in rounds] == [2] * 8
+    # Nothing about them is secret: whoever knows the configuration knows them, whatever the noise seed is.
+    setup = make_setup(run_config(tiny_store, run, "blt"), noise_seed=5)
+    cohorts = [setup.sampler.sample(round_) for round_ in range(6)]
+    assert sorted(cohorts[0] + cohorts[1] + cohorts[2]) == sorted(setup.worker.clients.client_ids)
+    assert cohorts[3:] == cohorts[:3]
+
+
 @pytest.mark.parametrize("order", [1.0, 3.0, math.inf])
 def test_norm_clipping_only_clips_in_any_order_and_promises_nothing(
     tiny_store: Path, tmp_path: Path, order: float
@@ -176,6 +194,59 @@ def test_local_noise_is_of_the_client_and_the_round(tiny_store: Path, tmp_path: 
     assert float(correlations.abs().max()) < 5 / math.sqrt(start.parameters.numel())
 
 
+def test_the_bounds_of_groups_move_and_the_ledger_has_each(run_of: Any) -> None:
+    run = run_of("grouped")
+    terms, *rounds = ledger_lines(run)
+    sizes = terms["clipping_groups"]
+    assert set(sizes) == {"weights", "vectors", "head"}
+    bounds = [line["group_clipping_bounds"] for line in rounds]
+    assert all(len({bound[name] for bound in bounds}) == 8 for name in sizes)
+    for line in rounds:
+        mine, stds = line["group_clipping_bounds"], line["group_noise_stds"]
+        assert line["sensitivity"] == pytest.approx(math.hypot(*mine.values()), rel=1e-12)
+        moved = math.hypot(*(mine[name] / stds[name] for name in sizes), *[0.5 / terms["count_noise_std"]] * 3)
+        assert moved == pytest.approx(1 / terms["noise_multiplier"], rel=1e-9)
+    state, _ = load_state(RunFolder(run).last, CPU)
+    assert state.parameters.numel() == sum(sizes.values())
+    # The optimizer had each group's own noise: as many variances as groups, in the last round's proportions.
+    variances = state.optimizer_state["noise_variance"]
+    assert variances.shape == state.parameters.shape
+    stds = rounds[-1]["group_noise_stds"]
+    assert sorted(set(variances.tolist())) == pytest.approx(sorted((std / 3) ** 2 for std in stds.values()), rel=1e-5)
+
+
+def test_metrics_with_noise_stand_in_rows_and_ledger_in_place_of_those_without(run_of: Any, tmp_path: Path) -> None:
+    run = run_of("metrics")
+    terms, *rounds = ledger_lines(run)
+    assert terms["private_metrics"]["share"] == 0.2
+    assert [line["sensitivity"] for line in rounds] == [pytest.approx(0.1, rel=1e-12)] * 8
+    rows = read_rows(RunFolder(run))
+    for row, line in zip(rows, rounds, strict=True):
+        assert {f"private/{name}": value for name, value in line["private_metrics"].items()} == {
+            name: value for name, value in row.items() if name.startswith("private/")
+        }
+        assert "train/loss" not in row
+        assert not any(name.startswith("private/") for name in row["not_covered_by_epsilon"])
+        # Clean counts with noise: near the realised cohort, and not it.
+        assert 0 < abs(row["private/num_clients"] - line["realised_cohort"]) < 6 * _clients_std(terms)
+    again = tmp_path / "again"
+    shutil.copytree(run, again)
+    lines = (again / "privacy_ledger.jsonl").read_text().splitlines()
+    forged = json.loads(lines[3])
+    forged["private_metrics"]["loss"] = "low"
+    (again / "privacy_ledger.jsonl").write_text("\n".join(_resealed(lines[:3], forged)) + "\n")
+    assert any("private_metrics {'num_clients'" in problem for problem in verify(again, use_cache=True).problems)
+
+
+def _clients_std(terms: dict[str, Any]) -> float:
+    return float(terms["private_metrics"]["num_clients_noise_std"])
+
+
+def _resealed(before: list[str], line: dict[str, Any]) -> list[str]:
+    """The lines ``before`` and another one, with the hash that it should have."""
+    return [*before, sealed(told(line), json.loads(before[-1])["hash"])[0].rstrip("\n")]
+
+
 @pytest.mark.parametrize("name", ["adaptive", "local gaussian"])
 def test_what_epsilon_does_not_cover_is_marked_in_every_metrics_file(run_of: Any, name: str) -> None:
     folder = RunFolder(run_of(name))
@@ -185,8 +256,10 @@ def test_what_epsilon_does_not_cover_is_marked_in_every_metrics_file(run_of: Any
     for row in read_rows(folder):
         marks = row["not_covered_by_epsilon"]
         assert set(row) - set(marks) <= {
-            "round", "privacy/clipping_bound", "privacy/noise_std", "not_covered_by_epsilon",
+            "round", "privacy/clipping_bound", "privacy/noise_std", "privacy/estimated_signal_to_noise",
+            "not_covered_by_epsilon",
         }  # fmt: skip
+        assert ("privacy/estimated_signal_to_noise" in row) is (name == "adaptive")
         assert set(marks) >= open_names
         assert bool(counts & row.keys()) is (name == "local gaussian")
         assert ("val/macro_ap" in marks) is ("val/macro_ap" in row)
@@ -240,7 +313,7 @@ def test_a_run_stopped_in_an_evaluation_has_a_ledger_ahead_of_its_checkpoint_and
     tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options: dict[str, Any] = {"noise_from_seed": True, "central_eval_batch_size": 2}
-    whole = train(run_config(tiny_store, tmp_path / "whole", "banded", **options))
+    whole = train(run_config(tiny_store, tmp_path / "whole", "blt", **options))
     score, count = record.score_partition, 0
 
     def score_and_stop(*arguments: Any, **named: Any) -> Any:
@@ -250,7 +323,7 @@ def test_a_run_stopped_in_an_evaluation_has_a_ledger_ahead_of_its_checkpoint_and
             os.kill(os.getpid(), signal.SIGINT)
         return score(*arguments, **named)
 
-    halted = run_config(tiny_store, tmp_path / "halted", "banded", **options)
+    halted = run_config(tiny_store, tmp_path / "halted", "blt", **options)
     with monkeypatch.context() as patch, pytest.raises(Interrupted, match="stopped after round 5; continue with"):
         patch.setattr(record, "score_partition", score_and_stop)
         train(halted)

@@ -115,6 +115,16 @@ def test_random_choices_come_as_often_as_each_other() -> None:
         ({"settings": {"a": {"best_metric": "micro_ap"}, "b": {}}}, "its runs have macro_ap and micro_ap"),
         ({"options": {"resume": True}}, "options: resume is set for each run"),
         ({"seeds": [0, 0]}, "seeds: one is given twice"),
+        ({"seeds": 0}, "seeds: 0 is impossible; give how many, at least 1, or a list: [0]"),
+        ({"seeds": []}, "seeds: must be a list"),
+        ({"epsilons": 3}, "epsilons: must be a list of numbers and none"),
+        ({"epsilons": ["much"]}, "epsilons: much is impossible; it must be a finite number above 0, or none"),
+        ({"epsilons": [0]}, "epsilons: 0 is impossible"),
+        ({"epsilons": [float("nan")]}, "epsilons: nan is impossible"),
+        ({"epsilons": [1, 1.0]}, "epsilons: one is given twice"),
+        ({"epsilons": [1], "overrides": {"central_epsilon": 2}}, "central_epsilon: given on the command line, and"),
+        ({"epsilons": [1], "grid": {"central_epsilon": [2]}}, "central_epsilon: varied beside epsilons"),
+        ({"epsilons": [1], "overrides": {"central_privacy_mechanism": "none"}}, "none promises none; drop it, or name"),
         ({"seeds": [-1]}, "seeds: must be a list of whole numbers"),
         ({"overrides": {"mu": 0.1}, "grid": {"mu": [1]}}, "mu: given on the command line, and varied"),
     ],
@@ -132,12 +142,18 @@ def test_long_and_strange_names_become_file_names() -> None:
     assert trials[0].name != trials[1].name
 
 
+@pytest.mark.parametrize(("text", "seeds"), [("3", [0, 1, 2]), ("1", [0]), ("5,", [5]), ("5,2", [5, 2])])
+def test_seeds_are_how_many_or_which(text: str, seeds: list[int]) -> None:
+    trials = plan_sweep(sweep_spec({"grid": ["learning_rate=1"], "seeds": text}))
+    assert [trial.seed for trial in trials] == seeds
+
+
 def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
     path = tmp_path / "sweep.yaml"
     path.write_text(
         "options: {cohort_size: 3, algorithm_name: fedprox}\nsettings: {natural: }\ngrid: {mu: [1.0]}\nseeds: [0, 1]\n"
     )
-    given = {"sweep_config": str(path), "grid": ["mu=0.1,1e-2", "local_momentum=0.5"], "seeds": "7", "cohort_size": 5}
+    given = {"sweep_config": str(path), "grid": ["mu=0.1,1e-2", "local_momentum=0.5"], "seeds": "7,", "cohort_size": 5}
     spec = sweep_spec(given)
     assert spec.grid == {"mu": [0.1, "1e-2"], "local_momentum": [0.5]}
     trials = plan_sweep(spec)

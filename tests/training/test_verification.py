@@ -13,7 +13,9 @@ import yaml
 
 from fedflair.commands.train import parse_train_config
 from fedflair.errors import ConfigError, DataError
+from fedflair.privacy.accounting import accountants
 from fedflair.privacy.ledger import lines as files
+from fedflair.privacy.mechanisms import deployment
 from fedflair.runs.folder import RunFolder
 from fedflair.runs.provenance import read_provenance
 from fedflair.runs.tensors import load_tensors, save_tensors
@@ -435,3 +437,21 @@ def test_what_people_behind_artificial_users_are_promised_is_computed_anew(tiny_
     reseal(run, [first, *rounds])
     (elsewhere, taken) = verify(run, use_cache=True).notes
     assert elsewhere.startswith("The run's store is not at ") and taken.startswith(told)
+
+
+def test_fixed_cohorts_accounted_by_renyi_before_losses_had_a_bound_verify_and_go_on(
+    tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = run_config(tiny_store, tmp_path / "run", "gaussian", central_num_iterations=2, cohort_sampling="fixed")
+    monkeypatch.setattr(accountants, "_FIXED_ORDERS", [2, 4, 8])
+    with monkeypatch.context() as earlier:
+        for user in (accountants, deployment):
+            earlier.setattr(user, "resolve_accountant", lambda event, asked, delta: "rdp")
+        run = train(config)
+    first, *rounds = lines_of(run)
+    assert (first["accountant"], read_provenance(RunFolder(run)).options["accountant"]) == ("rdp", "auto")  # type: ignore[union-attr]
+    assert problems(run) == ()
+    train(config.changed(resume=True))
+    # Begun today, such a run is accounted by its losses, and a line that says so with Renyi's epsilon is found.
+    reseal(run, [{**first, "accountant": "pld"}, *rounds])
+    assert problems(run)[0].startswith("line 1 has epsilon ")

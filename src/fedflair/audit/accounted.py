@@ -5,7 +5,9 @@ The event is what epsilon was computed from. Everything that a mechanism states 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,10 +25,13 @@ class Accounted:
     """What the run's own epsilon rests on.
 
     event: of the run itself, over all its rounds. seen: the same with the noise on the sum alone; other than ``event``
-        where a count is released as well.
+        where a count, or metrics, are released as well.
     min_separation: rounds of one group of clients that count as one. count_std: of the noise on the count of whole
         updates, in clients; None where none is released.
-    coefficients: of the filter that makes the noise independent over rounds, [1] where it is.
+    strategy: the matrix that makes the noises of all rounds independent, float64 [rounds, rounds].
+    multiplier: scale of the fresh noise on a sum over the clipping bound: from the event, where one of its releases is
+        one contribution; where it is all of a client's, as stated, and what each client adds up to is compared with it.
+    rotating: who is in a cohort is known to everybody.
     """
 
     event: PrivacyEvent
@@ -35,12 +40,9 @@ class Accounted:
     accountant: Accountant
     min_separation: int
     count_std: float | None
-    coefficients: Vector
-
-    @property
-    def multiplier(self) -> float:
-        """Scale of the fresh noise on a sum over the clipping bound."""
-        return self.seen.noise_multiplier
+    strategy: Vector
+    multiplier: float
+    rotating: bool
 
     @property
     def signed(self) -> bool:
@@ -61,19 +63,33 @@ def accounted(path: PrivacyPath, num_rounds: int, state: MechanismState) -> Acco
             "another"
         )
     count_std = float(facts["run_count_noise_std"]) if facts["adaptive_clipping"] else None
-    coefficients = state["coefficients"].double().numpy() if "coefficients" in state else np.ones(1)
+    counts = len(mechanism.group_bounds(state)) or 1
+    seen = _without_metrics(event if count_std is None else _without_counts(event, count_std, counts), facts)
+    multiplier, rotating = seen.noise_multiplier, event.sampling == "none"
+    if rotating and mechanism.strategy is not None:
+        multiplier = float(facts["run_noise_multiplier"]) * seen.noise_multiplier / event.noise_multiplier
     return Accounted(
         event=event,
-        seen=event if count_std is None else _without_count(event, count_std),
+        seen=seen,
         delta=float(facts["delta"]),
         accountant=facts["accountant"],
-        min_separation=int(facts["min_separation"]),
+        min_separation=int(facts.get("run_min_separation", facts["min_separation"])),
         count_std=count_std,
-        coefficients=coefficients,
+        strategy=np.eye(num_rounds) if mechanism.strategy is None else mechanism.strategy(state, num_rounds),
+        multiplier=multiplier,
+        rotating=rotating,
     )
 
 
-def _without_count(event: PrivacyEvent, count_std: float) -> PrivacyEvent:
-    """What is left of a release's multiplier for the sum, the count's sensitivity being 1/2; all of it if nothing."""
-    left = event.noise_multiplier**-2 - (2 * count_std) ** -2
+def _without_metrics(event: PrivacyEvent, facts: Mapping[str, Any]) -> PrivacyEvent:
+    """What is left of a release's multiplier for the sum, where a share of the budget goes to metrics."""
+    metrics = facts.get("private_metrics")
+    if not metrics:
+        return event
+    return replace(event, noise_multiplier=event.noise_multiplier / (1 - metrics["share"]) ** (1 / facts["order"]))
+
+
+def _without_counts(event: PrivacyEvent, count_std: float, num_counts: int) -> PrivacyEvent:
+    """What is left of a release's multiplier for the sum, a count's sensitivity being 1/2; all of it if nothing."""
+    left = event.noise_multiplier**-2 - num_counts * (2 * count_std) ** -2
     return replace(event, noise_multiplier=left**-0.5) if left > 0 else event

@@ -19,8 +19,9 @@ from fedflair.privacy.accounting.accountants import epsilon
 from fedflair.privacy.accounting.shown import finite, show
 from fedflair.privacy.contract import CohortStats, Mechanism, PrivacyOptions
 from fedflair.privacy.mechanisms.clipping import vector_norm
-from fedflair.privacy.mechanisms.toeplitz import growth
+from fedflair.privacy.mechanisms.private_metrics import NUM_ENTRIES, STATE
 from fedflair.privacy.path import PrivacyPath
+from fedflair.sampling import SamplerDescription
 
 LEVEL = 1e-3
 # What each of the comparisons of random numbers has of the level.
@@ -43,34 +44,28 @@ def direct_findings(path: PrivacyPath, options: PrivacyOptions, seen: Seen) -> l
         *_contributions(path, seen),
         *noise_findings(_normal(seen), "round"),
         *_count(path, options, seen),
+        *_metrics(path, options, seen),
     ]
 
 
 def _terms(path: PrivacyPath, seen: Seen) -> list[str]:
     """What a mechanism says of itself that does not follow from the event that it is accounted by."""
-    facts, known, num_rounds = path.mechanism.description, seen.accounted, len(seen.asked)
+    facts, known = path.mechanism.description, seen.accounted
     event, sampler = known.event, path.sampler.description
     found = []
     true, stated = finite(epsilon(event, known.delta, known.accountant)), facts["run_epsilon"]
     if not _same(true, stated):
         found.append(f"epsilon is stated as {show(stated)}, and its event costs {show(true)}")
     rate = known.min_separation * sampler.sampling_rate
-    if event.sampling != sampler.kind or event.sampling_rate < rate * (1 - _CLOSE):
+    is_drawn = event.sampling == sampler.kind and event.sampling_rate >= rate * (1 - _CLOSE)
+    if not is_drawn and not (known.rotating and sampler.kind == "rotating"):
         found.append(
             f"{sampler.kind} cohorts of rate {rate:.6g} are accounted as {event.sampling}, {event.sampling_rate:.6g}"
         )
-    releases = math.ceil(num_rounds / known.min_separation)
-    if event.count < releases:
-        found.append(f"{releases} releases are accounted as {event.count}")
-    norm = float(np.linalg.norm(known.coefficients))
-    if norm > 1 + _CLOSE or len(known.coefficients) > known.min_separation:
-        found.append(
-            f"correlated noise lets a client count {norm:.4f} times in {len(known.coefficients)} rounds, accounted as "
-            f"once in {known.min_separation}"
-        )
+    found += _participations(seen) if known.rotating else _releases(seen)
     if known.count_std is not None and 2 * known.count_std <= event.noise_multiplier:
         found.append(f"noise of {known.count_std:.6g} on the count leaves no privacy for the sum")
-    due = known.multiplier * seen.bounds[:-1] * growth(known.coefficients, num_rounds)
+    due = known.multiplier * seen.bounds[:-1] * np.linalg.norm(np.linalg.inv(known.strategy), axis=1)
     due *= math.sqrt(2) if event.noise == "laplace" else 1.0
     worst = int(np.argmax(np.abs(seen.stated / due - 1)))
     if not _same(float(seen.stated[worst]), float(due[worst])):
@@ -78,6 +73,42 @@ def _terms(path: PrivacyPath, seen: Seen) -> list[str]:
             f"round {worst} states noise of standard deviation {seen.stated[worst]:.6g}, accounted as {due[worst]:.6g}"
         )
     return found
+
+
+def _releases(seen: Seen) -> list[str]:
+    """Of drawn cohorts: every group's turn is a release, in which a client counts once."""
+    known, num_rounds = seen.accounted, len(seen.asked)
+    found, releases = [], math.ceil(num_rounds / known.min_separation)
+    if known.event.count < releases:
+        found.append(f"{releases} releases are accounted as {known.event.count}")
+    norm = float(np.linalg.norm(known.strategy, axis=0).max())
+    width = max(lag + 1 for lag in range(num_rounds) if known.strategy.diagonal(-lag).any())
+    if norm > 1 + _CLOSE or width > known.min_separation:
+        found.append(
+            f"correlated noise lets a client count {norm:.4f} times in {width} rounds, accounted as once in "
+            f"{known.min_separation}"
+        )
+    return found
+
+
+def _participations(seen: Seen) -> list[str]:
+    """Of cohorts that rotate: what each client adds up to, in the rounds that it was in."""
+    known = seen.accounted
+    clients = sorted({client_id for cohort in seen.asked for client_id in cohort})
+    place = {client_id: number for number, client_id in enumerate(clients)}
+    rounds = np.zeros((len(seen.asked), len(clients)))
+    for round_, cohort in enumerate(seen.asked):
+        rounds[round_, [place[client_id] for client_id in cohort]] = 1.0
+    counts = rounds.sum(axis=0)
+    if known.event.noise == "gaussian":
+        counts = np.linalg.norm(known.strategy @ rounds, axis=0)
+    event = known.seen
+    allowed = math.sqrt(event.count) * known.multiplier / event.noise_multiplier
+    if event.noise == "laplace":
+        allowed = event.count
+    if counts.max() > allowed * (1 + _CLOSE):
+        return [f"a client counts {counts.max():.4f} times in this run, accounted as {allowed:.4f}"]
+    return []
 
 
 def _same(found: float | None, expected: float | None) -> bool:
@@ -90,7 +121,7 @@ def _cohorts(path: PrivacyPath, seen: Seen) -> list[str]:
     description, separation = path.sampler.description, seen.accounted.min_separation
     return [
         *_repeated_clients(seen.asked, separation),
-        *_too_many(seen, description.population),
+        *_too_many(seen, description),
         *_too_alike(seen, description.population),
     ]
 
@@ -107,10 +138,12 @@ def _repeated_clients(cohorts: list[list[str]], min_separation: int) -> list[str
     return []
 
 
-def _too_many(seen: Seen, population: int) -> list[str]:
+def _too_many(seen: Seen, description: SamplerDescription) -> list[str]:
     sizes = [len(cohort) for cohort in seen.asked]
-    expected = population * seen.accounted.event.sampling_rate / seen.accounted.min_separation
-    if seen.accounted.event.sampling == "fixed":
+    expected = description.population * seen.accounted.event.sampling_rate / seen.accounted.min_separation
+    if seen.accounted.rotating:
+        expected = description.cohort_size
+    if seen.accounted.rotating or seen.accounted.event.sampling == "fixed":
         wrong = next((size for size in sizes if size != round(expected)), None)
         return [] if wrong is None else [f"a cohort holds {wrong} clients, accounted as {expected:.0f}"]
     # Cohorts are sums of independent coins: never more spread than Poisson numbers of the same mean.
@@ -122,7 +155,7 @@ def _too_many(seen: Seen, population: int) -> list[str]:
 
 def _too_alike(seen: Seen, population: int) -> list[str]:
     """Cohorts with more clients in common than independent ones have: some clients are in more often than accounted."""
-    if seen.accounted.min_separation > 1:
+    if seen.accounted.min_separation > 1 or seen.accounted.rotating:
         # Which clients could have been drawn is secret there; that nobody is back too soon says enough.
         return []
     cohorts = [set(cohort) for cohort in seen.asked]
@@ -154,11 +187,24 @@ def _long_updates(mechanism: Mechanism, seen: Seen) -> list[str]:
         "not finite": np.where(np.arange(1000) == 500, np.nan, 1.0),
     }.items():
         update = torch.from_numpy(values.astype(np.float32))
-        mechanism.clip(update, bound)
-        length = vector_norm(update, order) / bound
+        length = _clipped_length(mechanism, update, bound, order)
         if not length <= 1:
             return [f"an update that is {name} is clipped to {length:.6g} times the clipping bound"]
     return []
+
+
+def _clipped_length(mechanism: Mechanism, update: torch.Tensor, bound: float, order: float) -> float:
+    """What clipping leaves of ``update``, over the bound; where groups are clipped apart, of it in each of them."""
+    if mechanism.grouped is None:
+        mechanism.clip(update, bound)
+        return vector_norm(update, order) / bound
+    bounds, sizes = mechanism.group_bounds(mechanism.init(0)), mechanism.grouped.groups.sizes
+    whole = torch.zeros(sum(sizes))
+    parts = torch.split(whole, list(sizes))
+    for part in parts:
+        part[: len(update)] = update
+    mechanism.grouped.clip(whole, bounds)
+    return max(vector_norm(part, order) / own for part, own in zip(parts, bounds))
 
 
 def _too_much_sent(seen: Seen) -> list[str]:
@@ -175,12 +221,11 @@ def _too_much_released(seen: Seen) -> list[str]:
     What a canary adds to a round is spread by the filter over that round and the next ones, so that each of its rounds
     is read with the filter's own weights, which is the best that can be done against independent noise.
     """
-    coefficients = seen.accounted.coefficients
+    strategy = seen.accounted.strategy
     excess, squares = 0.0, 0.0
     for round_, cohort in enumerate(seen.joined):
         canaries = [number for number in map(canary_number, set(cohort)) if number is not None]
-        values = seen.noise[round_ : round_ + len(coefficients), canaries]
-        weights = coefficients[: len(values)]
+        values, weights = seen.noise[:, canaries], strategy[:, round_]
         excess += float(weights @ values @ seen.signs[canaries])
         squares += float(weights @ weights) * len(canaries)
     spread = math.sqrt(max(squares, 1.0) * (2.0 if seen.accounted.event.noise == "laplace" else 1.0))
@@ -245,10 +290,13 @@ def _count(path: PrivacyPath, options: PrivacyOptions, seen: Seen) -> list[str]:
         shares = options.adaptive_clipping_quantile - np.log(ratios) / options.adaptive_clipping_learning_rate
         return np.asarray((shares - 0.5) * path.sampler.description.cohort_size / count_std)
 
-    shown = noisy(seen.bounds[1:] / seen.bounds[:-1]) - _true_counts(seen) / count_std
     # A run's rounds are few: each is asked for more, with sums that nobody else has given.
-    asked = np.stack([noisy(_probed(path.mechanism, round_, seen.bounds[round_])) for round_ in range(len(shown))])
-    for noise in (shown, asked):
+    bounds = seen.bounds[:-1]
+    asked = np.stack([noisy(_probed(path.mechanism, round_, bound)) for round_, bound in enumerate(bounds)])
+    runs = [asked]
+    if path.mechanism.grouped is None:
+        runs.insert(0, noisy(seen.bounds[1:] / bounds) - _true_counts(seen) / count_std)
+    for noise in runs:
         square = float((noise**2).mean())
         if square < least_square(SHARE, noise.size):
             return [
@@ -267,10 +315,33 @@ def _true_counts(seen: Seen) -> Vector:
 
 
 def _probed(mechanism: Mechanism, round_: int, bound: float) -> Vector:
-    """By what ratios noisy counts of nobody move the bound."""
-    state = {**mechanism.init(1), "clipping_bound": torch.tensor(bound, dtype=torch.float64)}
+    """By what ratios noisy counts of nobody move the bound, or each of the groups' bounds."""
+    size, state = 1, {**mechanism.init(1), "clipping_bound": torch.tensor(bound, dtype=torch.float64)}
+    if mechanism.grouped is not None:
+        size, state = sum(mechanism.grouped.groups.sizes), dict(mechanism.init(1))
     moved = []
     for number in range(1, _PROBES + 1):
-        _, after = mechanism.add_noise(torch.tensor([float(number)]), CohortStats(0, 0, 0), round_, state)
-        moved.append(mechanism.clipping_bound(after) / bound)
-    return np.array(moved)
+        total = torch.zeros(size)
+        total[0] = number
+        _, after = mechanism.add_noise(total, CohortStats(0, 0, 0), round_, state)
+        moved.append((after["clipping_bound"] / state["clipping_bound"]).numpy().reshape(-1))
+    return np.concatenate(moved)
+
+
+def _metrics(path: PrivacyPath, options: PrivacyOptions, seen: Seen) -> list[str]:
+    """The noise on metrics that are released with a sum, which the mechanism is asked for with sums of its own."""
+    share, mechanism = options.private_metrics, path.mechanism
+    if share == 0:
+        return []
+    event, state = seen.accounted.seen, mechanism.init(1)
+    # Of what one client can move one of them by.
+    due = seen.accounted.multiplier * (1 - share) ** (1 / (1.0 if event.noise == "laplace" else 2.0))
+    due /= float(seen.accounted.strategy[0, 0])
+    entry = (share / NUM_ENTRIES) ** (1 / (1.0 if event.noise == "laplace" else 2.0))
+    shown = []
+    for number in range(1, _PROBES + 1):
+        _, after = mechanism.add_noise(torch.tensor([float(number)]), CohortStats(0, 0, 0), 0, state)
+        shown.append(after[STATE].numpy() * entry / due)
+    noise = np.stack(shown)
+    noise = as_normal(noise) if event.noise == "laplace" else noise
+    return [f"metrics: {found}" for found in noise_findings(noise, "probe")]

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from fedflair.audit.direct import direct_findings
 from fedflair.audit.game import Game, measured
 from fedflair.audit.local import local_event, local_findings, local_game, run_local
-from fedflair.audit.run import population, run_canaries
+from fedflair.audit.run import canary_groups, population, run_canaries
 from fedflair.audit.scores import game_of
 from fedflair.config.groups.cohort import CohortOptions
 from fedflair.errors import ConfigError
@@ -28,7 +28,10 @@ from fedflair.privacy.accounting.shown import finite
 from fedflair.privacy.contract import LocalMechanism, LocalPrivacyOptions, PrivacyOptions
 from fedflair.privacy.mechanisms import make_local_mechanism
 from fedflair.privacy.path import PrivacyPath, make_path
-from fedflair.sampling import SamplerDescription, SamplingKind, stream
+from fedflair.sampling import AskedSampling, SamplerDescription, stream
+
+# What a network's parameters are grouped into depends on the network, and an audit has none.
+_NUM_GROUPS = 3
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def audit_central(
     sizes: Sizes,
     seed: int,
     *,
-    sampling: SamplingKind = "poisson",
+    sampling: AskedSampling = "poisson",
     cohort: CohortOptions | None = None,
     tamper: Callable[[PrivacyPath], PrivacyPath] = lambda path: path,
 ) -> AuditResult:
@@ -89,6 +92,8 @@ def audit_central(
     cohort_size = max(1, int(sizes.sampling_rate * len(clients)))
     if cohort is not None:
         options = _in_proportion(options, cohort.cohort_size, cohort_size)
+    if options.clipping_groups != "none":
+        options = replace(options, groups=canary_groups(_NUM_GROUPS, sizes.num_canaries))
     path = make_path(
         options,
         clients,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.signal import lfilter
 from torch import nn
 
 from fedflair.audit.accounted import Accounted, accounted
@@ -35,6 +35,7 @@ from fedflair.privacy.contract import (
     LocalPrivacyOptions,
     Mechanism,
     MechanismState,
+    ParameterGroups,
 )
 from fedflair.privacy.mechanisms import make_local_mechanism
 from fedflair.privacy.path import PrivacyPath
@@ -106,7 +107,7 @@ def run_canaries(path: PrivacyPath, cohort: CohortOptions, num_rounds: int, incl
     the others send the opposite. The server's optimizer takes the mean as it is, so that what it was given can be read
     off its parameters. Raises ConfigError where adaptive clipping has moved the bound beyond what numbers hold.
     """
-    mechanism, size = path.mechanism, len(included) + NUM_SILENT
+    mechanism, size = path.mechanism, (len(included) + NUM_SILENT) * num_groups(path.mechanism)
     state = ServerState(0, torch.zeros(size), {}, {}, mechanism.init(size))
     facts = accounted(path, num_rounds, state.mechanism_state)
     signs = np.where(included, 1.0, -1.0 if facts.signed else 0.0)
@@ -122,16 +123,18 @@ def run_canaries(path: PrivacyPath, cohort: CohortOptions, num_rounds: int, incl
                 raise ConfigError(
                     f"rounds: adaptive clipping has moved the bound to {bound:.3g} by {round_}; use fewer"
                 )
-            stated.append(mechanism.noise_std(state.mechanism_state, round_))
+            seen = _in_one(mechanism, state.mechanism_state, round_)
+            stated.append(seen.std)
             bounds.append(bound)
             state, _ = run_round(state, joined[-1], setup=setup, backend=backend)
-            promised.append(_contributions(joined[-1], signs, size))
-            totals.append(state.parameters.double().numpy() * path.sampler.description.cohort_size / bound)
+            promised.append(_contributions(joined[-1], signs, size // num_groups(mechanism)))
+            totals.append(seen.of(state.parameters.double().numpy() * path.sampler.description.cohort_size))
+            given[-1] = torch.from_numpy(seen.of(given[-1].double().numpy()))
     bounds.append(mechanism.clipping_bound(state.mechanism_state))
 
     def independent(rows: Vector) -> Vector:
         """Made independent over rounds, which an observer can do as well."""
-        return np.asarray(lfilter(facts.coefficients, [1.0], rows / facts.multiplier, axis=0))
+        return np.asarray(facts.strategy @ (rows / facts.multiplier))
 
     released = np.stack(totals)
     return Seen(
@@ -140,10 +143,48 @@ def run_canaries(path: PrivacyPath, cohort: CohortOptions, num_rounds: int, incl
         joined=joined,
         released=independent(released),
         noise=independent(released - np.stack(promised)),
-        sent=np.stack([total.double().numpy() / bound for total, bound in zip(given, bounds)]),
+        sent=np.stack([total.numpy() for total in given]),
         signs=signs,
         bounds=np.array(bounds),
         stated=np.array(stated),
+    )
+
+
+def num_groups(mechanism: Mechanism) -> int:
+    """Groups of coordinates that are clipped apart: a canary has one in each."""
+    return 1 if mechanism.grouped is None else len(mechanism.grouped.groups.names)
+
+
+def canary_groups(count: int, num_canaries: int) -> ParameterGroups:
+    """So many groups of an audit's update, all alike."""
+    names = tuple(f"group-{number}" for number in range(count))
+    return ParameterGroups(names, tuple((number, num_canaries + NUM_SILENT) for number in range(count)))
+
+
+@dataclass(frozen=True)
+class _InOne:
+    """How somebody reads the coordinates that one canary has in every group together, in the way that tells most.
+
+    of: a vector of sums -> of each canary, with what it contributes as 1. std: of the noise as stated, over that.
+    """
+
+    of: Callable[[Vector], Vector]
+    std: float
+
+
+def _in_one(mechanism: Mechanism, state: MechanismState, round_: int) -> _InOne:
+    """Of one group, sums over the clipping bound.
+
+    Of more, each with its bound C and its noise sigma, the sums weighted by C / sigma^2: what canaries contribute is
+    then their squared distance in units of the noise, and the noise's variance is the same.
+    """
+    bound = mechanism.clipping_bound(state)
+    if mechanism.grouped is None:
+        return _InOne(lambda sums: sums / bound, mechanism.noise_std(state, round_))
+    bounds, stds = np.array(mechanism.grouped.bounds(state)), np.array(mechanism.grouped.noise_stds(state, round_))
+    weights, distance = bounds / stds**2, float(((bounds / stds) ** 2).sum())
+    return _InOne(
+        lambda sums: np.asarray(weights @ sums.reshape(len(weights), -1) / distance), bound / math.sqrt(distance)
     )
 
 
@@ -204,7 +245,7 @@ def _canary_update(
         delta = torch.zeros(size)
         canary = canary_number(client.client_id)
         if canary is not None:
-            delta[canary] = 1000 * signs[canary] * server.clipping_bound
+            delta[canary :: size // max(len(server.group_bounds), 1)] = 1000 * signs[canary] * server.clipping_bound
         return ClientUpdate(delta, 1.0, 1, LocalMetrics())
 
     return client_update

@@ -23,10 +23,19 @@ _MOST_DRAWS = 200
 def game_of(path: PrivacyPath, seen: Seen, heads: Bools) -> Game:
     """The canaries' game in a central run, played by somebody who knows in which rounds a client could be drawn."""
     known, num_canaries = seen.accounted, len(heads)
-    matched, squares = _matched(seen.released[:, :num_canaries], known.coefficients)
-    likely = log_likelihood_ratio(matched, squares, known.seen)
+    # For each round, what is seen of a contribution to it, weighted with what the strategy makes of one, in units of
+    # the noise's scale; and the square of that, less than 1 near the end of the run.
+    matched, squares = known.strategy.T @ seen.released[:, :num_canaries], (known.strategy**2).sum(axis=0)
     could = _rounds_of_canaries(path, known, num_canaries, len(matched))
     rate = min(known.event.sampling_rate, 1.0)
+    if known.rotating and known.event.noise == "gaussian":
+        # All of a client's contributions are one, whose rounds are known: they may overlap in what is seen of them.
+        lengths = ((known.strategy @ could) ** 2).sum(axis=0)
+        scores = ((matched * could).sum(axis=0) - lengths / known.multiplier / 2) / known.multiplier
+        expected = float(lengths.mean()) / known.multiplier
+    else:
+        scores = (log_likelihood_ratio(matched, squares, known.seen) * could).sum(axis=0)
+        expected = float((squares[:, None] * could).sum(axis=0).mean()) * rate * _apart(known.seen)
     silent = seen.noise[:, num_canaries:]
     return Game(
         event=known.event,
@@ -34,24 +43,11 @@ def game_of(path: PrivacyPath, seen: Seen, heads: Bools) -> Game:
         delta=known.delta,
         accountant=known.accountant,
         heads=heads,
-        scores=(likely * could).sum(axis=0),
+        scores=scores,
         sums=(matched * could).sum(axis=0),
-        expected=float((squares[:, None] * could).sum(axis=0).mean()) * rate * _apart(known.seen),
+        expected=expected,
         noise=math.sqrt(float((silent**2).mean()) / (2.0 if known.event.noise == "laplace" else 1.0)),
     )
-
-
-def _matched(released: Vector, coefficients: Vector) -> tuple[Vector, Vector]:
-    """(for each round, what is seen of a contribution to it, weighted with what the filter makes of one; its square).
-
-    rounds x canaries, in units of the noise's scale; and [rounds], less than 1 near the end of the run.
-    """
-    num_rounds = len(released)
-    matched, squares = np.zeros_like(released), np.zeros(num_rounds)
-    for lag, weight in enumerate(coefficients[:num_rounds]):
-        matched[: num_rounds - lag] += weight * released[lag:]
-        squares[: num_rounds - lag] += weight**2
-    return matched, squares
 
 
 def _apart(event: PrivacyEvent) -> float:
@@ -81,11 +77,19 @@ def _rounds_of_canaries(path: PrivacyPath, known: Accounted, num_canaries: int, 
     The groups of clients that take turns are secret; the promise holds against those who know them.
     """
     separation = known.min_separation
+    if known.rotating:
+        could = np.zeros((num_rounds, num_canaries), dtype=bool)
+        for round_ in range(num_rounds):
+            could[round_, _canaries(path, round_)] = True
+        return could
     could = np.ones((num_rounds, num_canaries), dtype=bool)
     if separation == 1:
         return could
     draws = min(math.ceil(7 / min(known.event.sampling_rate, 1.0)), _MOST_DRAWS)
     for round_ in range(separation * draws):
-        canaries = [number for number in map(canary_number, path.sampler.sample(round_)) if number is not None]
-        could[:, canaries] = (np.arange(num_rounds) % separation == round_ % separation)[:, None]
+        could[:, _canaries(path, round_)] = (np.arange(num_rounds) % separation == round_ % separation)[:, None]
     return could
+
+
+def _canaries(path: PrivacyPath, round_: int) -> list[int]:
+    return [number for number in map(canary_number, path.sampler.sample(round_)) if number is not None]

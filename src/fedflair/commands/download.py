@@ -47,14 +47,18 @@ def download(
         num_users: Only so many users, each with all images, every partition keeping its share.
         seed: Which users num_users takes.
         unpack: Unpack each archive and remove it; apple only. prepare reads the archives as they are.
+        yes: Do not ask whether to go on where a person sits at the terminal.
+
+    Where from:
         endpoint: Address of a mirror of the hub.
         base_url: Address of a mirror of Apple's release.
         revision: The hub's branch, tag or commit. By default the commit that a first run found on main and recorded.
+
+    The connection:
         num_connections: Files that come at once.
         send_token: Send the hub's token to the endpoint, too, which must be https; else only the hub itself gets it.
         min_rate: Bytes a second below which, over a minute, a connection counts as dead; 0 bears with any.
         raise_limits: So many times what FLAIR can be is taken from a server: sizes, numbers, what archives unpack to.
-        yes: Do not ask whether to go on where a person sits at the terminal.
     """
     request = Request(
         output=output,

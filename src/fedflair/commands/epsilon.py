@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+from fedflair.config.parsing import as_usage_errors
 from fedflair.privacy.accounting.accountants import AskedAccountant
 from fedflair.privacy.accounting.plot import draw
 from fedflair.privacy.accounting.question import (
@@ -48,30 +49,35 @@ def epsilon(
         population: Clients that cohorts are drawn from.
         noise_multiplier: Noise on the sum over the clipping bound; gives epsilon.
         epsilon: Budget of all rounds (of one release for gaussian and laplace); gives the noise multiplier.
+
+    What is accounted:
         mechanism: What makes the sums private.
-        accountant: Composition by privacy loss distributions or by Renyi divergence; auto is pld where it is exact.
+        accountant: Composition by privacy loss distributions or by Renyi divergence; auto is pld where it has a bound.
         sampling: Cohorts by independent coin flips, or of a fixed size without replacement.
         min_separation: Rounds between two cohorts of one client (banded_matrix_factorization).
         neighbouring: What one client's privacy means; if not given, zero_out (its contribution becomes zero, the number
             of clients is public; add_remove is another name for it here) for poisson, and replace_one for fixed.
+
+    What is shown:
         table: Also show epsilon after fewer rounds.
         plot: Also draw epsilon against rounds and noise against cohort size into this PNG.
         json_: Print JSON.
     """
-    question = make_question(
-        mechanism=mechanism,
-        rounds=rounds,
-        delta=delta,
-        sampling=sampling,
-        sampling_rate=sampling_rate,
-        cohort_size=cohort_size,
-        population=population,
-        min_separation=min_separation,
-        neighbouring=neighbouring,
-        accountant=accountant,
-        epsilon=epsilon,
-        noise_multiplier=noise_multiplier,
-    )
+    with as_usage_errors():
+        question = make_question(
+            mechanism=mechanism,
+            rounds=rounds,
+            delta=delta,
+            sampling=sampling,
+            sampling_rate=sampling_rate,
+            cohort_size=cohort_size,
+            population=population,
+            min_separation=min_separation,
+            neighbouring=neighbouring,
+            accountant=accountant,
+            epsilon=epsilon,
+            noise_multiplier=noise_multiplier,
+        )
     answer = answer_to(question, population)
     facts: dict[str, Any] = {
         **asdict(question),

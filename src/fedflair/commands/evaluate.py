@@ -6,10 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from fedflair.errors import ConfigError
-from fedflair.evaluation.personalise import FEWEST_IMAGES
-from fedflair.evaluation.run import score_run, score_users_of_run
-from fedflair.metrics.user_summary import SHOWN_BY_SIZE
+from fedflair.errors import UsageError
 from fedflair.privacy.ledger import coverage
 from fedflair.runs.json_text import dumps
 from fedflair.system.console import Console, table
@@ -40,18 +37,23 @@ def evaluate(
         partition: The partition to score.
         checkpoint: The model that was best on val, or the one of the last round that was saved.
         data_path: Another store with the same labels; the run's own if not given.
+        json: Print JSON, with the AP of every label, instead of tables.
         metrics: Exact ones, or those of pfl-research's benchmark, to lay beside published figures: AP over 200
             thresholds, macro values over all labels, 0 for those without positives.
+
+    Single users:
         per_user: Score every user of its own; a file per_user_PARTITION.jsonl in the run folder has them all.
         personalise_steps: Also tune the model on each user's own images by that many steps (with per_user); 0 is none.
         personalise_fraction: Share of a user's images to tune on; both models are scored on the rest.
         personalise_learning_rate: Learning rate of those steps; the run's local_learning_rate if not given.
-        json: Print JSON, with the AP of every label, instead of tables.
     """
     if personalise_steps and not per_user:
-        raise ConfigError("personalise_steps: only users can be personalised; add --per_user")
+        raise UsageError("personalise_steps: only users can be personalised; add --per_user")
     if per_user and metrics != "exact":
-        raise ConfigError("metrics: pfl-research has none of each user; drop --per_user, or --metrics pfl")
+        raise UsageError("metrics: pfl-research has none of each user; drop --per_user, or --metrics pfl")
+    # Here, as networks take a second to load.
+    from fedflair.evaluation.run import score_run, score_users_of_run
+
     if per_user:
         summary = score_users_of_run(
             run,
@@ -103,6 +105,8 @@ def _print_tables(title: str, metrics: Mapping[str, float], by_label: str, label
 
 def _print_user_tables(title: str, summary: Mapping[str, Any]) -> None:
     """Tables of the distribution over users, by user size, and of what personalisation gains."""
+    from fedflair.metrics.user_summary import SHOWN_BY_SIZE
+
     console = Console()
     headings = ["metric of a user", "mean", "std", "first quartile", "median", "third quartile", "worst tenth"]
     rows = [[_name(name), *map(_number, values.values())] for name, values in summary["distribution"].items()]
@@ -122,6 +126,8 @@ def _print_user_tables(title: str, summary: Mapping[str, Any]) -> None:
 
 
 def _print_personalisation(console: Console, tuned: Mapping[str, Any]) -> None:
+    from fedflair.evaluation.personalise import FEWEST_IMAGES
+
     title = (
         f"After {tuned['num_steps']} local steps at learning rate {tuned['learning_rate']:g} on "
         f"{tuned['fraction']:.0%} of a user's images: both models on the held-out rest, {tuned['num_users']:,} users"

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from fedflair.evaluation.export import export_run
-from fedflair.evaluation.opened import open_run
 from fedflair.system.terminal import say
 
 
@@ -25,6 +23,10 @@ def export(
         checkpoint: The model that was best on val, or the one of the last round that was saved.
         format_: Weights as safetensors, or with them the network as ONNX (pip install 'fedflair[onnx]').
     """
+    # Here, as networks take a second to load.
+    from fedflair.evaluation.export import export_run
+    from fedflair.evaluation.opened import open_run
+
     export_run(open_run(run, checkpoint), output, format_)
     say(f"{output}: the {checkpoint} model of {run}")
     if output.suffix != ".onnx":

@@ -9,7 +9,6 @@ from fedflair.errors import PrivacyError
 from fedflair.privacy.accounting.shown import of_run
 from fedflair.privacy.ledger.lines import FILE_NAME
 from fedflair.system.terminal import say
-from fedflair.training.verification import verify
 
 
 def ledger(action: Literal["verify"], run: Path, *, ledger_anchor: Path | None = None) -> None:
@@ -20,6 +19,9 @@ def ledger(action: Literal["verify"], run: Path, *, ledger_anchor: Path | None =
         run: Folder of the run.
         ledger_anchor: The file that the training left the hashes of the ledger's lines in.
     """
+    # Here, as what computes a ledger anew takes two seconds to load.
+    from fedflair.training.verification import verify
+
     found = verify(run, ledger_anchor)
     path = run / FILE_NAME
     if found.problems:

@@ -13,11 +13,12 @@ from typing import Any, Literal
 import numpy as np
 
 from fedflair.commands.progress import track
+from fedflair.config.parsing import as_usage_errors
 from fedflair.data.images.jpeg import pillow_unlimited
 from fedflair.data.images.limits import DEFAULT, Limits
 from fedflair.data.images.photographs import find_photographs
 from fedflair.data.store.packed import open_store
-from fedflair.errors import ConfigError, DataError
+from fedflair.errors import ConfigError, DataError, UsageError
 from fedflair.evaluation.exported import model_of_export
 from fedflair.evaluation.gallery import MOST_SHOWN, Labelled
 from fedflair.evaluation.gallery import page as page_of
@@ -85,21 +86,28 @@ def predict(
         run: The run folder whose model predicts.
         model: What fedflair export wrote, instead of a run.
         checkpoint: The run's model that was best on val, or the one of the last round that was saved.
+
+    A store's photographs:
         data_path: A store to predict a partition of, instead of photographs; the run's own if not given.
         partition: The partition of that store.
+
+    What is shown:
         threshold: A label is predicted where its probability is above this.
         top: How many labels of each photograph to show, the most probable first; 0 is all.
         json: Print JSON instead of a table.
         csv: Print CSV, a line for each label shown, instead of a table.
         page: Also write an HTML page with the pictures to this file.
+
+    What is trusted:
         allow_code: Import and call the code of somebody's own that an exported network is made by.
         max_image_pixels: Pixels that one photograph may have; more are refused before they are decoded.
         max_image_bytes: Bytes that one encoded photograph may have.
         max_image_scans: Scans that one progressive JPEG may have.
     """
-    _check(photographs, run, model, data_path, partition, threshold, top, page)
+    with as_usage_errors():
+        _check(photographs, run, model, data_path, partition, threshold, top, page)
     if json and csv:
-        raise ConfigError("csv: given together with --json; drop one of the two")
+        raise UsageError("csv: given together with --json; drop one of the two")
     limits = Limits(image_pixels=max_image_pixels, image_bytes=max_image_bytes, image_scans=max_image_scans)
     opened = None if run is None else open_run(run, checkpoint)
     found = _photographs(photographs, limits, opened, data_path, partition)

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from fedflair.commands.prepare import words_of
 from fedflair.commands.progress import track
-from fedflair.data.synthetic import synthesize as synthesis
-from fedflair.data.synthetic.synthesize import Format, ScaleName
+from fedflair.data.synthetic.forms import Format, ScaleName
 from fedflair.system.terminal import say
 
 
@@ -31,6 +30,9 @@ def synthesize(
             folder with flair.hdf5, huggingface and apple.
         processes: Processes that draw photographs; by default as many as there are cores.
     """
+    # What draws takes a second to load, which a mistyped option need not wait for.
+    from fedflair.data.synthetic import synthesize as synthesis
+
     made = synthesis.synthesize(
         output=output, scale=scale, num_users=num_users, seed=seed, format=format, processes=processes, track=track
     )

@@ -13,7 +13,7 @@ OWN_NAMES: Mapping[str, tuple[str, ...]] = {
     "algorithm_name": ("fedavg", "fedprox", "adafedprox", "scaffold", "reptile", "central"),
     "weighting": ("uniform", "num_examples", "log", "sqrt", "clipped"),
     "compression": ("none", "top_k", "quantize_8bit"),
-    "central_optimizer": ("adam", "adagrad", "yogi", "avgm", "sgd"),
+    "central_optimizer": ("adam", "adam_bc", "adagrad", "yogi", "avgm", "sgd"),
     "central_privacy_mechanism": (
         "none",
         "gaussian",
@@ -21,6 +21,10 @@ OWN_NAMES: Mapping[str, tuple[str, ...]] = {
         "laplace",
         "norm_clipping_only",
         "banded_matrix_factorization",
+        "banded_inverse_square_root",
+        "buffered_linear_toeplitz",
+        "tree_aggregation",
+        "auto",
     ),
     "local_privacy_mechanism": ("none", "gaussian", "laplace", "norm_clipping_only"),
 }

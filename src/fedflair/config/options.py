@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser
 
+from fedflair.config.allowed import allowed, word
+from fedflair.config.parsing import make_parser, parse, unknown
 from fedflair.config.pfl import TYPES, Translated, is_foreign, translated, translated_words, with_defaults
 from fedflair.config.train_config import GROUPS, NAMES, TrainConfig
 from fedflair.config.yaml_text import read_yaml
-from fedflair.errors import ConfigError
+from fedflair.errors import ConfigError, UsageError
 from fedflair.system.files import at_home
 
 # Options of commands that are files or folders, beside those of a training, which are typed as paths.
@@ -27,12 +28,16 @@ PRESETS = Path(str(resources.files(__package__) / "presets"))
 
 
 def parse_given(parser: ArgumentParser, arguments: Sequence[str]) -> dict[str, Any]:
-    """What the arguments say, without defaults. Raises ConfigError, naming the option, for what they cannot say."""
-    try:
-        given: dict[str, Any] = parser.parse_args(_spell_switches(arguments), defaults=False).as_dict()
-    except ArgumentError as error:
-        raise ConfigError(_with_suggestion(str(error))) from error
-    return {name: str(at_home(Path(value))) if name in _FILES else at_home(value) for name, value in given.items()}
+    """What the arguments say, without defaults. Raises UsageError, naming the option, for what they cannot say."""
+    words = _spell_switches(arguments)
+    for given in words:
+        name = given.partition("=")[0].removeprefix("--")
+        if given.startswith("--") and is_foreign(name):
+            raise UsageError(unknown_option(name))
+    given_options = parse(parser, words, defaults=False)
+    return {
+        name: str(at_home(Path(value))) if name in _FILES else at_home(value) for name, value in given_options.items()
+    }
 
 
 def read_options(path: Path) -> dict[str, Any]:
@@ -102,8 +107,8 @@ def read_given(parser: ArgumentParser, arguments: Sequence[str]) -> Given:
 def _last_value(arguments: Sequence[str], option: str) -> str | None:
     """What is typed after ``--option``, or after an equals sign; the last of several, as with a parser."""
     found = None
-    for position, word in enumerate(arguments):
-        name, equals, value = word.partition("=")
+    for position, given in enumerate(arguments):
+        name, equals, value = given.partition("=")
         if name == f"--{option}":
             found = value if equals else (*arguments, None)[position + 1]
     return found
@@ -133,13 +138,19 @@ def _read_mapping(path: Path) -> tuple[Path, Translated]:
     return path, read
 
 
-def train_parser(command: str = "train", purpose: str = "Train in simulated federated learning.") -> ArgumentParser:
-    """A parser of every training option, for ``fedflair train`` or a command that trains."""
-    parser = ArgumentParser(
-        prog=f"fedflair {command}",
-        usage=f"fedflair {command} [--args_config FILE] [--option value ...]",
-        description=f"{purpose} Options come from --args_config and the command line, which wins.",
-        exit_on_error=False,
+def train_parser(
+    command: str = "train",
+    purpose: str = "Train in simulated federated learning.",
+    words: str = "[--args_config FILE]",
+) -> ArgumentParser:
+    """A parser of every training option, for ``fedflair train`` or a command that trains.
+
+    words: what stands before the options in its usage.
+    """
+    parser = make_parser(
+        command,
+        f"{purpose} Options come from --args_config and the command line, which wins.",
+        f"fedflair {command} {words} [--option value ...]",
     )
     parser.add_argument("--args_config", type=str, help="YAML file, or the name of a shipped configuration.")
     for options in GROUPS.values():
@@ -151,6 +162,12 @@ def train_parser(command: str = "train", purpose: str = "Train in simulated fede
 def _cached_parser() -> ArgumentParser:
     """One parser for all configurations of a sweep: making one takes longer than using it."""
     return train_parser()
+
+
+@cache
+def _kinds() -> dict[str, Any]:
+    """The type of each option's value."""
+    return {name: kind for options in GROUPS.values() for name, kind in get_type_hints(options).items()}
 
 
 @lru_cache(maxsize=10_000)
@@ -173,7 +190,8 @@ def build_config(options: Mapping[str, Any], where: str) -> TrainConfig:
         try:
             typed = (_typed if isinstance(plain, Hashable) else _typed.__wrapped__)(name, plain, repr(plain))
         except ArgumentError as error:
-            raise ConfigError(f"{where}: {' '.join(str(error).split())}") from error
+            must = allowed(_kinds()[name])
+            raise ConfigError(f"{where}: {name}: {word(value)} is impossible; it must be {must}") from error
         values[name] = at_home(typed)
     return TrainConfig.of(**values)
 
@@ -201,10 +219,10 @@ def _joined_plugins(arguments: Sequence[str]) -> list[str]:
     kept: list[str] = []
     named: list[str] = []
     words = iter(arguments)
-    for word in words:
-        option, equals, value = word.partition("=")
+    for given in words:
+        option, equals, value = given.partition("=")
         if option != "--plugins":
-            kept.append(word)
+            kept.append(given)
         elif (value := value if equals else next(words, "")).startswith("["):
             named += [name.strip(" '\"") for name in value.strip("[]").split(",") if name.strip()]
         else:
@@ -212,18 +230,8 @@ def _joined_plugins(arguments: Sequence[str]) -> list[str]:
     return [*kept, f"--plugins={json.dumps(named)}"] if named else kept
 
 
-def _with_suggestion(message: str) -> str:
-    message = " ".join(message.split())
-    for word in message.split():
-        name = word.strip("'\",.").split("=")[0]
-        if name.startswith("--") and name[2:] not in NAMES:
-            return f"{message}; {unknown_option(name[2:])}"
-    return message
-
-
 def unknown_option(name: str) -> str:
     """What to say of a name that is no option."""
     if is_foreign(name):
         return f"{name}: an option of pfl-research's; fedflair train takes it with --like pfl"
-    close = difflib.get_close_matches(name, NAMES, n=1)
-    return f"{name}: unknown option" + (f"; did you mean {close[0]}?" if close else "; see fedflair train --help")
+    return unknown(name, NAMES, "train")

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from fedflair.config.groups.algorithm import AlgorithmOptions
 from fedflair.config.groups.central_privacy import CentralMechanismOptions
@@ -25,6 +25,7 @@ from fedflair.config.groups.run import RunOptions
 from fedflair.config.groups.server import ServerOptions
 from fedflair.config.names import OWN_NAMES, PLUGIN_GROUP, unknown_name
 from fedflair.errors import ConfigError
+from fedflair.sampling import AskedSampling
 from fedflair.system.own_code import installed_modules
 
 GROUPS: dict[str, type[Any]] = {
@@ -45,6 +46,14 @@ GROUP_OF: dict[str, str] = {
     option.name: group for group, options in GROUPS.items() for option in dataclasses.fields(options)
 }
 NAMES = tuple(GROUP_OF)
+# How cohorts are drawn where nobody says; by coins for all other mechanisms.
+_SAMPLING_OF: dict[str, AskedSampling] = {
+    "none": "fixed",
+    "banded_inverse_square_root": "rotating",
+    "buffered_linear_toeplitz": "rotating",
+    "tree_aggregation": "rotating",
+    "auto": "auto",
+}
 
 
 @dataclass(frozen=True)
@@ -99,11 +108,11 @@ class TrainConfig:
         return self.local.local_batch_size or self.data.max_num_user_images
 
     @property
-    def sampling(self) -> Literal["poisson", "fixed"]:
-        """How cohorts are drawn, with ``auto`` resolved."""
+    def sampling(self) -> AskedSampling:
+        """How cohorts are drawn; ``auto`` only where that goes with the mechanism that is yet to be chosen."""
         if self.cohort.cohort_sampling != "auto":
             return self.cohort.cohort_sampling
-        return "fixed" if self.central_privacy.central_privacy_mechanism == "none" else "poisson"
+        return _SAMPLING_OF.get(self.central_privacy.central_privacy_mechanism, "poisson")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values by published name, for YAML and JSON."""
@@ -184,6 +193,11 @@ def _check_privacy(config: TrainConfig) -> None:
     mechanism = central.central_privacy_mechanism
     if mechanism == "none" and (central.noise_cohort_size or config.cohort.cohort_size) < config.cohort.cohort_size:
         raise ConfigError("noise_cohort_size: must be at least cohort_size")
+    if config.server.central_optimizer == "adam_bc" and mechanism in ("none", "norm_clipping_only"):
+        raise ConfigError(
+            f"central_optimizer: adam_bc corrects for a central mechanism's noise, and {mechanism} adds none; use "
+            "adam, or give --central_privacy_mechanism gaussian_moments_accountant"
+        )
     if mechanism != "none":
         _check_covered(config, f"central_privacy_mechanism {mechanism}")
         if config.cohort.over_selection > 0:
@@ -192,6 +206,11 @@ def _check_privacy(config: TrainConfig) -> None:
                 "drop it, or the central privacy mechanism"
             )
     if local.local_privacy_mechanism != "none":
+        if central.private_metrics > 0:
+            raise ConfigError(
+                f"private_metrics: get the central noise alone, and would pass {local.local_privacy_mechanism}'s local "
+                "promise by; drop it, or the local privacy mechanism"
+            )
         _check_covered(config, f"local_privacy_mechanism {local.local_privacy_mechanism}")
 
 

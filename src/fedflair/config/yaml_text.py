@@ -1,4 +1,4 @@
-"""YAML from a file that somebody may have damaged, or meant to: a value, or a ValueError that says why."""
+"""YAML to a file, and from one that somebody may have damaged, or meant to: a value, or a ValueError that says why."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ _NUMBER = re.compile(r"[-+]?[0-9][0-9a-fA-Fxob_:.]*")
 def read_yaml(path: Path) -> Any:
     """A file's value. Raises ValueError where it is none, and DataError where the file cannot be read."""
     return parse_yaml(read_text(path))
+
+
+def as_yaml(value: Any) -> str:
+    """Plain values as YAML that ``parse_yaml`` reads, in their order."""
+    return str(yaml.safe_dump(value, sort_keys=False))
 
 
 def parse_yaml(text: str) -> Any:

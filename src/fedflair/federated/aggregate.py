@@ -28,11 +28,25 @@ _CLIENT_IMAGES = 0.5
 
 
 @dataclass(frozen=True)
+class Release:
+    """What anybody may know of a round's noisy sum, since it follows from that sum and from the noise's scale alone.
+
+    mean_noise_variance: of the noise on each entry of the mean that the server takes: float64 [], or float32 [P].
+    signal_to_noise: (|noisy sum|^2 - E) / E, where E is what the noise's squared length is expected to be: an estimate
+        of the squared length of the clean sum over that of the noise. Below 0 where the noise happened to be short.
+    """
+
+    mean_noise_variance: torch.Tensor
+    signal_to_noise: float
+
+
+@dataclass(frozen=True)
 class UpdateSum:
     """delta: float32 [P], sum of weight * delta; None before the first update.
 
     weight, cohort, metrics, extra: sums over the same clients (extra without weights).
     client_states: what the algorithm keeps of each of these clients; the driver stores them and passes on none.
+    release: of the sum, once it has its noise; None where it gets none.
     """
 
     delta: torch.Tensor | None = None
@@ -41,21 +55,24 @@ class UpdateSum:
     metrics: LocalMetrics = field(default_factory=LocalMetrics)
     extra: Mapping[str, torch.Tensor] = field(default_factory=dict)
     client_states: Mapping[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
+    release: Release | None = None
 
-    def add_client(self, client_id: str, update: ClientUpdate, clip: ClipResult) -> UpdateSum:
-        """The sum with one more update. Takes over its vectors and works in place."""
+    def add_client(
+        self, client_id: str, update: ClientUpdate, clip: ClipResult, measured: tuple[float, ...] = ()
+    ) -> UpdateSum:
+        """The sum with one more update, and what is ``measured`` of it. Takes over its vectors and works in place."""
         if self.delta is None:
             delta = update.delta.mul_(update.weight)
         else:
             delta = self.delta.add_(update.delta, alpha=update.weight)
-        cohort = CohortStats(1, int(clip.clipped), int(clip.rejected))
+        cohort = CohortStats(1, int(clip.clipped), int(clip.rejected), measured, tuple(map(int, clip.groups)))
         states = self.client_states
         if update.client_state is not None:
             states = {**states, client_id: update.client_state}
         return UpdateSum(
             delta,
             self.weight + update.weight,
-            _add(self.cohort, cohort),
+            self.cohort + cohort,
             self.metrics + update.metrics,
             _add_vectors(self.extra, update.extra),
             states,
@@ -69,7 +86,7 @@ class UpdateSum:
         return UpdateSum(
             delta,
             self.weight + other.weight,
-            _add(self.cohort, other.cohort),
+            self.cohort + other.cohort,
             self.metrics + other.metrics,
             _add_vectors(self.extra, other.extra),
             {**self.client_states, **other.client_states},
@@ -124,14 +141,6 @@ def cohort_groups(cohort: list[str], num_images: Callable[[str], int], *, quick:
         groups[-1].append(client)
         room -= work[client]
     return groups
-
-
-def _add(one: CohortStats, other: CohortStats) -> CohortStats:
-    return CohortStats(
-        one.num_clients + other.num_clients,
-        one.num_clipped + other.num_clipped,
-        one.num_rejected + other.num_rejected,
-    )
 
 
 def _add_vectors(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:

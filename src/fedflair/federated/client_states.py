@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Protocol
 
 from fedflair.federated.server import Tensors
-from fedflair.runs.tensors import load_tensors, save_tensors, sync_file, write_tensors
-from fedflair.system.files import disk_errors, sync_folder
+from fedflair.runs.tensors import load_tensors, save_tensors, write_tensors
+from fedflair.system.files import disk_errors, sync_file, sync_folder
 
 CLIENTS_A_FOLDER = 1000
 

@@ -63,9 +63,7 @@ def participate(
     vectors_up: vectors of ``num_parameters`` that a client sends; the first of them is the update, which may be
         compressed. vectors_down: those that it gets.
     """
-    down = 4 * num_parameters * vectors_down
-    sent = COMPRESSIONS[config.cohort.compression].num_bytes(num_parameters, config.cohort)
-    up = sent + 4 * num_parameters * (vectors_up - 1)
+    up, down = bytes_of_client(config, num_parameters, vectors_up, vectors_down)
     answers = answering(config, round_, asked)
     seconds = {client: _seconds(config, client, clients.num_images(client), up + down) for client in answers}
     cohort = answers
@@ -82,6 +80,20 @@ def participate(
     )
 
 
+def bytes_of_client(config: TrainConfig, num_parameters: int, vectors_up: int, vectors_down: int) -> tuple[int, int]:
+    """(bytes that a client sends, bytes that it gets) in a round; see ``participate``."""
+    sent = COMPRESSIONS[config.cohort.compression].num_bytes(num_parameters, config.cohort)
+    return sent + 4 * num_parameters * (vectors_up - 1), 4 * num_parameters * vectors_down
+
+
+def images_trained(config: TrainConfig, num_images: int) -> int:
+    """Images that the steps of a client of so many images take in a round, each as often as it is used."""
+    num_images = min(num_images, config.data.max_num_user_images)
+    if config.local.local_num_steps is None:
+        return num_images * config.local.local_num_epochs
+    return config.local.local_num_steps * min(num_images, config.batch_size)
+
+
 def answering(config: TrainConfig, round_: int, asked: list[str]) -> list[str]:
     """Those of the clients asked in a round that do not drop out."""
     return [client for client in asked if not _drops_out(config, round_, client)]
@@ -96,9 +108,5 @@ def _seconds(config: TrainConfig, client: str, num_images: int, num_bytes: int) 
     speed = 1.0
     if config.cohort.client_speed_std > 0:
         speed = math.exp(config.cohort.client_speed_std * stream(config.run.seed, "speed", 0, client).standard_normal())
-    num_images = min(num_images, config.data.max_num_user_images)
-    if config.local.local_num_steps is None:
-        trained = num_images * config.local.local_num_epochs
-    else:
-        trained = config.local.local_num_steps * min(num_images, config.batch_size)
+    trained = images_trained(config, num_images)
     return (trained * config.cohort.client_seconds_per_image + num_bytes / config.cohort.client_bandwidth) / speed

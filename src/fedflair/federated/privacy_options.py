@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from fedflair.config.train_config import TrainConfig
-from fedflair.privacy.contract import LocalPrivacyOptions, PersonImages, PrivacyOptions
+from fedflair.models.groups import numbered, trained_runs
+from fedflair.privacy.contract import LocalPrivacyOptions, ParameterGroups, PersonImages, PrivacyOptions
 
 
-def privacy_options(config: TrainConfig, images: tuple[float, int] | None = None) -> PrivacyOptions:
+def privacy_options(
+    config: TrainConfig, images: tuple[float, int] | None = None, groups: ParameterGroups | None = None
+) -> PrivacyOptions:
     """The central mechanism's options, under their configuration names.
+
+    groups: as of ``parameter_groups``.
 
     images: (mean, most) training images of a person, which say what artificial users cost people.
     """
@@ -21,6 +28,7 @@ def privacy_options(config: TrainConfig, images: tuple[float, int] | None = None
         population=config.central_privacy.population,
         noise_cohort_size=config.central_privacy.noise_cohort_size,
         min_separation=config.central_privacy.min_separation,
+        num_buffers=config.central_privacy.num_buffers,
         accountant=config.central_privacy.accountant,
         allow_large_delta=config.central_privacy.allow_large_delta,
         noise_from_seed=config.run.noise_from_seed,
@@ -30,6 +38,11 @@ def privacy_options(config: TrainConfig, images: tuple[float, int] | None = None
         adaptive_clipping_quantile=config.central_privacy.adaptive_clipping_quantile,
         adaptive_clipping_learning_rate=config.central_privacy.adaptive_clipping_learning_rate,
         adaptive_clipping_noise_std=config.central_privacy.adaptive_clipping_noise_std,
+        clipping_groups=config.central_privacy.clipping_groups,
+        groups=groups,
+        private_metrics=config.central_privacy.private_metrics,
+        private_metrics_loss_bound=config.central_privacy.private_metrics_loss_bound,
+        private_metrics_images_bound=config.central_privacy.private_metrics_images_bound,
     )
 
 
@@ -44,3 +57,11 @@ def local_privacy_options(config: TrainConfig) -> LocalPrivacyOptions:
         allow_large_delta=config.central_privacy.allow_large_delta,
         noise_from_seed=config.run.noise_from_seed,
     )
+
+
+def parameter_groups(config: TrainConfig, module: nn.Module) -> ParameterGroups | None:
+    """The groups of the network's trained parameters that are clipped apart; None where all are clipped together."""
+    central = config.central_privacy
+    if central.clipping_groups == "none" or not central.adaptive_clipping:
+        return None
+    return ParameterGroups(*numbered(trained_runs(module, central.clipping_groups)))

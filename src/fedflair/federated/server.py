@@ -17,6 +17,9 @@ Tensors = Mapping[str, torch.Tensor]
 # Elements that the server's optimizer works on at once.
 PIECE = 2**16
 
+# What an optimizer that knows of the noise finds in its state.
+NOISE_VARIANCE = "noise_variance"
+
 
 @dataclass(frozen=True)
 class ServerState:
@@ -35,12 +38,16 @@ class ServerState:
 
 @dataclass(frozen=True)
 class Broadcast:
-    """What every worker gets of a round, once: round, parameters float32 [P], algorithm_state, clipping bound."""
+    """What every worker gets of a round, once: round, parameters float32 [P], algorithm_state, clipping bound.
+
+    group_bounds: of each group of parameters, where they are clipped apart.
+    """
 
     round: int
     parameters: torch.Tensor
     algorithm_state: Tensors
     clipping_bound: float
+    group_bounds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,19 +56,29 @@ class ServerOptimizer:
 
     apply: (parameters, gradient, state, learning_rate) -> (parameters, state). Changes nothing in place, and works on
         each element by itself: tensors without dimensions aside, the state's are as long as the parameters.
+    knows_noise: before each step, ``NOISE_VARIANCE`` of the state is set to that of the noise on the gradient.
     """
 
     init: Callable[[torch.Tensor], Tensors]
     apply: Callable[[torch.Tensor, torch.Tensor, Tensors, float], tuple[torch.Tensor, Tensors]]
+    knows_noise: bool = False
 
 
 def optimizer_step(
-    optimizer: ServerOptimizer, parameters: torch.Tensor, mean_delta: torch.Tensor, state: Tensors, learning_rate: float
+    optimizer: ServerOptimizer,
+    parameters: torch.Tensor,
+    mean_delta: torch.Tensor,
+    state: Tensors,
+    learning_rate: float,
+    noise_variance: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, Tensors]:
     """The optimizer's (parameters, state) after one step with minus ``mean_delta`` as the gradient.
 
+    noise_variance: of the privacy noise on each entry of ``mean_delta``, [] or [P]; None is no noise.
     On a CPU taken piece by piece, so that the half-dozen vectors in between never leave its cache.
     """
+    if optimizer.knows_noise:
+        state = {**state, NOISE_VARIANCE: torch.zeros(()) if noise_variance is None else noise_variance}
     total = parameters.numel()
     size = PIECE if parameters.device.type == "cpu" else max(total, 1)
     moved, after = blank(parameters), dict(state)
@@ -133,6 +150,36 @@ def adam(options: ServerOptions) -> ServerOptimizer:
     return ServerOptimizer(init, apply)
 
 
+def adam_bc(options: ServerOptions) -> ServerOptimizer:
+    """As ``adam``, with the known variance of the privacy noise taken out of the second moment.
+
+    DP-AdamBC (Tang, Shpilevskiy and Lecuyer 2024, arXiv:2312.14334). The noise adds its variance to the mean of squared
+    gradients, the same for every parameter: where it is larger than the gradients, Adam takes steps of one size in all
+    directions. The denominator is sqrt(max(v - noise, eps^2)), with eps = ``adaptivity_degree``; both averages forget
+    and are corrected for their start alike, so that noise which changes from round to round is taken out as it came in.
+    """
+    beta1, beta2, eps = options.adam_beta1, options.adam_beta2, options.adaptivity_degree
+
+    def init(parameters: torch.Tensor) -> Tensors:
+        none = torch.zeros((), dtype=torch.float64)
+        return {**adam(options).init(parameters), "noise": none, NOISE_VARIANCE: none.clone()}
+
+    def apply(
+        parameters: torch.Tensor, gradient: torch.Tensor, state: Tensors, learning_rate: float
+    ) -> tuple[torch.Tensor, Tensors]:
+        step = int(state["step"]) + 1
+        mean = torch.lerp(state["mean"], gradient, 1 - beta1)
+        square = (state["square"] * beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        noise = state["noise"] * beta2 + state[NOISE_VARIANCE] * (1 - beta2)
+        denominator = ((square - noise) / (1 - beta2**step)).clamp_(min=eps**2).sqrt_()
+        decayed = parameters * (1 - learning_rate * options.central_weight_decay)
+        moved = decayed.addcdiv_(mean, denominator, value=-learning_rate / (1 - beta1**step))
+        after = {"step": torch.tensor(step), "mean": mean, "square": square, "noise": noise}
+        return moved, {**after, NOISE_VARIANCE: state[NOISE_VARIANCE]}
+
+    return ServerOptimizer(init, apply, knows_noise=True)
+
+
 def yogi(options: ServerOptions) -> ServerOptimizer:
     """As ``adam``, but the second moment moves by steps of the squared gradient's size (Zaheer et al., 2018)."""
     beta1, beta2, eps = options.adam_beta1, options.adam_beta2, options.adaptivity_degree
@@ -171,6 +218,7 @@ SERVER_OPTIMIZERS: dict[str, Callable[[ServerOptions], ServerOptimizer]] = {
     "sgd": sgd,
     "avgm": avgm,
     "adam": adam,
+    "adam_bc": adam_bc,
     "yogi": yogi,
     "adagrad": adagrad,
 }

@@ -34,17 +34,18 @@ from fedflair.federated.algorithms import ALGORITHMS, Algorithm
 from fedflair.federated.frozen_features import OnFeatures, on_features, opened
 from fedflair.federated.participation import num_asked
 from fedflair.federated.plugins import load_plugins
-from fedflair.federated.privacy_options import local_privacy_options, privacy_options
+from fedflair.federated.privacy_options import local_privacy_options, parameter_groups, privacy_options
 from fedflair.federated.server import SERVER_OPTIMIZERS, ServerState
 from fedflair.models import MODELS
 from fedflair.models.checks import check_network
 from fedflair.models.normalization import refuse_batch_statistics
 from fedflair.models.preprocessing import preprocessing_of
 from fedflair.models.trainable import Choice, choose_trained
-from fedflair.privacy.contract import Clipping, LocalMechanism, Mechanism
-from fedflair.privacy.mechanisms import local_noise_seed, make_local_mechanism, make_mechanism
-from fedflair.privacy.mechanisms.clipping import clipping_in
-from fedflair.privacy.path import make_path
+from fedflair.privacy.contract import Clipping, LocalMechanism, Mechanism, ParameterGroups
+from fedflair.privacy.mechanisms import local_noise_seed, make_local_mechanism
+from fedflair.privacy.mechanisms.group_clipping import clipping_in
+from fedflair.privacy.mechanisms.private_metrics import measure_with, split_of
+from fedflair.privacy.path import make_path, mechanism_and_sampling
 from fedflair.sampling import CohortSampler, SamplerDescription
 
 Examples = Sequence[npt.NDArray[np.uint8]] | npt.NDArray[np.float32]
@@ -145,7 +146,7 @@ def make_setup(
             f"cohort_size: {named} is more than the {num_clients} training clients of {store.path}; lower it"
         )
     path = make_path(
-        privacy_options(config, images_per_person(store, "train")),
+        privacy_options(config, images_per_person(store, "train"), groups_of(config, labels.num_labels)),
         dataset.client_ids,
         sampling=config.sampling,
         cohort_size=asked,
@@ -185,19 +186,34 @@ def make_setup(
     return TrainingSetup(worker, sampler, path.mechanism, noise_seed)
 
 
+def groups_of(config: TrainConfig, num_labels: int) -> ParameterGroups | None:
+    """The groups of parameters that a run with that many labels clips apart; None where it has none."""
+    if config.central_privacy.clipping_groups == "none" or not config.central_privacy.adaptive_clipping:
+        return None
+    load_plugins(config)
+    return parameter_groups(config, untrained_model(config, num_labels, {}))
+
+
 def mechanisms_of(
-    config: TrainConfig, num_clients: int, noise_seed: int, images: tuple[float, int] | None = None
+    config: TrainConfig,
+    num_clients: int,
+    noise_seed: int,
+    images: tuple[float, int] | None = None,
+    groups: ParameterGroups | None = None,
 ) -> tuple[Mechanism, LocalMechanism]:
     """The central and the local mechanism of a run over that many clients, as ``make_setup`` makes them, without data.
 
+    groups: as of ``groups_of``.
     Raises ConfigError and PrivacyError for options that there is no mechanism for.
     """
     load_plugins(config)
-    cohorts = SamplerDescription(config.sampling, num_asked(config), num_clients)
-    num_rounds = config.algorithm.central_num_iterations
-    return (
-        make_mechanism(privacy_options(config, images), cohorts, num_rounds, noise_seed),
-        make_local_mechanism(local_privacy_options(config), cohorts, num_rounds, local_noise_seed(noise_seed)),
+    asked, num_rounds = num_asked(config), config.algorithm.central_num_iterations
+    central, kind = mechanism_and_sampling(
+        privacy_options(config, images, groups), config.sampling, asked, num_clients, num_rounds, noise_seed
+    )
+    cohorts = SamplerDescription(kind, asked, num_clients)
+    return central, make_local_mechanism(
+        local_privacy_options(config), cohorts, num_rounds, local_noise_seed(noise_seed)
     )
 
 
@@ -227,7 +243,8 @@ def make_worker_setup(
     dataset = training_clients(config, store, labels)
     num_clients = len(dataset.client_ids)
     algorithm = ALGORITHMS[config.algorithm.algorithm_name](config, num_clients)
-    cohorts = SamplerDescription(config.sampling, num_asked(config), num_clients)
+    # What a client does to its own update does not depend on how it was drawn, which is for the driver to know.
+    cohorts = SamplerDescription("poisson", num_asked(config), num_clients)
     module, device = untrained_model(config, labels.num_labels, fixed), config.hardware.torch_device()
     setup = WorkerSetup(
         config=config,
@@ -241,7 +258,13 @@ def make_worker_setup(
         local_mechanism=make_local_mechanism(
             local_privacy_options(config), cohorts, config.algorithm.central_num_iterations, local_seed
         ),
-        clipping=clipping_in(config.central_privacy.central_privacy_mechanism, clip_order, config.cohort.cohort_size),
+        clipping=clipping_in(
+            config.central_privacy.central_privacy_mechanism,
+            clip_order,
+            config.cohort.cohort_size,
+            measure_with(split_of(privacy_options(config)), config.cohort.cohort_size),
+            parameter_groups(config, module),
+        ),
     )
     if features is None:
         return setup

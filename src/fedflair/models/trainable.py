@@ -41,7 +41,7 @@ def choose_trained(module: nn.Module, choice: Choice) -> None:
     """
     if choice.trainable == "all":
         return
-    units = list(_units(module))
+    units = list(units_of(module))
     head = head_of(module)
     for parameter in module.parameters():
         parameter.requires_grad_(False)
@@ -55,7 +55,7 @@ def choose_trained(module: nn.Module, choice: Choice) -> None:
 
 def head_of(module: nn.Module) -> nn.Module:
     """The last layer that has weights."""
-    return _last_layer(list(_units(module))[-1])
+    return _last_layer(list(units_of(module))[-1])
 
 
 def _chosen(module: nn.Module, choice: Choice, units: list[nn.Module], head: nn.Module) -> Iterable[nn.Parameter]:
@@ -103,11 +103,11 @@ def _some(found: list[nn.Parameter], trainable: str, what: str) -> list[nn.Param
     return found
 
 
-def _units(module: nn.Module) -> Iterator[nn.Module]:
+def units_of(module: nn.Module) -> Iterator[nn.Module]:
     """The blocks and loose layers that have parameters, in the order of their registration, which is that of use."""
     for child in module.children():
         if _strings_together(child):
-            yield from _units(child)
+            yield from units_of(child)
         elif any(True for _ in child.parameters()):
             yield child
 

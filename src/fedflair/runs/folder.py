@@ -11,6 +11,7 @@ runs/NAME/
     failures.txt           errors that name a client of a secret cohort (private runs; closed to others)
     wandb/                 the same rows for Weights & Biases (--wandb_project_id)
     summary.json           written once, at the end; label_ap.json: AP on test of each label
+    test_details.json      AP on test with groups of users left out, and the photographs in which the model is surest
     .lock                  held by the process that writes the folder
 """
 
@@ -30,8 +31,7 @@ from fedflair.config.train_config import TrainConfig
 from fedflair.config.yaml_text import read_yaml
 from fedflair.errors import ConfigError, DataError
 from fedflair.runs import shapes
-from fedflair.runs.tensors import sync_file
-from fedflair.system.files import disk_errors, write_atomically
+from fedflair.system.files import disk_errors, sync_file, write_atomically
 from fedflair.system.json_text import parse_json, read_json, read_text
 from fedflair.system.locks import Held, locked
 
@@ -75,6 +75,10 @@ class RunFolder:
     @property
     def label_ap(self) -> Path:
         return self.path / "label_ap.json"
+
+    @property
+    def test_details(self) -> Path:
+        return self.path / "test_details.json"
 
     @property
     def failures(self) -> Path:
@@ -189,6 +193,15 @@ def read_label_ap(folder: RunFolder) -> dict[str, float | None]:
         return {}
     found: dict[str, float | None] = read_json(folder.label_ap, DAMAGED)
     _check(found, shapes.label_ap_problem, folder.label_ap)
+    return found
+
+
+def read_test_details(folder: RunFolder) -> dict[str, Any]:
+    """``left_out`` and ``examples`` (``shapes.test_details_problem``); empty where there are none yet."""
+    if not folder.test_details.is_file():
+        return {}
+    found: dict[str, Any] = read_json(folder.test_details, DAMAGED)
+    _check(found, shapes.test_details_problem, folder.test_details)
     return found
 
 

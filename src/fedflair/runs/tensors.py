@@ -7,6 +7,7 @@ versions have none, and are read as they are.
 from __future__ import annotations
 
 import json
+import math
 import os
 import zlib
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from fedflair.errors import DataError
-from fedflair.system.files import disk_errors, sync_folder
+from fedflair.system.files import disk_errors, sync_file, sync_folder
 from fedflair.system.json_text import parse_json
 
 _METADATA = {"facts", "checksum"}
@@ -70,10 +71,14 @@ def write_tensors(
             temporary.unlink(missing_ok=True)
 
 
-def sync_file(path: Path) -> None:
-    """Makes what is in a file survive a crash of the machine."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+def num_entries(path: Path, name: str) -> int | None:
+    """How many entries a tensor of a file has, without reading it; None where there is none that can be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            shape: list[int] = file.get_slice(name).get_shape()
+            return math.prod(shape)
+    except (OSError, SafetensorError):
+        return None
 
 
 def load_tensors(path: Path, *, remedy: str = "start the run again") -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -102,6 +107,15 @@ def load_facts(path: Path) -> dict[str, Any] | None:
             return facts
     except (SafetensorError, OSError, KeyError, TypeError, ValueError):
         return None
+
+
+def num_parameters_of(path: Path) -> int:
+    """Numbers in a model's vector, by the file's header. Raises DataError where there is none."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return math.prod(file.get_slice("parameters").get_shape())
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: damaged ({type(error).__name__}: {_one_line(error)}); start the run again") from error
 
 
 def _checksum(tensors: Mapping[str, torch.Tensor], facts: str) -> str:

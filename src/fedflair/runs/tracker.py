@@ -51,11 +51,24 @@ class Tracker:
                     self.events.add_scalar(name, value, step)
         self.send(row)
         self.latest |= {name: f"{value:.4g}" for name, value in row.items() if value is not None}
-        loss, macro_ap = self.latest.get("train/loss", "-"), self.latest.get("val/macro_ap", "-")
+        loss = self.latest.get("train/loss", self.latest.get("private/loss", "-"))
+        macro_ap = self.latest.get("val/macro_ap", "-")
         rate = self.latest.get("train/images_per_second", "-")
         self.progress.update(self.task, completed=step, loss=loss, macro_ap=macro_ap, rate=rate)
         if self.quiet_terminal and "val/macro_ap" in row:
             self.console.say(f"round {step}: loss {loss}, val macro AP {macro_ap}")
+
+    def log_test(self, metrics: Mapping[str, float], round_: int) -> None:
+        """Sends the scores on test of the best model, which are no round's, to TensorBoard and Weights & Biases.
+
+        round_: the last one, since both want values in order.
+        """
+        row = strict({f"test/{name}": value for name, value in metrics.items()})
+        with disk_errors(self.folder.events):
+            for name, value in row.items():
+                if value is not None:
+                    self.events.add_scalar(name, value, round_)
+        self.send({"round": round_, **row})
 
     def say(self, text: str) -> None:
         self.console.say(text)
@@ -70,15 +83,18 @@ def tracker(
     private: bool = False,
     promise: str = "",
     wandb_project_id: str | None = None,
+    quiet: bool = False,
 ) -> Iterator[Tracker]:
     """Opens the run's logs, first dropping rows after ``start_round`` so that a resumed run repeats none.
 
     private: an epsilon is promised, so every number that it does not cover is marked. promise: that epsilon in words.
+    quiet: the terminal shows nothing.
     """
     from torch.utils.tensorboard import SummaryWriter
 
     cut_rows(folder, start_round)
     console = Console(stderr=True)
+    console.quiet = quiet
     columns = (
         TextColumn("[bold]round"),
         MofNCompleteColumn(),

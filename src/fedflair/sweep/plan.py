@@ -12,7 +12,8 @@ A sweep file, in YAML; every part is optional but one that varies something:
     random:                                or that many draws from these distributions
       num_samples: 10
       learning_rate: {log_uniform: [0.01, 1.0]}
-    seeds: [0, 1, 2]
+    epsilons: [0.5, 2, 8, none]            every point with each of these privacy budgets; none is no mechanism
+    seeds: [0, 1, 2]                       or 3, which are the same
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -36,27 +37,35 @@ from fedflair.config.train_config import NAMES, TrainConfig
 from fedflair.config.yaml_text import parse_yaml, read_yaml
 from fedflair.errors import ConfigError
 from fedflair.sampling import stream
+from fedflair.sweep.budgets import budgets, check_epsilons, epsilons_of, with_mechanism
 
-PARTS = ("args_config", "options", "settings", "grid", "random", "seeds")
+PARTS = ("args_config", "options", "settings", "grid", "random", "epsilons", "seeds")
 NOT_SWEPT = ("seed", "run", "resume")
 
 
 @dataclass(frozen=True)
 class SweepSpec:
-    """The parts of a sweep file. overrides: options of the command line, which win over every part."""
+    """The parts of a sweep file. epsilons: budgets, as numbers, or ``none``. seeds: which, or how many from 0 on.
+
+    overrides: options of the command line, which win over every part.
+    """
 
     args_config: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     random: Mapping[str, Any] = field(default_factory=dict)
-    seeds: Sequence[int] = (0,)
+    epsilons: Sequence[Any] = ()
+    seeds: Sequence[int] | int = (0,)
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One run of a sweep. point: the name that the runs of its seeds share. varied: what the point sets."""
+    """One run of a sweep. point: the name that the runs of its seeds share. varied: what the point sets.
+
+    asked: its budget, or ``none``, where the sweep has epsilons. curve: the name that the points of all budgets share.
+    """
 
     point: str
     setting: str | None
@@ -64,6 +73,8 @@ class Trial:
     seed: int
     name: str
     config: TrainConfig
+    asked: float | Literal["none"] | None = None
+    curve: str = ""
 
 
 def read_sweep_file(path: Path) -> dict[str, Any]:
@@ -83,7 +94,7 @@ def sweep_spec(given: dict[str, Any]) -> SweepSpec:
     """The sweep that a file and the command line describe together; the command line wins."""
     source = given.pop("sweep_config", None)
     parts = read_sweep_file(Path(source)) if source else {}
-    for name in ("options", "settings", "grid", "random", "seeds"):
+    for name in ("options", "settings", "grid", "random", "epsilons", "seeds"):
         if parts.get(name) is None:
             parts.pop(name, None)
     if isinstance(parts.get("settings"), dict):
@@ -91,11 +102,19 @@ def sweep_spec(given: dict[str, Any]) -> SweepSpec:
     grid = [_grid_values(text) for text in given.pop("grid", None) or []]
     if grid:
         parts["grid"] = {**parts.get("grid", {}), **dict(grid)}
+    if "epsilons" in given:
+        parts["epsilons"] = epsilons_of(_values(given.pop("epsilons"), "epsilons"))
     if "seeds" in given:
-        parts["seeds"] = _values(given.pop("seeds"), "seeds")
+        parts["seeds"] = _seeds(given.pop("seeds"))
     if "args_config" in given:
         parts["args_config"] = given.pop("args_config")
     return SweepSpec(**parts, overrides=given)
+
+
+def _seeds(text: str) -> int | list[Any]:
+    """How many seeds, or which: what has a comma is a list."""
+    values = _values(text.rstrip(","), "seeds")
+    return values if "," in text or len(values) != 1 or not isinstance(values[0], int) else values[0]
 
 
 def plan_sweep(spec: SweepSpec) -> list[Trial]:
@@ -106,17 +125,37 @@ def plan_sweep(spec: SweepSpec) -> list[Trial]:
     _check_parts(spec)
     base = read_options(Path(spec.args_config)) if spec.args_config else {}
     trials = []
-    for seed in spec.seeds:
+    for seed in seeds_of(spec):
         for setting, options in spec.settings.items() or [(None, {})]:
-            for sample, varied in _samples(spec):
-                name = _point_name(setting, sample, varied)
-                chosen = {**varied, **spec.overrides, "seed": seed}
-                given = with_defaults({**base, **spec.options, **options}, chosen).options
-                config = build_config(given, f"sweep: {name}")
-                trials.append(Trial(name, setting, varied, seed, f"{_file_name(name)}-seed{seed}", config))
+            for sample, own in _samples(spec):
+                curve = _point_name(setting, sample, own) if own or setting is not None else ""
+                below = {**base, **spec.options, **options}
+                for asked, budget in budgets(spec.epsilons, {**below, **own, **spec.overrides}):
+                    varied = {**own, **budget}
+                    name = _point_name(setting, sample, varied)
+                    given = with_defaults(
+                        with_mechanism(below) if asked else below, {**spec.overrides, **varied, "seed": seed}
+                    ).options
+                    config = build_config(given, f"sweep: {name}")
+                    file = f"{_file_name(name)}-seed{seed}"
+                    trials.append(Trial(name, setting, varied, seed, file, config, asked, curve))
     _check_comparable(trials)
     _check_effects(spec, trials)
     return trials
+
+
+def seeds_of(spec: SweepSpec) -> Sequence[int]:
+    """The seeds that each point is run with. Raises ConfigError where they are none."""
+    seeds = spec.seeds
+    if isinstance(seeds, int) and not isinstance(seeds, bool):
+        if seeds < 1:
+            raise ConfigError(f"sweep: seeds: {seeds} is impossible; give how many, at least 1, or a list: [{seeds}]")
+        return range(seeds)
+    if not isinstance(seeds, Sequence) or not seeds or not all(isinstance(s, int) and s >= 0 for s in seeds):
+        raise ConfigError("sweep: seeds: must be a list of whole numbers of at least 0")
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError("sweep: seeds: one is given twice; a seed can be run once")
+    return seeds
 
 
 def _grid_values(text: str) -> tuple[str, list[Any]]:
@@ -152,6 +191,7 @@ def _check_parts(spec: SweepSpec) -> None:
     for name in spec.overrides:
         if name in spec.grid or name in ranges:
             raise ConfigError(f"{name}: given on the command line, and varied by the sweep; drop one of the two")
+    check_epsilons(spec.epsilons, (*spec.grid, *ranges), spec.overrides)
     for name, values in spec.grid.items():
         if not isinstance(values, list) or not values or len({repr(value) for value in values}) < len(values):
             raise ConfigError(f"sweep: grid: {name}: must be a list of different values")
@@ -159,11 +199,6 @@ def _check_parts(spec: SweepSpec) -> None:
         raise ConfigError("sweep: grid: given together with random; drop one of the two")
     if spec.random and not _is_count(spec.random.get("num_samples")):
         raise ConfigError("sweep: random: num_samples must say how many draws to make, at least 1")
-    seeds = spec.seeds
-    if not isinstance(seeds, Sequence) or not seeds or not all(isinstance(s, int) and s >= 0 for s in seeds):
-        raise ConfigError("sweep: seeds: must be a list of whole numbers of at least 0")
-    if len(set(seeds)) < len(seeds):
-        raise ConfigError("sweep: seeds: one is given twice; a seed can be run once")
 
 
 def _is_count(value: object) -> bool:

@@ -108,6 +108,12 @@ def cache_folder() -> Path | None:
     return base / "fedflair"
 
 
+def sync_file(path: Path) -> None:
+    """Makes what is in a file survive a crash of the machine."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Makes the names in a folder survive a crash of the machine, where its file system can."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)

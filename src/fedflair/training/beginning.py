@@ -26,6 +26,7 @@ from fedflair.runs.folder import RunFolder, new_run, write_config, writing
 from fedflair.runs.provenance import Provenance, plain_options, read_provenance, write_provenance
 from fedflair.runs.tensors import load_tensors, save_tensors
 from fedflair.system.files import sweep
+from fedflair.training.accountant import as_begun, first_line
 from fedflair.training.checkpoint import check_provenance, check_states, go_back, last_checkpoint, save_checkpoint
 from fedflair.training.record import restore_best
 from fedflair.training.resolved import environment_of
@@ -68,9 +69,8 @@ def begun(config: TrainConfig, command: Sequence[str] | None = None) -> Iterator
             yield _resumed(config, folder, command)
         return
     setup = make_setup(config, noise_seed=config.run.seed if config.run.noise_from_seed else secrets.randbits(128))
-    check_room(setup, config.run.run or Path("runs"))
     folder = new_run(config)
-    _check_anchor(setup, folder)
+    check_beginning(setup, folder)
     if config.run.ledger_anchor is not None:
         # Before there is a folder that would have to be begun again.
         require_anchor(config.run.ledger_anchor)
@@ -115,7 +115,8 @@ def _resumed(config: TrainConfig, folder: RunFolder, command: Sequence[str] | No
         provenance.check_network(own_code(config), config.model.model_type)
     # All that is trained comes from the checkpoint, and the rest of the model from beside it: no weights are fetched.
     kernels, notes = _kernels(config, provenance)
-    setup = make_setup(config, int(facts["noise_seed"]), load_tensors(folder.fixed)[0], kernels)
+    begun = as_begun(config, first_line(folder.path))
+    setup = make_setup(begun, int(facts["noise_seed"]), load_tensors(folder.fixed)[0], kernels)
     if provenance is None:
         provenance = _provenance(setup)
         write_provenance(folder, provenance)
@@ -136,6 +137,12 @@ def _resumed(config: TrainConfig, folder: RunFolder, command: Sequence[str] | No
     restore_best(folder, state, facts)
     environment = append_entry(folder, environment_of(setup, state.round, command))
     return Beginning(setup, folder, state, facts, states, book, environment, tuple(notes))
+
+
+def check_beginning(setup: TrainingSetup, folder: RunFolder) -> None:
+    """Raises ConfigError where a new run would not fit into the place of ``folder``, or not go with its options."""
+    check_room(setup, setup.config.run.run or Path("runs"))
+    _check_anchor(setup, folder)
 
 
 def _check_anchor(setup: TrainingSetup, folder: RunFolder) -> None:

@@ -16,6 +16,7 @@ from fedflair.federated.client import ClientUpdate
 from fedflair.federated.compression import COMPRESSIONS
 from fedflair.federated.server import Broadcast
 from fedflair.federated.setup import WorkerSetup
+from fedflair.privacy.contract import Clipping
 from fedflair.privacy.mechanisms import ClipResult
 from fedflair.sampling import stream
 
@@ -63,7 +64,15 @@ def _add_client(worker: Worker[WorkerSetup], server: Broadcast, work: ClientWork
     if setup.config.evaluation.local_evaluation:
         update = with_local_evaluation(worker, server, client, update)
     clip = bound_update(setup, update, server, work.client_id)
-    return partial.add_client(work.client_id, update, clip)
+    return partial.add_client(work.client_id, update, clip, measured(setup, update, server, clip))
+
+
+def measured(setup: WorkerSetup, update: ClientUpdate, server: Broadcast, clip: ClipResult) -> tuple[float, ...]:
+    """What of the client's metrics goes with its update through the central mechanism; nothing where none do."""
+    measure = setup.clipping.measure
+    if measure is None:
+        return ()
+    return measure(server.clipping_bound, update.metrics.loss, update.num_examples, clip)
 
 
 def bound_update(setup: WorkerSetup, update: ClientUpdate, server: Broadcast, client_id: str) -> ClipResult:
@@ -75,7 +84,7 @@ def bound_update(setup: WorkerSetup, update: ClientUpdate, server: Broadcast, cl
     local, central = setup.local_mechanism, setup.clipping
     if (local.name, central.mechanism) == ("none", "none"):
         _compress(setup, update, server, client_id)
-        return central.clip(update.delta, server.clipping_bound)
+        return _clip(central, update.delta, server)
     if update.weight != 1 or update.extra:
         name = setup.config.algorithm.algorithm_name
         raise PrivacyError(
@@ -84,8 +93,16 @@ def bound_update(setup: WorkerSetup, update: ClientUpdate, server: Broadcast, cl
         )
     own = None if local.name == "none" else local.privatise(update.delta, server.round, client_id)
     _compress(setup, update, server, client_id)
-    clip = central.clip(update.delta, server.clipping_bound)
-    return replace(clip, clipped=False, rejected=True) if own is not None and own.rejected else clip
+    clip = _clip(central, update.delta, server)
+    if own is None or not own.rejected:
+        return clip
+    return replace(clip, clipped=False, rejected=True, groups=(False,) * len(clip.groups))
+
+
+def _clip(central: Clipping, update: torch.Tensor, server: Broadcast) -> ClipResult:
+    if central.clip_groups is None:
+        return central.clip(update, server.clipping_bound)
+    return central.clip_groups(update, server.group_bounds)
 
 
 def _compress(setup: WorkerSetup, update: ClientUpdate, server: Broadcast, client_id: str) -> None:

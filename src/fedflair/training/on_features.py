@@ -13,7 +13,7 @@ from fedflair.training.beginning import Beginning
 from fedflair.training.words import to_be_continued
 
 
-def on_features(beginning: Beginning, stop: threading.Event) -> Beginning:
+def on_features(beginning: Beginning, stop: threading.Event, *, quiet: bool) -> Beginning:
     """The beginning with its features, which are computed where they are missing; all others as they are.
 
     Raises DataError where a run that goes on was trained on other features, Interrupted where it is stopped meanwhile.
@@ -21,7 +21,8 @@ def on_features(beginning: Beginning, stop: threading.Event) -> Beginning:
     if beginning.setup.worker.on_features is None:
         return beginning
     try:
-        setup = with_features(beginning.setup, stop, partial(say, stderr=True))
+        tell = _say_nothing if quiet else partial(say, stderr=True)
+        setup = with_features(beginning.setup, stop, tell)
     except (Interrupted, WorkerError) as error:
         raise to_be_continued(error, beginning.folder, beginning.state.round) from error
     found = setup.worker.on_features
@@ -31,3 +32,7 @@ def on_features(beginning: Beginning, stop: threading.Event) -> Beginning:
             "back, or start a new run"
         )
     return replace(beginning, setup=setup)
+
+
+def _say_nothing(text: str) -> None:
+    """Where nobody listens."""

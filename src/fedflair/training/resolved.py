@@ -17,6 +17,8 @@ _OPEN = (None, "auto")
 # An option -> what the description of its mechanism calls it.
 _CENTRAL = {
     "accountant": "accountant",
+    "central_privacy_mechanism": "mechanism",
+    "num_buffers": "num_buffers",
     "central_order": "order",
     "min_separation": "min_separation",
     "population": "population",
@@ -31,7 +33,7 @@ def resolved_options(setup: TrainingSetup) -> dict[str, Any]:
     found: dict[str, Any] = {
         "device": str(worker.device),
         "image_size": preprocessing_of(worker.module).size,
-        "cohort_sampling": config.sampling,
+        "cohort_sampling": setup.sampler.description.kind,
     }
     if config.model.trainable == "lora":
         found["lora_alpha"] = trained_choice(config).lora_alpha

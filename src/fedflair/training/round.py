@@ -11,12 +11,14 @@ import torch
 
 from fedflair.backends.contract import Backend
 from fedflair.engine.vector import quotient
-from fedflair.federated.aggregate import TreeSum, UpdateSum, cohort_groups
+from fedflair.federated.aggregate import Release, TreeSum, UpdateSum, cohort_groups
 from fedflair.federated.client_states import NO_STATES, ClientStates
 from fedflair.federated.participation import Participation, participate
 from fedflair.federated.server import Broadcast, ServerState
 from fedflair.federated.setup import TrainingSetup
+from fedflair.privacy.contract import Mechanism, MechanismState
 from fedflair.privacy.ledger import record as ledger
+from fedflair.privacy.mechanisms.clipping import vector_norm
 from fedflair.training.client_group import ClientWork, train_group
 
 
@@ -35,7 +37,11 @@ def run_round(
     """
     mechanism = setup.mechanism
     server = Broadcast(
-        state.round, state.parameters, state.algorithm_state, mechanism.clipping_bound(state.mechanism_state)
+        state.round,
+        state.parameters,
+        state.algorithm_state,
+        mechanism.clipping_bound(state.mechanism_state),
+        mechanism.group_bounds(state.mechanism_state),
     )
     most = setup.config.data.max_num_user_images
     groups = cohort_groups(
@@ -54,12 +60,30 @@ def run_round(
         divisor = cohort_sum.weight or 1.0
     else:
         divisor = float(setup.sampler.description.cohort_size)
-        total, mechanism_state = mechanism.add_noise(total, cohort_sum.cohort, state.round, state.mechanism_state)
-        state = replace(state, mechanism_state=mechanism_state)
+        before = state.mechanism_state
+        total, mechanism_state = mechanism.add_noise(total, cohort_sum.cohort, state.round, before)
+        release = released(mechanism, total, divisor, before, state.round)
+        state, cohort_sum = replace(state, mechanism_state=mechanism_state), replace(cohort_sum, release=release)
+        seen = cohort_sum
     if is_private(setup):
         # Nothing of the clients reaches the next model but the noisy sum.
-        seen = UpdateSum()
+        seen = UpdateSum(release=cohort_sum.release)
     return setup.worker.algorithm.server_update(state, quotient(total, divisor), seen), cohort_sum
+
+
+def released(
+    mechanism: Mechanism, noisy: torch.Tensor, divisor: float, before: MechanismState, round_: int
+) -> Release | None:
+    """What the noisy sum (float32 [P]) says of itself, from ``before``, the mechanism's state before the round."""
+    std = mechanism.noise_std(before, round_)
+    if not std > 0:
+        return None
+    expected = noisy.numel() * std**2
+    ratio = vector_norm(noisy, 2.0) ** 2 / expected - 1
+    if mechanism.grouped is None:
+        return Release(torch.tensor((std / divisor) ** 2, dtype=torch.float64), ratio)
+    variances = [(each / divisor) ** 2 for each in mechanism.grouped.noise_stds(before, round_)]
+    return Release(mechanism.grouped.groups.spread(variances, noisy.device), ratio)
 
 
 def who_answers(setup: TrainingSetup, state: ServerState) -> Participation:

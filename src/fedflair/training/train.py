@@ -29,10 +29,10 @@ from fedflair.training.stopping import out_of_patience, stop_on_signals
 from fedflair.training.words import describe_setup, how_to_go_on, lost_words, promise_words, to_be_continued
 
 
-def train(config: TrainConfig, command: Sequence[str] | None = None) -> Path:
+def train(config: TrainConfig, command: Sequence[str] | None = None, *, quiet: bool = False) -> Path:
     """Trains as configured and returns the run folder; see ``runs/folder.py`` for what it holds then.
 
-    command: the words as they were typed, where a command asks for it; the run keeps them.
+    command: the words as they were typed, where a command asks for it; the run keeps them. quiet: nothing is said.
     Raises Interrupted after writing a checkpoint when the process gets SIGINT, SIGTERM, SIGHUP or SIGUSR1, ConfigError
     where the model diverges, and what ``begun`` raises.
     """
@@ -45,11 +45,11 @@ def train(config: TrainConfig, command: Sequence[str] | None = None) -> Path:
         stop_on_signals(how_to_go_on(beginning.folder)) as stop,
         last_words(lost_words(beginning.folder)) if uses_ray(config) else nullcontext(),
     ):
-        _rounds(on_features(beginning, stop), stop)
+        _rounds(on_features(beginning, stop, quiet=quiet), stop, quiet=quiet)
     return beginning.folder.path
 
 
-def _rounds(beginning: Beginning, stop: threading.Event) -> None:
+def _rounds(beginning: Beginning, stop: threading.Event, *, quiet: bool) -> None:
     """The rounds from the beginning to the end, and the summary."""
     setup, folder, state, facts = beginning.setup, beginning.folder, beginning.state, beginning.facts
     config, states, book = setup.config, beginning.states, beginning.book
@@ -63,6 +63,7 @@ def _rounds(beginning: Beginning, stop: threading.Event) -> None:
             private=promised,
             promise=promise_words(setup),
             wandb_project_id=config.run.wandb_project_id,
+            quiet=quiet,
         ) as log,
     ):
         log.say("\n".join([describe_setup(setup, state, folder), *beginning.notes]))
@@ -106,6 +107,7 @@ def _rounds(beginning: Beginning, stop: threading.Event) -> None:
             summary = summarise(setup, folder, state.round, facts, backend, beginning.environment)
         except (Interrupted, WorkerError) as error:
             raise to_be_continued(error, folder, state.round) from error
+        log.log_test(summary["test"], state.round)
         log.say(
             f"test macro AP {summary['test']['macro_ap']:.4f} (best val round {facts['best_round']}); {folder.path}"
         )

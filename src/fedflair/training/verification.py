@@ -8,9 +8,10 @@ only an anchor that was kept elsewhere (``privacy/ledger/anchor.py``) finds that
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,9 @@ from fedflair.errors import DataError, FedflairError, PrivacyError
 from fedflair.federated.participation import answering
 from fedflair.federated.plugins import plugin_code
 from fedflair.federated.privacy_options import privacy_options
-from fedflair.federated.setup import labels_of, mechanisms_of, training_clients
+from fedflair.federated.setup import groups_of, labels_of, mechanisms_of, training_clients
 from fedflair.privacy.accounting.cache import unremembered
-from fedflair.privacy.contract import LocalMechanism, Mechanism
+from fedflair.privacy.contract import LocalMechanism, Mechanism, ParameterGroups
 from fedflair.privacy.ledger import coverage, older
 from fedflair.privacy.ledger import record as ledger
 from fedflair.privacy.ledger import verification as checks
@@ -37,6 +38,10 @@ from fedflair.runs.folder import RunFolder, read_rows, read_summary, seal_rows
 from fedflair.runs.provenance import Provenance, read_provenance
 from fedflair.runs.shapes import is_whole
 from fedflair.system.json_text import parse_json
+from fedflair.training.accountant import as_begun
+
+# Epsilon, of the deployment and of the run, after so many rounds.
+Reached = Callable[[int], Mapping[str, float | None]]
 
 # A seed of the operating system has 128 bits: one in 2**64 is as short as this.
 _SHORT_SEED = 1 << 64
@@ -88,12 +93,12 @@ def verify(run: Path, anchor: Path | None = None, *, use_cache: bool = False) ->
     found.problems += checks.chain_problems(first["hash"], rounds)
     is_chain, sound, last = not found.problems, [line for line, _ in rounds], _facts(folder.last)
     # Lines that do not follow from each other are not looked into.
-    looked_into, terms = sound if is_chain else [], None
+    looked_into = sound if is_chain else []
     with nullcontext() if use_cache else unremembered():
         if first["version"] == VERSION:
-            terms = _check_against_run(folder, first, looked_into, last, found)
+            terms, reached = _check_against_run(folder, first, looked_into, last, found)
         else:
-            terms = _check_against_itself(path, first, looked_into, last, found)
+            terms, reached = _check_against_itself(path, first, looked_into, last, found)
             if (provenance := read_provenance(folder)) is not None and provenance.num_clients is not None:
                 found.problems.append(f"line 1 is of an earlier version than the run's {folder.provenance.name}")
         if is_chain:
@@ -102,9 +107,9 @@ def verify(run: Path, anchor: Path | None = None, *, use_cache: bool = False) ->
             if anchor is not None:
                 known = read_anchor(anchor, first["hash"])
                 found.problems += checks.anchor_problems(known, heads, last["round"] if last else 0)
-        epsilons: dict[str, float | None] = {"epsilon": None, "run_epsilon": None}
+        epsilons: Mapping[str, float | None] = {"epsilon": None, "run_epsilon": None}
         if terms and not found.problems:
-            epsilons = ledger.cumulative_epsilon(terms, len(sound)) if sound else dict.fromkeys(epsilons, 0.0)
+            epsilons = reached(len(sound)) if sound else dict.fromkeys(epsilons, 0.0)
     return Verification(
         num_rounds=len(sound),
         delta=terms["delta"] if terms else None,
@@ -130,7 +135,7 @@ def _first_line(path: Path, lines: list[Read]) -> dict[str, Any]:
 
 def _check_against_itself(
     path: Path, first: Mapping[str, Any], rounds: list[dict[str, Any]], last: Mapping[str, Any] | None, found: _Findings
-) -> Mapping[str, Any]:
+) -> tuple[Mapping[str, Any] | None, Reached]:
     """Lines of an earlier version compared with each other, and with the seed in the checkpoint; returns line 1."""
     found.notes.append(older.NOTE.format(version=first["version"]))
     seed = last.get("noise_seed") if last else None
@@ -144,7 +149,7 @@ def _check_against_itself(
         problems.append("line 1 belongs to another noise seed than the run's checkpoint")
         seed = None
     found.problems += problems + checks.noise_problems(seed, rounds, bound=first["version"] > 1)
-    return first
+    return first, partial(older.epsilons, first)
 
 
 def _check_against_run(
@@ -153,7 +158,7 @@ def _check_against_run(
     rounds: list[dict[str, Any]],
     last: Mapping[str, Any] | None,
     found: _Findings,
-) -> Mapping[str, Any] | None:
+) -> tuple[Mapping[str, Any] | None, Reached]:
     """Lines compared with what the run's files lead to; returns what line 1 should be, None where nothing can say."""
     seed = last.get("noise_seed") if last else None
     if last is None:
@@ -169,13 +174,17 @@ def _check_against_run(
             raise DataError(f"{folder.provenance}: does not say how many clients there are; put the run's own back")
         clients = _clients(config, provenance, found)
         images = _images_per_person(config, clients, first, found)
-        mechanism, local = mechanisms_of(config, num_clients, seed or 0, images)
+        groups = groups_of(config, len(provenance.labels))
+        mechanism, local = mechanisms_of(as_begun(config, first), num_clients, seed or 0, images, groups)
         if not ledger.is_due(mechanism):
             raise PrivacyError(f"{folder.config}: promises no epsilon, of which there could be a ledger")
     except FedflairError as error:
         found.problems.append(f"line 1 cannot be computed anew: {error}")
-        return None
-    terms = ledger.terms_of(mechanism, seed or 0, provenance.digest())
+        return None, partial(older.epsilons, first)
+    terms, reached = (
+        ledger.terms_of(mechanism, seed or 0, provenance.digest()),
+        partial(ledger.cumulative_epsilon, mechanism),
+    )
     if seed is None:
         terms["noise_seed_commitment"] = first.get("noise_seed_commitment")
     if last is not None and last.get("provenance") != provenance.digest():
@@ -184,18 +193,18 @@ def _check_against_run(
     _check_summary(folder, mechanism, local, found)
     if len(rounds) > terms["rounds"]:
         found.problems.append(f"has {len(rounds)} rounds, of a run of {terms['rounds']}")
-        return terms
+        return terms, reached
     most, sizes = num_clients, None
-    if config.sampling == "fixed":
+    if mechanism.description["sampling"] != "poisson":
         most = config.cohort.cohort_size
         sizes = [most] * len(rounds) if config.cohort.dropout_rate == 0 else None
     if clients is not None and seed is not None:
-        sizes = list(_cohort_sizes(config, clients, seed, len(rounds)))
+        sizes = list(_cohort_sizes(config, clients, seed, len(rounds), groups))
     found.problems += checks.round_problems(mechanism, terms, rounds, most, sizes)
     found.problems += checks.noise_problems(seed, rounds)
     if terms["adaptive_clipping"] and len(rounds) > 1:
         found.notes.append(checks.BOUND_NOTE)
-    return terms
+    return terms, reached
 
 
 def _seed_problems(config: TrainConfig, seed: int | None) -> list[str]:
@@ -249,10 +258,12 @@ def _images_per_person(
     return float(mean), most
 
 
-def _cohort_sizes(config: TrainConfig, clients: FederatedDataset, noise_seed: int, num_rounds: int) -> Iterator[int]:
+def _cohort_sizes(
+    config: TrainConfig, clients: FederatedDataset, noise_seed: int, num_rounds: int, groups: ParameterGroups | None
+) -> Iterator[int]:
     """Of each round, drawn again."""
     path = make_path(
-        privacy_options(config),
+        privacy_options(config, groups=groups),
         clients.client_ids,
         sampling=config.sampling,
         cohort_size=config.cohort.cohort_size,

@@ -9,6 +9,7 @@ from fedflair.federated.server import ServerState
 from fedflair.federated.setup import TrainingSetup
 from fedflair.models.preprocessing import preprocessing_of
 from fedflair.privacy.accounting.shown import noise_sentence
+from fedflair.privacy.mechanisms.auto import choice_lines
 from fedflair.privacy.mechanisms.noise import noise_length
 from fedflair.runs.folder import RunFolder
 from fedflair.training.run_states import describe_states
@@ -21,6 +22,11 @@ _LIKE_PFL = (
 
 def describe_setup(setup: TrainingSetup, state: ServerState, folder: RunFolder) -> str:
     """What a run says of itself before it goes on from ``state``; within its backend, whose kernels it names."""
+    return f"{describe_work(setup, state)}\nrun folder: {folder.path}"
+
+
+def describe_work(setup: TrainingSetup, state: ServerState) -> str:
+    """The same without the place: on what, with which network and kernels, and what is promised."""
     config, worker = setup.config, setup.worker
     sizes = {
         trained: sum(p.numel() for p in worker.module.parameters() if p.requires_grad == trained)
@@ -50,11 +56,13 @@ def describe_setup(setup: TrainingSetup, state: ServerState, folder: RunFolder) 
         lines.append(_LIKE_PFL)
     if promise := promise_words(setup):
         lines.append(promise)
+    if table := setup.mechanism.description.get("chosen_from"):
+        lines += [f"auto chose {setup.mechanism.name} of (in clipping bounds):", *choice_lines(table)]
     if noise := noise_words(setup, state):
         lines.append(noise)
     if worker.algorithm.keeps_client_state:
         lines.append(describe_states(setup))
-    return "\n".join([*lines, f"run folder: {folder.path}"])
+    return "\n".join(lines)
 
 
 def _how_many(num_trained: int, num_frozen: int) -> str:

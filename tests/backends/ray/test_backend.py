@@ -31,6 +31,7 @@ from fedflair.errors import ConfigError, DataError, Interrupted, WorkerError  # 
 from fedflair.federated.aggregate import UpdateSum  # noqa: E402
 from fedflair.federated.server import Broadcast  # noqa: E402
 from fedflair.federated.setup import make_setup, make_worker_setup  # noqa: E402
+from fedflair.privacy.contract import ClipResult  # noqa: E402
 from fedflair.runs.folder import RunFolder, read_rows  # noqa: E402
 from fedflair.training.checkpoint import load_state  # noqa: E402
 from fedflair.training.client_group import ClientWork  # noqa: E402
@@ -355,7 +356,8 @@ def test_workers_know_no_secret_of_the_central_mechanism(tiny_store: Path) -> No
 def test_a_worker_clips_as_the_driver_does(tiny_store: Path, mechanism: str) -> None:
     # Order 3 is no other mechanism's, and no default.
     order = 3.0 if mechanism == "norm_clipping_only" else None
-    setup = make_setup(config_of(tiny_store, central_privacy_mechanism=mechanism, central_order=order), noise_seed=1)
+    options = {"central_privacy_mechanism": mechanism, "central_order": order, "private_metrics": 0.2}
+    setup = make_setup(config_of(tiny_store, **options), noise_seed=1)
     plan = worker_plan(setup, gpus=0.0)
     worker = make_worker_setup(
         plan.config, plan.clip_order, plan.local_noise_seed, plan.fixed, plan.fingerprint, plan.kernels
@@ -366,6 +368,28 @@ def test_a_worker_clips_as_the_driver_does(tiny_store: Path, mechanism: str) -> 
     assert worker.clipping.clip(ours, 0.25) == setup.mechanism.clip(theirs, 0.25)
     assert torch.equal(ours, theirs)
     assert not torch.equal(ours, update)
+    mine, own = worker.clipping.measure, setup.mechanism.measure
+    assert (own is None) is (mine is None) is (order == 3.0 or mechanism == "none")
+    for loss, images, clip in [(0.3, 7, ClipResult(1.0, True, False)), (2.0, 90, ClipResult(0.1, False, False))]:
+        assert own is None or (mine is not None and mine(0.25, loss, images, clip) == own(0.25, loss, images, clip))
+
+
+def test_a_worker_clips_groups_as_the_driver_does(tiny_store: Path) -> None:
+    options = {"adaptive_clipping": True, "clipping_groups": "kinds", "model": "small_cnn", "central_delta": 0.01}
+    config = config_of(tiny_store, central_privacy_mechanism="gaussian_moments_accountant", **options)
+    setup = make_setup(config, noise_seed=1)
+    plan = worker_plan(setup, gpus=0.0)
+    worker = make_worker_setup(
+        plan.config, plan.clip_order, plan.local_noise_seed, plan.fixed, plan.fingerprint, plan.kernels
+    )
+    mine, own = worker.clipping.clip_groups, setup.mechanism.grouped
+    assert mine is not None and own is not None
+    update = torch.linspace(-1, 2, sum(own.groups.sizes))
+    ours, theirs = update.clone(), update.clone()
+    found = mine(ours, (0.25, 1e9, 3.0))
+    assert found == own.clip(theirs, (0.25, 1e9, 3.0))
+    assert found.groups == (True, False, True)
+    assert torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize(

@@ -77,21 +77,6 @@ def test_replacing_costs_more_than_adding_under_sampling() -> None:
     assert add_remove < replace_one < 2.5 * add_remove
 
 
-def test_fixed_cohorts_are_accounted_as_replacement_with_twice_the_distance() -> None:
-    event = PrivacyEvent("gaussian", 4.0, 10, "fixed", 0.1, "replace_one")
-    found = epsilon(event, 1e-5)
-    # One release: a lower bound by the exact mixture for opposite updates of one client, the others being zero.
-    one = epsilon(replace(event, count=1), 1e-5)
-    x = np.linspace(-40, 40, 1_000_001)
-    here = 0.9 * norm.pdf(x, 0, 4) + 0.1 * norm.pdf(x, 1, 4)
-    there = 0.9 * norm.pdf(x, 0, 4) + 0.1 * norm.pdf(x, -1, 4)
-    assert np.trapezoid(np.maximum(here - math.exp(one) * there, 0), x) <= 1e-5
-    # Everybody in every cohort: no amplification is left, and the Renyi bound of the plain Gaussian at sigma / 2 holds.
-    everybody = epsilon(replace(event, sampling_rate=1.0), 1e-5)
-    assert everybody == pytest.approx(epsilon(PrivacyEvent("gaussian", 2.0, 10), 1e-5), rel=1e-9)
-    assert found < everybody
-
-
 def test_laplace_alone_composes_to_at_most_the_sum() -> None:
     assert epsilon(PrivacyEvent("laplace", 1 / 0.7, 1), 1e-9) == pytest.approx(0.7, rel=2e-4)
     assert epsilon(PrivacyEvent("laplace", 1 / 0.7, 10), 1e-9) <= 7.0 + 1e-6
@@ -125,7 +110,6 @@ def test_rounds_are_not_epochs() -> None:
     ("event", "accountant"),
     [
         (PrivacyEvent("laplace", 1.0, 1, "fixed", 0.1, "replace_one"), "pld"),
-        (PrivacyEvent("gaussian", 1.0, 1, "fixed", 0.1, "zero_out"), "pld"),
         (PrivacyEvent("laplace", 1.0, 1, "poisson", 0.1, "replace_one"), "pld"),
         (PrivacyEvent("laplace", 1.0, 1, "poisson", 0.1), "rdp"),
         (PrivacyEvent("gaussian", 1.0, 1, "poisson", 0.1, "replace_one"), "rdp"),

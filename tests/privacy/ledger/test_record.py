@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from fedflair.errors import DataError, PrivacyError
-from fedflair.privacy.accounting.accountants import PrivacyEvent, epsilon
+from fedflair.privacy.accounting.accountants import epsilon
+from fedflair.privacy.ledger import older
 from fedflair.privacy.ledger import record as ledger
 from fedflair.privacy.mechanisms import CohortStats, Mechanism
 from fedflair.runs.tensors import save_tensors
@@ -78,10 +79,24 @@ def test_a_replaced_client_moves_the_sum_by_twice_the_bound(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(("num_rounds", "releases"), [(1, 1), (3, 1), (4, 2), (6, 2)])
 def test_rounds_begun_count_as_a_whole_release(num_rounds: int, releases: int) -> None:
-    event = PrivacyEvent("gaussian", 2.0, 2, "poisson", 0.3)
-    terms = {"rounds": 6, "min_separation": 3, "delta": 1e-5, "accountant": "rdp", "run_event": None}
-    found = ledger.cumulative_epsilon({**terms, "event": asdict(event)}, num_rounds)
-    assert found == {"epsilon": epsilon(replace(event, count=releases), 1e-5, "rdp"), "run_epsilon": None}
+    options = {"central_privacy_mechanism": "banded_matrix_factorization", "min_separation": 3, "accountant": "rdp"}
+    mechanism = mechanism_of(small_config(**options, noise_cohort_size=None))
+    event = mechanism.event(6)
+    assert event is not None and (event.count, event.sampling_rate) == (2, 0.15)
+    expected = epsilon(replace(event, count=releases), 1e-4, "rdp")
+    assert ledger.cumulative_epsilon(mechanism, num_rounds) == {"epsilon": expected, "run_epsilon": expected}
+    terms = {"rounds": 6, "min_separation": 3, "delta": 1e-4, "accountant": "rdp", "event": asdict(event)}
+    assert older.epsilons({**terms, "run_event": asdict(event)}, num_rounds)["epsilon"] == expected
+
+
+def test_cohorts_that_rotate_are_of_one_size_and_held_to_their_separation(tmp_path: Path) -> None:
+    config = small_config(central_privacy_mechanism="tree_aggregation", num_buffers=2)
+    book = released(begun_run(tmp_path / "run", config), 2)
+    said = [book.terms[name] for name in ("sampling", "min_separation", "run_min_separation")]
+    assert said == ["rotating", 10, 10]
+    save_tensors(tmp_path / "run" / "checkpoints" / "last.safetensors", {}, facts_of(book))
+    found = verify(tmp_path / "run")
+    assert found.problems == ("line 3 has realised_cohort 17, which should be 20",)
 
 
 def test_a_sound_ledger_verifies(run: Path) -> None:

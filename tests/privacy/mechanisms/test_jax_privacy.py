@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pytest
 
+from fedflair.privacy.mechanisms.correlated.buffered_linear_toeplitz import buffered_linear_toeplitz
+from fedflair.privacy.mechanisms.correlated.inverse_square_root import banded_inverse_square_root
 from fedflair.privacy.mechanisms.toeplitz import optimal_coefficients, prefix_error
 
 toeplitz = pytest.importorskip("jax_privacy.matrix_factorization.toeplitz", exc_type=ImportError)
@@ -23,3 +25,29 @@ def test_the_strategy_is_as_good_and_its_sensitivity_the_same(num_rounds: int, n
     participations = num_rounds // num_bands
     squared = float(toeplitz.minsep_sensitivity_squared(ours, num_bands, participations, num_rounds))
     assert squared == pytest.approx(participations, rel=1e-4)
+
+
+def test_buffers_bands_of_the_inverse_and_what_a_client_counts_are_theirs() -> None:
+    num_rounds, separation = 64, 8
+    for strategy in (
+        buffered_linear_toeplitz(num_rounds, 2, separation),
+        banded_inverse_square_root(num_rounds, 6),
+    ):
+        column = strategy.matrix(num_rounds, strategy.init(0))[:, 0]
+        squared = float(toeplitz.minsep_sensitivity_squared(column, separation, None, num_rounds))
+        assert strategy.sensitivity(num_rounds, separation) ** 2 == pytest.approx(squared, rel=1e-4)
+        errors = np.asarray(toeplitz.per_query_error(strategy_coef=column, n=num_rounds), dtype=np.float64)
+        assert strategy.errors**2 == pytest.approx(errors, rel=1e-4)
+
+
+def test_their_buffers_make_the_same_matrix() -> None:
+    buffered = pytest.importorskip("jax_privacy.matrix_factorization.buffered_toeplitz", exc_type=ImportError)
+    strategy = buffered_linear_toeplitz(500, 2, 100)
+    state = strategy.init(0)
+    theirs = buffered.BufferedToeplitz.build(
+        buf_decay=state["theta"].numpy(), output_scale=state["omega"].numpy(), dtype=np.float64
+    )
+    coefficients = np.asarray(theirs.toeplitz_coefs(500), dtype=np.float64)
+    assert strategy.matrix(500, state)[:, 0] == pytest.approx(coefficients, rel=1e-4)
+    inverse = np.asarray(theirs.inverse().toeplitz_coefs(500), dtype=np.float64)
+    assert strategy.growth == pytest.approx(np.sqrt(np.cumsum(inverse**2)), rel=1e-4)

@@ -31,7 +31,7 @@ from fedflair.federated.plugins import own_code_of
 from fedflair.federated.setup import TrainingSetup
 from fedflair.privacy.ledger.record import is_due
 from fedflair.privacy.mechanisms import local_noise_seed
-from fedflair.privacy.mechanisms.clipping import clipping_in
+from fedflair.privacy.mechanisms.group_clipping import clipping_in
 
 # An error that happens twice, in two processes, is taken for the client's own. A process may be lost for reasons that
 # have nothing to do with what it was doing, so it takes more of those.

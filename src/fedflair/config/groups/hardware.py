@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-
 from fedflair.config.checks import at_least_zero, positive
 from fedflair.errors import ConfigError
+
+# True to mypy alone. What stands under TYPE_CHECKING is run by jsonargparse, and torch takes a second to load.
+MYPY = False
+if MYPY:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,12 @@ class HardwareOptions:
     def __post_init__(self) -> None:
         at_least_zero(self, "num_threads", "workers", "gpus_per_worker")
         positive(self, "cpus_per_worker", "worker_timeout")
-        if self.device == "cuda" and not torch.cuda.is_available():
+        if self.device == "cuda" and self.torch_device().type != "cuda":
             raise ConfigError("device: cuda asked for, but this machine has no usable GPU; use --device auto")
 
     def torch_device(self) -> torch.device:
-        """The device to compute on, with ``auto`` resolved."""
-        if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return torch.device(self.device)
+        """The device to compute on: with ``auto`` resolved, and the CPU where there is no GPU."""
+        # Here, as whoever asks for --help or mistypes an option need not wait a second for it.
+        import torch
+
+        return torch.device("cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu")

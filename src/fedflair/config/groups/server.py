@@ -14,13 +14,13 @@ class ServerOptions:
 
     Args:
         central_optimizer: Server optimizer, fed with minus the mean update as gradient: adam, adagrad, yogi, avgm, or
-            sgd; or a plugin's.
+            sgd; adam_bc, which takes a central mechanism's noise out of the second moment; or a plugin's.
         learning_rate: Server learning rate after warm-up.
         central_lr_num_warmup_iterations: Rounds over which the server learning rate rises linearly from 0.
         central_lr_end: Server learning rate of the last round, where the schedule is not constant.
         central_lr_schedule: How the server learning rate gets from learning_rate to central_lr_end.
         central_lr_power: Power of the polynomial schedule; 1 is linear.
-        adaptivity_degree: Epsilon in the denominator of the adaptive server optimizer.
+        adaptivity_degree: Epsilon in the denominator of the adaptive server optimizer; adam_bc's least denominator.
         adam_beta1: Decay of the first moment; the momentum of avgm.
         adam_beta2: Decay of the second moment.
         central_weight_decay: Decoupled weight decay of the server optimizer.

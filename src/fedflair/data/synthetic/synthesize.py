@@ -24,7 +24,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -33,15 +32,13 @@ from fedflair.data.preparation.prepare import check_output
 from fedflair.data.published import NUM_USERS
 from fedflair.data.sources.records import Record, Source
 from fedflair.data.sources.release_formats import RELEASES, new_folder
+from fedflair.data.synthetic.forms import Format, ScaleName
 from fedflair.data.synthetic.images import render
 from fedflair.data.synthetic.labels import FINE_NAMES, PartitionLabels, make_labels
 from fedflair.data.synthetic.vocabulary import COARSE_LABELS, FINE_TO_COARSE
 from fedflair.errors import ConfigError, DataError
 from fedflair.system.cores import num_cores
 from fedflair.system.processes import end_with_parent
-
-Format = Literal["packed", "huggingface", "apple", "all"]
-ScaleName = Literal["mini", "full"]
 
 STORE_NAME = "flair.hdf5"
 MIN_USERS = 10

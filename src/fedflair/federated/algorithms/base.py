@@ -29,8 +29,8 @@ class Algorithm:
 
     client_update: (scratch model, the round as broadcast, client, randomness) -> ClientUpdate.
     server_update: (state, mean of the clients' deltas float32 [P], sums over the cohort) -> next state, one round
-        further. The mean is what the mechanism made of it; the sums are as the clients sent them, and empty in a
-        private run.
+        further. The mean is what the mechanism made of it; the sums are as the clients sent them, and in a private run
+        empty but for what the noisy sum itself says (``release``).
     observe: (state, the round's row of metrics) -> state; for algorithms that adapt to what was measured.
     keeps_client_state: clients have a state between rounds (``ClientUpdate.client_state``).
     vectors_up: vectors of length P that a client sends, its update among them.
@@ -86,8 +86,9 @@ def optimizer_update(config: TrainConfig) -> ServerUpdateFn:
 
     def server_update(state: ServerState, mean_delta: torch.Tensor, cohort_sum: UpdateSum) -> ServerState:
         learning_rate = server_learning_rate(config, state.round)
+        noise = None if cohort_sum.release is None else cohort_sum.release.mean_noise_variance
         parameters, optimizer_state = optimizer_step(
-            optimizer, state.parameters, mean_delta, state.optimizer_state, learning_rate
+            optimizer, state.parameters, mean_delta, state.optimizer_state, learning_rate, noise
         )
         return replace(state, round=state.round + 1, parameters=parameters, optimizer_state=optimizer_state)
 

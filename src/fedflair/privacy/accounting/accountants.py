@@ -18,10 +18,11 @@ import numpy as np
 
 from fedflair.errors import PrivacyError
 from fedflair.privacy.accounting.cache import remembered
+from fedflair.privacy.accounting.fixed_cohorts import fixed_cohort_losses
 from fedflair.privacy.accounting.roots import root_of
 
 Accountant = Literal["pld", "rdp"]
-# ``auto`` is pld where it has an exact bound, else rdp.
+# ``auto`` is pld where it has a bound, else rdp.
 AskedAccountant = Literal["auto", "pld", "rdp"]
 Neighbouring = Literal["zero_out", "replace_one"]
 Noise = Literal["gaussian", "laplace"]
@@ -59,6 +60,7 @@ class PrivacyEvent:
         clients, without replacement) or ``none`` (every client, every time).
     neighbouring: ``zero_out``, one client's contribution replaced by zero, the number of clients being public: its
         dominating pair is that of adding or removing a client at a given rate; or ``replace_one`` client by another.
+        Of cohorts of fixed size only the second is bounded, which the first is then at most, as zero is a contribution.
     """
 
     noise: Noise
@@ -73,13 +75,14 @@ class PrivacyEvent:
 
 
 def resolve_accountant(event: PrivacyEvent, asked: AskedAccountant, delta: float) -> Accountant:
-    """The accountant that bounds the event: ``asked``, or for ``auto`` PLD where its bound is exact, else Renyi.
+    """The accountant that bounds the event: ``asked``, or for ``auto`` PLD where its arithmetic is exact, else Renyi.
 
     Raises PrivacyError, with what to do instead, where that one has no proven bound for the event.
     """
-    if event.sampling == "fixed":
-        return _for_fixed_cohorts(event, asked)
-    sampled_other = _sampled(event) and (event.neighbouring == "replace_one" or event.noise == "laplace")
+    if event.sampling == "fixed" and event.noise != "gaussian":
+        raise PrivacyError("cohort_sampling: laplace noise has no accountant for fixed cohorts; use poisson")
+    sampled_other = _sampled(event) and event.sampling != "fixed"
+    sampled_other = sampled_other and (event.neighbouring == "replace_one" or event.noise == "laplace")
     if sampled_other and event.neighbouring == "replace_one" and event.noise == "laplace":
         raise PrivacyError("neighbouring: sampled laplace noise is accounted for zero_out only; use zero_out")
     if asked == "rdp" and sampled_other:
@@ -96,16 +99,6 @@ def resolve_accountant(event: PrivacyEvent, asked: AskedAccountant, delta: float
         raise PrivacyError(
             f"accountant: pld is not exact at a delta of {delta:g}, below {SMALLEST_PLD_DELTA:g}; use auto or rdp"
         )
-    return "rdp"
-
-
-def _for_fixed_cohorts(event: PrivacyEvent, asked: AskedAccountant) -> Accountant:
-    if event.noise != "gaussian":
-        raise PrivacyError("cohort_sampling: laplace noise has no accountant for fixed cohorts; use poisson")
-    if event.neighbouring != "replace_one":
-        raise PrivacyError("neighbouring: cohorts of fixed size are accounted for replace_one only; use replace_one")
-    if asked == "pld":
-        raise PrivacyError("accountant: pld has no bound for cohorts of fixed size; use auto, or poisson cohorts")
     return "rdp"
 
 
@@ -197,6 +190,8 @@ def _epsilon(
                 sigma = event.noise_multiplier / _distance(event.neighbouring) / math.sqrt(event.count)
                 return float(dp_accounting.get_epsilon_gaussian(sigma, delta))
             event = replace(event, sampling="none", sampling_rate=1.0)
+        elif event.sampling == "fixed":
+            event = replace(event, neighbouring="replace_one")
         if accountant == "rdp":
             return _rdp_epsilon(event, delta, _orders(event))
         try:
@@ -244,6 +239,9 @@ def _pld_epsilon(event: PrivacyEvent, delta: float, interval: float) -> float:
     from dp_accounting import NeighboringRelation
     from dp_accounting.pld import PLDAccountant
 
+    if event.sampling == "fixed":
+        one = fixed_cohort_losses(event.noise_multiplier / 2, event.sampling_rate, interval)
+        return float(one.self_compose(event.count).get_epsilon_for_delta(delta))
     relation, distance = NeighboringRelation.ADD_OR_REMOVE_ONE, 1.0
     if event.neighbouring == "replace_one":
         if event.noise == "gaussian":
@@ -275,10 +273,10 @@ def _rough_epsilon(event: PrivacyEvent, delta: float) -> float:
     if event.noise == "laplace":
         one = _one_laplace_loss(event)
         return min(one * event.count, one * math.sqrt(2 * event.count * math.log(1 / delta)))
-    if event.sampling == "poisson" and event.neighbouring == "replace_one":
-        # Good enough to choose a grid with: RDP has no bound of its own for this.
+    if event.sampling != "none" and event.neighbouring == "replace_one":
+        # Good enough to choose a grid with: RDP has no bound of its own for this, or a loose one.
         multiplier = event.noise_multiplier / _distance(event.neighbouring)
-        event = replace(event, noise_multiplier=multiplier, neighbouring="zero_out")
+        event = replace(event, noise_multiplier=multiplier, sampling="poisson", neighbouring="zero_out")
     return max(_rdp_epsilon(event, delta, _ROUGH_ORDERS), 1e-6)
 
 

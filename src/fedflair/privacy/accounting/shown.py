@@ -153,6 +153,8 @@ def _caveats(facts: Facts) -> list[str]:
     lines = [f"The number of users, {facts['users']:,} here, is public: rate and noise follow from it."]
     if facts["min_separation"] > 1:
         lines.append(f"No user is in two cohorts within {facts['min_separation']} rounds.")
+    if facts["sampling"] == "rotating":
+        lines.append("Who is in a cohort is no secret: nothing is gained from sampling.")
     if facts["epsilon_per_round"] is not None:
         one = show(facts["epsilon_per_round"])
         lines.append(f"The noise is that of one release with epsilon {one}, used in every round.")

@@ -1,6 +1,7 @@
 """Which of a private run's numbers its epsilon does not cover, and how they are marked.
 
-Epsilon covers what follows from the noisy sums: the models, and the clipping bound that a noisy count moves. Every
+Epsilon covers what follows from the noisy sums: the models, the clipping bound that a noisy count moves, and what is
+estimated from a noisy sum and the scale of its noise, and metrics that got noise of their own. Every
 other number of a run is computed without noise from somebody's data (losses and counts from training users, scores from
 the users of val and test, seconds from how much everybody had to compute), so whatever is not listed here is marked.
 """
@@ -15,7 +16,18 @@ TUNING = (
     "Tuning is not covered either: every further run on the same users, and every option chosen by looking at such "
     "numbers, costs privacy that no epsilon here counts."
 )
-_COVERED = frozenset({"round", "privacy/clipping_bound", "privacy/noise_std"})
+_COVERED = frozenset(
+    {
+        "round",
+        "privacy/clipping_bound",
+        "privacy/noise_std",
+        "privacy/estimated_signal_to_noise",
+        "private/num_clients",
+        "private/loss",
+        "private/num_images",
+        "private/share_clipped",
+    }
+)
 # What tells, alone or together, how many clients a cohort had, or which: its size is not public where it is drawn by
 # coins. Time is not among it, which the files' own dates would show.
 _OF_COHORT = frozenset(
@@ -35,8 +47,8 @@ _OF_COHORT = frozenset(
 # Of summary.json, with the file beside it that has nothing but such numbers.
 SUMMARY = ["best_round", "seconds", "val", "test", "label_ap.json"]
 WORDS = (
-    "Every number here but privacy/clipping_bound and privacy/noise_std is computed without noise from users' data: "
-    "the run's epsilon does not cover it."
+    "Every number here but privacy/clipping_bound, privacy/noise_std, privacy/estimated_signal_to_noise and those of "
+    "private/ is computed without noise from users' data: the run's epsilon does not cover it."
 )
 
 

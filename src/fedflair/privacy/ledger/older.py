@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fedflair.errors import DataError
-from fedflair.privacy.accounting.accountants import accounted_round
+from fedflair.privacy.accounting.accountants import PrivacyEvent, accounted_round, epsilon
+from fedflair.privacy.accounting.shown import finite
 from fedflair.privacy.ledger.agreement import differences, is_number
-from fedflair.privacy.ledger.record import cumulative_epsilon
 from fedflair.privacy.ledger.terms import terms_problem
 
 NOTE = (
@@ -69,11 +70,23 @@ def round_problems(terms: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]
 
 
 def epsilons(terms: Mapping[str, Any], num_rounds: int) -> dict[str, float | None]:
-    """Raises DataError where no accountant can make anything of what line 1 says."""
+    """After so many rounds, on a grid and rounded up, from line 1 alone; None is infinite.
+
+    Raises DataError where no accountant can make anything of what line 1 says.
+    """
     try:
-        return cumulative_epsilon(terms, num_rounds)
+        return _epsilons(terms, accounted_round(num_rounds, terms["rounds"]))
     except (TypeError, ValueError, ArithmeticError, MemoryError) as error:
         raise DataError(f"line 1 of the ledger leads to no epsilon ({error}); do not trust this run") from error
+
+
+def _epsilons(terms: Mapping[str, Any], rounds: int) -> dict[str, float | None]:
+    found: dict[str, float | None] = {}
+    for name, source in (("epsilon", "event"), ("run_epsilon", "run_event")):
+        # Within min_separation rounds every client is in at most one cohort: together they are one release.
+        event = replace(PrivacyEvent(**terms[source]), count=math.ceil(rounds / terms["min_separation"]))
+        found[name] = finite(epsilon(event, terms["delta"], terms["accountant"]))
+    return found
 
 
 _EXPECTED = ("sampling", "expected_cohort", "sensitivity", "noise_std", "clipping_bound")

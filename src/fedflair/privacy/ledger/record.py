@@ -12,7 +12,6 @@ The realised cohort size is not covered by epsilon: the file is for whoever runs
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fedflair.errors import DataError, PrivacyError
-from fedflair.privacy.accounting.accountants import PrivacyEvent, accounted_round, epsilon
+from fedflair.privacy.accounting.accountants import accounted_round, epsilon
 from fedflair.privacy.accounting.shown import finite
 from fedflair.privacy.contract import CohortStats, Mechanism, MechanismState, binding_of
 from fedflair.privacy.ledger import anchor as anchors
@@ -29,6 +28,10 @@ from fedflair.privacy.ledger.anchor import Anchor
 from fedflair.privacy.ledger.lines import FILE_NAME, FORMAT, ORIGIN, VERSION, read_lines, sealed, text_of, told
 from fedflair.privacy.mechanisms.noise import noise_fingerprint
 from fedflair.system.files import sync_folder, write_atomically
+
+# What lines have beside what all have: a round's metrics with noise, and the bounds of groups that are clipped apart.
+METRICS = "private_metrics"
+GROUP_BOUNDS = "group_clipping_bounds"
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,8 @@ def append(ledger: Ledger, round_: int, cohort: CohortStats, state: MechanismSta
     bound_to = binding_of(after)
     line = {
         **released(ledger.mechanism, round_, state),
-        **cumulative_epsilon(ledger.terms, round_ + 1),
+        **cumulative_epsilon(ledger.mechanism, round_ + 1),
+        **with_noise(ledger.mechanism, after),
         "realised_cohort": cohort.num_clients,
         "generator": {
             "counter": round_,
@@ -212,6 +216,11 @@ def terms_of(mechanism: Mechanism, noise_seed: int, provenance: str) -> dict[str
 def released(mechanism: Mechanism, round_: int, state: MechanismState) -> dict[str, Any]:
     """What the line of ``round_`` says that follows from the mechanism, and from its state before the round alone."""
     facts, bound = mechanism.description, mechanism.clipping_bound(state)
+    groups: dict[str, Any] = {}
+    if mechanism.grouped is not None:
+        names = mechanism.grouped.groups.names
+        groups[GROUP_BOUNDS] = dict(zip(names, mechanism.grouped.bounds(state)))
+        groups["group_noise_stds"] = dict(zip(names, mechanism.grouped.noise_stds(state, round_)))
     return {
         "round": round_,
         "sampling": facts["sampling"],
@@ -219,24 +228,28 @@ def released(mechanism: Mechanism, round_: int, state: MechanismState) -> dict[s
         "clipping_bound": bound,
         "sensitivity": bound * (2 if facts["neighbouring"] == "replace_one" else 1),
         "noise_std": mechanism.noise_std(state, round_),
+        **groups,
     }
 
 
-def cumulative_epsilon(terms: Mapping[str, Any], num_rounds: int) -> dict[str, float | None]:
+def with_noise(mechanism: Mechanism, after: MechanismState) -> dict[str, Any]:
+    """What the line of a round says of metrics that were released with it, from the state after the round."""
+    noisy = mechanism.noisy_metrics(after)
+    return {METRICS: dict(noisy)} if noisy else {}
+
+
+def cumulative_epsilon(mechanism: Mechanism, num_rounds: int) -> dict[str, float | None]:
     """Epsilon after ``num_rounds`` rounds, of the deployment and of the run; None is infinite.
 
     Computed on the grid of ``accounted_round``, rounded up to its next point.
     """
-    found: dict[str, float | None] = {}
-    rounds = accounted_round(num_rounds, terms["rounds"])
-    for name, source in (("epsilon", "event"), ("run_epsilon", "run_event")):
-        if terms[source] is None:
-            found[name] = None
-            continue
-        # Within min_separation rounds every client is in at most one cohort: together they are one release.
-        event = replace(PrivacyEvent(**terms[source]), count=math.ceil(rounds / terms["min_separation"]))
-        found[name] = finite(epsilon(event, terms["delta"], terms["accountant"]))
-    return found
+    facts = mechanism.description
+    rounds = accounted_round(num_rounds, facts["rounds"])
+    events = {"epsilon": mechanism.event(rounds), "run_epsilon": mechanism.run_event(rounds)}
+    return {
+        name: None if event is None else finite(epsilon(event, facts["delta"], facts["accountant"]))
+        for name, event in events.items()
+    }
 
 
 def seed_commitment(noise_seed: int) -> str:

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
 from fedflair.privacy.accounting.accountants import accounted_round
-from fedflair.privacy.contract import Mechanism
+from fedflair.privacy.contract import Mechanism, MechanismState
 from fedflair.privacy.ledger.agreement import differences, is_number, shown
 from fedflair.privacy.ledger.anchor import Anchor
 from fedflair.privacy.ledger.lines import Read, told
-from fedflair.privacy.ledger.record import cumulative_epsilon, released
+from fedflair.privacy.ledger.record import GROUP_BOUNDS, METRICS, cumulative_epsilon, released, with_noise
 from fedflair.privacy.mechanisms.noise import noise_fingerprint
 
 BOUND_NOTE = "Clipping bounds after the first follow users' updates: that they moved as they should is not verified."
@@ -62,10 +62,10 @@ def round_problems(
     problems = []
     epsilons: dict[int, dict[str, float | None]] = {}
     for index, line in enumerate(rounds):
-        state, problem = _state_at(mechanism, terms, index, line.get("clipping_bound"))
+        state, problem = _state_at(mechanism, terms, index, line)
         reached = accounted_round(index + 1, terms["rounds"])
         if reached not in epsilons:
-            epsilons[reached] = cumulative_epsilon(terms, reached)
+            epsilons[reached] = cumulative_epsilon(mechanism, reached)
         expected = {**released(mechanism, index, state), **epsilons[reached]}
         cohort = line.get("realised_cohort")
         if cohort_sizes is not None:
@@ -76,22 +76,47 @@ def round_problems(
             problem = problem or f"realised_cohort {shown(cohort)}, of {most} clients at most"
             expected["realised_cohort"] = cohort
         fields = {name: value for name, value in told(line).items() if name != "generator"}
+        if problem := problem or _metrics_problem(mechanism, state, fields):
+            problems.append(f"line {index + 2} has {problem}")
+            continue
         found = list(differences(fields, expected))
-        problems += [f"line {index + 2} has {one}" for one in ([problem] if problem else found)]
+        problems += [f"line {index + 2} has {one}" for one in found]
     return problems
 
 
+def _metrics_problem(mechanism: Mechanism, state: MechanismState, fields: dict[str, Any]) -> str:
+    """What is wrong with the metrics of a line, which are taken out of ``fields``: nothing says what they should be."""
+    expected = with_noise(mechanism, state).get(METRICS, {})
+    if not expected:
+        return ""
+    said = fields.pop(METRICS, None)
+    if not isinstance(said, dict) or said.keys() != expected.keys() or not all(map(is_number, said.values())):
+        return f"{METRICS} {shown(said)}, which should be {', '.join(expected)}, a number each"
+    return ""
+
+
 def _state_at(
-    mechanism: Mechanism, terms: Mapping[str, Any], index: int, bound: Any
+    mechanism: Mechanism, terms: Mapping[str, Any], index: int, line: Mapping[str, Any]
 ) -> tuple[dict[str, torch.Tensor], str]:
-    """(the mechanism's state before a round, what is wrong with the bound that the round's line gives)."""
+    """(the mechanism's state before a round, what is wrong with the bounds that the round's line gives)."""
     state = dict(mechanism.init(0))
     if not terms["adaptive_clipping"] or index == 0:
         return state, ""
-    # Far beyond any use, and near enough for all that is computed of it to be a number.
-    if not is_number(bound) or not 1e-30 < bound < 1e30:
-        return state, f"clipping_bound {shown(bound)}, which no bound is"
-    return {**state, "clipping_bound": torch.tensor(float(bound), dtype=torch.float64)}, ""
+    if mechanism.grouped is None:
+        bound = line.get("clipping_bound")
+        if not _is_bound(bound):
+            return state, f"clipping_bound {shown(bound)}, which no bound is"
+        return {**state, "clipping_bound": torch.tensor(float(bound), dtype=torch.float64)}, ""
+    names, said = mechanism.grouped.groups.names, line.get(GROUP_BOUNDS)
+    bounds = [said.get(name) for name in names] if isinstance(said, dict) else [None]
+    if not all(map(_is_bound, bounds)):
+        return state, f"{GROUP_BOUNDS} {shown(said)}, which no bounds are"
+    return {**state, "clipping_bound": torch.tensor(bounds, dtype=torch.float64)}, ""
+
+
+def _is_bound(value: Any) -> TypeGuard[float]:
+    """Far beyond any use, and near enough for all that is computed of it to be a number."""
+    return is_number(value) and 1e-30 < value < 1e30
 
 
 def noise_problems(noise_seed: int | None, rounds: Sequence[Mapping[str, Any]], *, bound: bool = True) -> list[str]:

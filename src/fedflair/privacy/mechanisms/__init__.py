@@ -15,12 +15,19 @@ from fedflair.privacy.contract import (
     MechanismState,
     PrivacyOptions,
 )
+from fedflair.privacy.mechanisms.auto import auto
 from fedflair.privacy.mechanisms.banded_matrix_factorization import banded_matrix_factorization
 from fedflair.privacy.mechanisms.clipping import none, norm_clipping_only
 from fedflair.privacy.mechanisms.gaussian import gaussian, gaussian_moments_accountant
 from fedflair.privacy.mechanisms.laplace import laplace
 from fedflair.privacy.mechanisms.local import local_gaussian, local_laplace, local_none, local_norm_clipping_only
+from fedflair.privacy.mechanisms.matrix_factorization import (
+    banded_inverse_square_root,
+    buffered_linear_toeplitz,
+    tree_aggregation,
+)
 from fedflair.privacy.mechanisms.noise import local_noise_seed
+from fedflair.privacy.mechanisms.private_metrics import split_of, with_metrics
 from fedflair.sampling import SamplerDescription
 
 MECHANISMS: dict[str, MakeMechanism] = {
@@ -30,6 +37,10 @@ MECHANISMS: dict[str, MakeMechanism] = {
     "gaussian_moments_accountant": gaussian_moments_accountant,
     "laplace": laplace,
     "banded_matrix_factorization": banded_matrix_factorization,
+    "banded_inverse_square_root": banded_inverse_square_root,
+    "buffered_linear_toeplitz": buffered_linear_toeplitz,
+    "tree_aggregation": tree_aggregation,
+    "auto": auto,
 }
 
 LOCAL_MECHANISMS: dict[str, MakeLocalMechanism] = {
@@ -49,7 +60,10 @@ def make_mechanism(options: PrivacyOptions, sampler: SamplerDescription, num_rou
     if options.mechanism not in MECHANISMS:
         known = ", ".join(MECHANISMS)
         raise ConfigError(f"central_privacy_mechanism: {options.mechanism!r} is unknown; choose one of {known}")
-    return MECHANISMS[options.mechanism](options, sampler, num_rounds, noise_seed)
+    make, split = MECHANISMS[options.mechanism], split_of(options)
+    if split is not None:
+        return with_metrics(make, options, split, sampler, num_rounds, noise_seed)
+    return make(options, sampler, num_rounds, noise_seed)
 
 
 def make_local_mechanism(

@@ -54,7 +54,8 @@ def adaptive_gaussian(name: str, deployment: Deployment, noise_multiplier: float
         bound_to = noises.binding(noise_seed, round_, total, count, bound_of(state))
         key = noises.noise_key(noise_seed, round_, bound_to)
         noises.add_noise(total, "gaussian", noise_std(state, round_), key)
-        noisy = count + count_std * scale * noises.scalar_normal(key)
+        std = count_std * scale
+        noisy = noises.scalar_on_grid(count + std * noises.scalar_normal(key), std)
         share = noisy / sampler.cohort_size + 0.5
         # The bound is a public number from here on: a function of the noisy count alone.
         bound = bound_of(state) * math.exp(-rate * (share - quantile))
@@ -94,15 +95,20 @@ def check_adaptive_clipping(deployment: Deployment) -> None:
         raise PrivacyError("adaptive_clipping: its noise is split for poisson cohorts; use cohort_sampling poisson")
 
 
-def split_noise(deployment: Deployment, noise_multiplier: float) -> tuple[float, float]:
-    """(std of the noise on the count, noise multiplier of the sum), for cohorts of the deployment's size."""
+def split_noise(deployment: Deployment, noise_multiplier: float, num_counts: int = 1) -> tuple[float, float]:
+    """(std of the noise on each count, noise multiplier of the sum), for cohorts of the deployment's size.
+
+    num_counts: counts that a client takes part in. What they cost together does not depend on it, but for a noise that
+    is given.
+    """
     options = deployment.options
     count_std = options.adaptive_clipping_noise_std
     if count_std is None:
-        count_std = deployment.noise_cohort_size / 20
-    if 2 * count_std <= noise_multiplier:
+        count_std = math.sqrt(num_counts) * deployment.noise_cohort_size / 20
+    least = math.sqrt(num_counts) * noise_multiplier / 2
+    if count_std <= least:
         raise PrivacyError(
             f"adaptive_clipping_noise_std: {count_std:.6g} on the count leaves no privacy for the sum; it must be "
-            f"above {noise_multiplier / 2:.6g} (a larger cohort, or a larger epsilon, makes room)"
+            f"above {least:.6g} (a larger cohort, or a larger epsilon, makes room)"
         )
-    return count_std, (noise_multiplier**-2 - (2 * count_std) ** -2) ** -0.5
+    return count_std, (noise_multiplier**-2 - num_counts * (2 * count_std) ** -2) ** -0.5

@@ -10,7 +10,13 @@ import torch
 
 from fedflair.engine.cpu.kernels import library
 from fedflair.errors import ConfigError
-from fedflair.privacy.contract import Clipping, ClipResult, CohortStats, Mechanism, MechanismState, PrivacyOptions
+from fedflair.privacy.contract import (
+    ClipResult,
+    CohortStats,
+    Mechanism,
+    MechanismState,
+    PrivacyOptions,
+)
 from fedflair.sampling import SamplerDescription
 
 # Float64 copies of blocks this long stay in the processor's cache: 7 times faster than one copy of 11.2 M values. They
@@ -55,10 +61,18 @@ def clip_update(update: torch.Tensor, bound: float, order: float = 2.0, grid: fl
     if not math.isfinite(norm):
         update.zero_()
         return ClipResult(norm, clipped=False, rejected=True)
+    return ClipResult(norm, clipped=bring_within(update, norm, bound, grid), rejected=False)
+
+
+def bring_within(update: torch.Tensor, norm: float, bound: float, grid: float | None) -> bool:
+    """Scales ``update``, or a part of a vector of that ``norm``, so that the norm is <= ``bound``; whether it was more.
+
+    In place; grid: as of ``clip_update``.
+    """
     if norm <= bound:
         if grid is not None:
             _scale_onto(update, 1.0, grid)
-        return ClipResult(norm, clipped=False, rejected=False)
+        return False
     factor = bound / norm * _ROUNDING
     if factor < _SMALLEST_FACTOR:
         # As one float32 this factor would have few digits or none left.
@@ -68,7 +82,7 @@ def clip_update(update: torch.Tensor, bound: float, order: float = 2.0, grid: fl
         update.mul_(factor)
     else:
         _scale_onto(update, factor, grid)
-    return ClipResult(norm, clipped=True, rejected=False)
+    return True
 
 
 def exact_grid(bound: float, cohort_size: int) -> float:
@@ -117,16 +131,6 @@ def norm_clipping_only(
         "words": f"updates are clipped to {order:g}-norm {options.clipping_bound:g} and no noise is added: not private",
     }
     return _noiseless("norm_clipping_only", options.clipping_bound, order, description)
-
-
-def clipping_in(mechanism: str, order: float, cohort_size: int) -> Clipping:
-    """What the mechanism of that name does to single updates: clips them in the norm of ``order``."""
-
-    def clip(update: torch.Tensor, bound: float) -> ClipResult:
-        noisy = mechanism not in ("none", "norm_clipping_only")
-        return clip_update(update, bound, order, exact_grid(bound, cohort_size) if noisy else None)
-
-    return Clipping(mechanism, clip)
 
 
 def _noiseless(name: str, bound: float, order: float, description: Mapping[str, Any]) -> Mechanism:

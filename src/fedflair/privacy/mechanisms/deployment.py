@@ -41,6 +41,18 @@ class Deployment:
         return self.sampler.cohort_size / self.noise_cohort_size
 
     @property
+    def min_separation(self) -> int:
+        """Rounds of the deployment in any of which a user is in one cohort at most; more than 1 where users rotate."""
+        if self.sampler.kind != "rotating":
+            return 1
+        return self.options.min_separation or self.population // self.noise_cohort_size
+
+    @property
+    def run_min_separation(self) -> int:
+        """The same of the run itself, whose users may be back sooner."""
+        return min(self.min_separation, self.sampler.population // self.sampler.cohort_size)
+
+    @property
     def neighbouring(self) -> Neighbouring:
         return "replace_one" if self.sampler.kind == "fixed" else "zero_out"
 
@@ -48,8 +60,10 @@ class Deployment:
         """What ``num_rounds`` rounds of the deployment release.
 
         With ``min_separation`` b, clients come in b groups that take turns: each client is in every b-th round's cohort
-        with b times the probability.
+        with b times the probability. Where they rotate, everybody knows who is in a cohort.
         """
+        if self.sampler.kind == "rotating":
+            return self.rotated(noise, noise_multiplier, num_rounds, self.min_separation)
         rate = min_separation * self.noise_cohort_size / self.population
         count = math.ceil(num_rounds / min_separation)
         return PrivacyEvent(noise, noise_multiplier, count, self.sampler.kind, rate, self.neighbouring)
@@ -58,10 +72,17 @@ class Deployment:
         self, noise: Noise, noise_multiplier: float, num_rounds: int, min_separation: int = 1
     ) -> PrivacyEvent:
         """What ``num_rounds`` rounds of this run release: less noise, over the clients that there are."""
+        multiplier = noise_multiplier * self.noise_scale
+        if self.sampler.kind == "rotating":
+            return self.rotated(noise, multiplier, num_rounds, self.run_min_separation)
         rate = min_separation * self.sampler.sampling_rate
         count = math.ceil(num_rounds / min_separation)
-        multiplier = noise_multiplier * self.noise_scale
         return PrivacyEvent(noise, multiplier, count, self.sampler.kind, rate, self.neighbouring)
+
+    def rotated(self, noise: Noise, noise_multiplier: float, num_rounds: int, min_separation: int) -> PrivacyEvent:
+        """Every participation of one user, each in independent noise, none hidden by a draw."""
+        count = math.ceil(num_rounds / min_separation)
+        return PrivacyEvent(noise, noise_multiplier, count, neighbouring=self.neighbouring)
 
 
 def make_deployment(options: PrivacyOptions, sampler: SamplerDescription, num_rounds: int) -> Deployment:
@@ -83,6 +104,12 @@ def make_deployment(options: PrivacyOptions, sampler: SamplerDescription, num_ro
     check_delta(
         "central_delta", options.delta, sampler.population, "the run's own users", allow=options.allow_large_delta
     )
+    most = population // noise_cohort_size
+    if sampler.kind == "rotating" and options.min_separation is not None and options.min_separation > most:
+        raise PrivacyError(
+            f"min_separation: {options.min_separation} is more than rotating cohorts of {noise_cohort_size:,} of "
+            f"{population:,} keep; at most {most} fits"
+        )
     return Deployment(options, sampler, num_rounds, population, noise_cohort_size)
 
 
@@ -143,12 +170,14 @@ def describe(
         "run_epsilon": finite(true),
         "run_noise_multiplier": noise_multiplier * deployment.noise_scale,
         "run_sampling_rate": run_event.sampling_rate,
-        "min_separation": min_separation,
+        "min_separation": max(min_separation, deployment.min_separation),
         "adaptive_clipping": options.adaptive_clipping,
         "noise_from_seed": options.noise_from_seed,
         "artificial_users": options.artificial_users,
         "person": _person(deployment, run_event, min_separation),
     }
+    if sampler.kind == "rotating":
+        facts["run_min_separation"] = deployment.run_min_separation
     return {**facts, "words": sentences(facts)}
 
 
@@ -163,8 +192,8 @@ def _person(deployment: Deployment, run_event: PrivacyEvent, min_separation: int
     # Rounded up, so that what is accounted for the mean follows from what is said of it.
     mean = math.ceil(round(images.mean * 100, 6)) / 100
     facts: dict[str, Any] = {"mean_images": mean, "most_images": images.most, "accounted": False}
-    # Groups that take turns would have to be told apart.
-    if min_separation > 1:
+    # Groups that take turns would have to be told apart; without a draw, contributions just add up.
+    if min_separation > 1 and deployment.sampler.kind != "rotating":
         return facts
     for name, number in (("mean_epsilon", math.ceil(mean)), ("most_epsilon", images.most)):
         groups = min(number, deployment.sampler.population)

@@ -11,6 +11,7 @@ from fedflair.privacy.contract import Mechanism, PrivacyOptions
 from fedflair.privacy.mechanisms.adaptive_clipping import adaptive_gaussian, check_adaptive_clipping
 from fedflair.privacy.mechanisms.additive import additive_mechanism, check_order, no_adaptive_clipping
 from fedflair.privacy.mechanisms.deployment import make_deployment
+from fedflair.privacy.mechanisms.group_clipping import grouped_gaussian
 from fedflair.sampling import SamplerDescription
 
 
@@ -36,6 +37,8 @@ def gaussian_moments_accountant(
     event = deployment.event("gaussian", 0.0, num_rounds)
     multiplier = calibrate(event, options.epsilon, options.delta, options.accountant)
     name = "gaussian_moments_accountant"
+    if options.adaptive_clipping and options.clipping_groups != "none":
+        return grouped_gaussian(name, deployment, multiplier, noise_seed)
     if options.adaptive_clipping:
         return adaptive_gaussian(name, deployment, multiplier, noise_seed)
     return additive_mechanism(name, deployment, "gaussian", multiplier, noise_seed, budget="run")

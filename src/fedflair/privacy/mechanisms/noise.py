@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
@@ -59,6 +59,20 @@ def noise_length(std: float, num_parameters: int, order: float = 2.0) -> float:
     return num_parameters * std / math.sqrt(2) if order == 1 else math.sqrt(num_parameters) * std
 
 
+def noise_over_bound(facts: Mapping[str, Any], num_parameters: int) -> float | None:
+    """The length of the noise on a round's mean update over the clipping bound; None where facts do not say.
+
+    facts: a mechanism's description, or what a summary or a ledger keeps of one.
+    """
+    names = ("noise_std", "clipping_bound", "cohort_size")
+    values = [facts.get(name) for name in names]
+    order = facts.get("order", 2.0)
+    if not all(isinstance(value, int | float) and math.isfinite(value) and value > 0 for value in (*values, order)):
+        return None
+    std, bound, cohort_size = (float(value) for value in values if value is not None)
+    return noise_length(std, num_parameters, float(order)) / (bound * cohort_size)
+
+
 def local_noise_seed(noise_seed: int) -> int:
     """The seed of the clients' own noise: 128 bits that give nothing of ``noise_seed`` away, and may go to workers."""
     return int.from_bytes(hashlib.sha256(f"fedflair local seed\x1f{noise_seed}".encode()).digest()[:16], "little")
@@ -100,9 +114,19 @@ def scalar_normal(key: int) -> float:
     return float(_generator(key, block=(1 << 64) - 1).standard_normal())
 
 
+def scalar_normals(key: int, count: int) -> FloatArray:
+    """So many independent N(0, 1), of which the first is ``scalar_normal``."""
+    return np.asarray(_generator(key, block=(1 << 64) - 1).standard_normal(count))
+
+
 def grid(scale: float) -> float:
     """What a release with noise of that scale is rounded to multiples of: a power of 2, the same for every sum."""
     return 2.0 ** (math.floor(math.log2(scale)) - _GRID_BITS) if scale > 0 else 2.0**-126
+
+
+def scalar_on_grid(noisy: float, scale: float) -> float:
+    """As ``on_grid``, of one number."""
+    return round(noisy / grid(scale)) * grid(scale)
 
 
 def on_grid(noisy: torch.Tensor, scale: float) -> torch.Tensor:

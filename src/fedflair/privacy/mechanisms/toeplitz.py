@@ -52,11 +52,16 @@ def prefix_error(coefficients: Vector, num_rounds: int) -> float:
     return math.sqrt(_squared_error(_prefix_noise(coefficients, num_rounds)) / num_rounds)
 
 
+def prefix_errors(coefficients: Vector, num_rounds: int) -> Vector:
+    """Standard deviation of the running sum's error after each round, for unit noise: float64 [num_rounds]."""
+    return np.sqrt(np.cumsum(_prefix_noise(coefficients, num_rounds) ** 2))
+
+
 def growth(coefficients: Vector, num_rounds: int) -> Vector:
     """Standard deviation of each round's noise for unit Z, the norms of the rows of C^-1: float64 [num_rounds]."""
     impulse = np.zeros(num_rounds)
     impulse[0] = 1.0
-    return np.sqrt(np.cumsum(_divided(impulse, coefficients) ** 2))
+    return np.sqrt(np.cumsum(divided(impulse, coefficients) ** 2))
 
 
 def _unit(coefficients: Vector) -> Vector:
@@ -67,10 +72,10 @@ def _unit(coefficients: Vector) -> Vector:
 
 def _prefix_noise(coefficients: Vector, num_rounds: int) -> Vector:
     """First column of A C^-1: the power series 1 / ((1 - x) c(x)) up to x^(T-1)."""
-    return _divided(np.ones(num_rounds), coefficients)
+    return divided(np.ones(num_rounds), coefficients)
 
 
-def _divided(series: Vector, divisor: Vector) -> Vector:
+def divided(series: Vector, divisor: Vector) -> Vector:
     """The power series ``series(x) / divisor(x)`` up to as many terms as ``series`` has."""
     from scipy.signal import lfilter
 
@@ -91,7 +96,7 @@ def _log_objective(coefficients: Vector, num_rounds: int) -> tuple[float, Vector
         if not math.isfinite(squared):
             return 1e300, np.zeros(len(coefficients) - 1)
         # d column / d c_j is minus the series x^j column(x) / c(x).
-        moved = _divided(column, coefficients)
+        moved = divided(column, coefficients)
         weighted = np.arange(num_rounds, 0, -1) * column
         lags = np.array([np.dot(weighted[j:], moved[: num_rounds - j]) for j in range(1, len(coefficients))])
     norm = float(np.dot(coefficients, coefficients))
