@@ -8,22 +8,22 @@ Learning curves of all of these runs, and what the first one's model says of pho
 from __future__ import annotations
 
 import io
-import math
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from PIL import Image
 
-from fedflair.data.store.packed import Partition, open_store
-from fedflair.evaluation.opened import open_run
-from fedflair.evaluation.predict import Prediction, Stored, predict
 from fedflair.privacy.accounting.shown import cell
-from fedflair.report.data import Group, curve, read_groups
+from fedflair.report.data import Run, read_run
+
+if TYPE_CHECKING:
+    from fedflair.data.store.packed import Partition
 
 PICTURES = Path(__file__).parents[1] / "pictures"
 MOST_BYTES = 150_000
@@ -38,84 +38,90 @@ RIGHT, WRONG = "#bfe3d0", "#f3cdbd"
 def main(runs: Sequence[Path]) -> None:
     """Draws both pictures."""
     PICTURES.mkdir(exist_ok=True)
-    save(curves(read_groups(runs)), "curves.png")
+    save(curves([read_run(run, run.name) for run in runs]), "curves.png")
     save(photographs(runs[0]), "photographs.png")
 
 
-def curves(groups: Sequence[Group]) -> Figure:
+def curves(runs: Sequence[Run]) -> Figure:
     """Macro AP on val against rounds, a line a run with its name at its end; what is promised stands in the name."""
     with rc_context(STYLE):
         figure = Figure(figsize=(9, 4.2), layout="constrained", dpi=110)
         axes = figure.add_subplot()
         ends = []
-        for group, colour in zip(groups, COLOURS):
-            rounds, means, _ = curve(group, "val/macro_ap")
-            axes.plot(rounds, means, color=colour, linewidth=2, marker="o", markersize=3)
-            ends.append((means[-1], rounds[-1], named(group), colour))
-        for height, (_, last, name, colour) in zip(spread([end[0] for end in sorted(ends)], 0.062), sorted(ends)):
-            axes.annotate(name, (last, height), (8, 0), textcoords="offset points", color=colour, va="center")
-        prevalence = prevalence_of(groups[0])
+        for run, colour in zip(runs, COLOURS):
+            scored = [row for row in run.rows if row.get("val/macro_ap") is not None]
+            rounds, values = [row["round"] for row in scored], [row["val/macro_ap"] for row in scored]
+            axes.plot(rounds, values, color=colour, linewidth=2, marker="o", markersize=3)
+            ends.append((values[-1], rounds[-1], named(run), colour))
+        last = max(end[1] for end in ends)
+        # Lines that end together have their names one above another.
+        together = sorted(end for end in ends if end[1] == last)
+        places = [(last, height, *end[2:]) for height, end in zip(spread([end[0] for end in together], 0.09), together)]
+        places += [(end[1], end[0], *end[2:]) for end in ends if end[1] != last]
+        for place, height, name, colour in places:
+            axes.annotate(name, (place, height), (10, 0), textcoords="offset points", color=colour, va="center")
+        prevalence = scored[0]["val/mean_prevalence"]
         axes.axhline(prevalence, color="#777777", linestyle=":")
-        axes.annotate("knows nothing", (1, prevalence - 0.035), color="#666666", va="center")
-        axes.set_xlim(0, max(end[1] for end in ends) * 1.02)
-        axes.set_ylim(0, 1)
+        axes.annotate("a model that knows nothing", (last / 2, prevalence - 0.04), color="#666666", va="center")
+        axes.set_xlim(0, last * 1.02)
+        axes.set_ylim(0, max(end[0] for end in ends) + 0.2)
         axes.set_xlabel("round")
-        axes.set_title("macro AP on val: 17 labels of a FLAIR-like dataset")
+        axes.set_title("macro AP on val, 17 labels of a FLAIR-like dataset")
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 
-def named(group: Group) -> str:
+def named(run: Run) -> str:
     """The run's name, and under it what its noise promises and how long it is beside the clipping bound."""
-    summary = group.runs[0].summary or {}
-    privacy = summary.get("privacy")
-    name = group.name.replace("_", " ")
-    if not privacy:
-        return name
-    return f"{name}: epsilon {cell(privacy)},\nnoise {noise_over_bound(group):.2g} x bound"
-
-
-def noise_over_bound(group: Group) -> float:
-    """The length of the noise on a round's mean update over the clipping bound."""
-    run = group.runs[0]
-    privacy = (run.summary or {})["privacy"]
-    size = int(run.options["cohort_size"])
-    return math.sqrt(num_parameters(group)) * privacy["noise_std"] / (size * privacy["clipping_bound"])
-
-
-def num_parameters(group: Group) -> int:
-    """How many are trained, which is what a client sends in float32."""
-    run = group.runs[0]
-    row = next(row for row in run.rows if row.get("train/num_clients"))
-    return round(row["train/bytes_up"] / row["train/num_clients"] / 4)
-
-
-def prevalence_of(group: Group) -> float:
-    """Macro AP of a model that knows nothing."""
-    return float(next(row["val/mean_prevalence"] for row in group.runs[0].rows if "val/mean_prevalence" in row))
+    name, length = run.name.replace("_", " "), run.noise_over_bound
+    return name if length is None else f"{name}: epsilon {cell(run.privacy)},\nnoise {length:.2g} x bound"
 
 
 def spread(heights: Sequence[float], least: float) -> list[float]:
-    """Ascending heights moved up until each is ``least`` above the one before."""
+    """Ascending heights, each at least ``least`` above the one before, around where they were."""
     moved: list[float] = []
     for height in heights:
         moved.append(max(height, moved[-1] + least) if moved else height)
-    return moved
+    shift = (sum(moved) - sum(heights)) / len(moved)
+    return [height - shift for height in moved]
+
+
+@dataclass(frozen=True)
+class Some:
+    """A few photographs of a partition, for ``predict``."""
+
+    partition: Partition
+    positions: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def name(self, position: int) -> str:
+        return str(self.positions[position])
+
+    def read(self, position: int) -> Any:
+        from fedflair.data.images.photographs import checked
+
+        return checked(self.partition.encoded(self.positions[position]))
 
 
 def photographs(run: Path) -> Figure:
     """Photographs of test, of different labels, with the labels that the run's model finds most probable."""
+    # Here, as they load torch, which curves do without.
+    from fedflair.data.store.packed import open_store
+    from fedflair.evaluation.opened import open_run
+    from fedflair.evaluation.predict import predict
+
     opened = open_run(run, "best")
     model = opened.model()
     partition = open_store(opened.config.data.data_path).partitions["test"]
     with rc_context(STYLE):
         figure = Figure(figsize=(9, 5.1), layout="constrained", dpi=110)
         grid = figure.subplots(4, NUM_PHOTOGRAPHS // 2, gridspec_kw={"height_ratios": [3, 1] * 2})
-        found = list(predict(model, Stored(partition)))
-        for place, position in enumerate(chosen(partition)):
-            prediction = found[position]
-            assert isinstance(prediction, Prediction)
+        positions = chosen(partition)
+        for place, prediction in enumerate(predict(model, Some(partition, positions))):
+            position = positions[place]
             row, column = 2 * (place // (NUM_PHOTOGRAPHS // 2)), place % (NUM_PHOTOGRAPHS // 2)
             with Image.open(io.BytesIO(partition.encoded(position))) as image:
                 grid[row, column].imshow(image.convert("RGB"))
@@ -145,7 +151,7 @@ def labels_of(partition: Partition, position: int) -> set[int]:
     return set(columns.label_indices[start:end].tolist())
 
 
-def bars(axes: Any, prediction: Prediction, labels: Sequence[str], true: set[int]) -> None:
+def bars(axes: Any, prediction: Any, labels: Sequence[str], true: set[int]) -> None:
     """The most probable labels as bars, green where the photograph has them."""
     best = np.argsort(-prediction.probabilities, kind="stable")[:NUM_LABELS].tolist()
     for row, label in enumerate(best):
