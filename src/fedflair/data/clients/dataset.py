@@ -207,6 +207,7 @@ class Dataset:
         return _space(self.file, self.labels).names
 
     def num_images(self, partition: str) -> int:
+        """How many photographs a partition has."""
         return sum(map(len, self.of_partition(partition).values()))
 
     def client(self, user_id: str, transform: Transform | None = None) -> ImageDataset:
