@@ -14,7 +14,8 @@ from fedflair.commands.train import parse_train_config
 from fedflair.config.names import OWN_NAMES
 from fedflair.config.options import PRESETS, build_config, read_options
 from fedflair.config.train_config import TrainConfig
-from fedflair.federated.setup import build_model, mechanisms_of
+from fedflair.federated.networks import build_model
+from fedflair.federated.setup import mechanisms_of
 from fedflair.privacy.accounting.shown import show
 from fedflair.privacy.mechanisms.noise import noise_length, noise_over_bound
 from fedflair.runs.folder import RunFolder, read_summary

@@ -32,16 +32,14 @@ from fedflair.engine.flat_model import parameter_vector
 from fedflair.errors import ConfigError, DataError
 from fedflair.federated.algorithms import ALGORITHMS, Algorithm
 from fedflair.federated.frozen_features import OnFeatures, on_features, opened
+from fedflair.federated.networks import build_model, own_code, untrained_model
 from fedflair.federated.participation import num_asked
 from fedflair.federated.plugins import load_plugins
 from fedflair.federated.privacy_options import local_privacy_options, parameter_groups, privacy_options
 from fedflair.federated.server import SERVER_OPTIMIZERS, ServerState
 from fedflair.federated.start import Start, origin_of
-from fedflair.models import MODELS
 from fedflair.models.checks import check_network
-from fedflair.models.normalization import refuse_batch_statistics
 from fedflair.models.preprocessing import preprocessing_of
-from fedflair.models.trainable import Choice, choose_trained
 from fedflair.privacy.contract import Clipping, LocalMechanism, Mechanism, Origin, ParameterGroups
 from fedflair.privacy.mechanisms import local_noise_seed, make_local_mechanism
 from fedflair.privacy.mechanisms.group_clipping import clipping_in
@@ -328,13 +326,6 @@ def kernels_of(config: TrainConfig, kernels: Kind | None) -> Kind:
     return kernels or chosen().kind
 
 
-def untrained_model(config: TrainConfig, num_labels: int, fixed: Mapping[str, torch.Tensor]) -> nn.Module:
-    """The network as a run has it, but for the trained parameters, which come with each task."""
-    module = build_model(config, num_labels, load_weights=False)
-    module.load_state_dict(dict(fixed), strict=False)
-    return module
-
-
 def labels_of(config: TrainConfig, store: Store) -> LabelSpace:
     """The labels that the configuration's model learns."""
     return label_space(
@@ -363,40 +354,6 @@ def pieces_of_batches(config: TrainConfig, clients: FederatedDataset) -> tuple[F
         piece_size=config.batch_size,
         num_rounds=config.algorithm.central_num_iterations,
         seed=config.run.seed,
-    )
-
-
-def build_model(
-    config: TrainConfig, num_labels: int, *, load_weights: bool = True, start: Start | None = None
-) -> nn.Module:
-    """The network with its initial weights; without ``load_weights`` a pretrained one has its shape only.
-
-    start: where those weights come from instead; what is added to a network for training begins anew.
-    """
-    options, model = config.model, MODELS[config.model.model]
-    wanted = options.pretrained and load_weights and start is None
-    weights = model.weights(options.model_type, options.pretrained_weights) if wanted else None
-    module = model.build(
-        options.model_type, num_labels, pretrained=options.pretrained, weights=weights, seed=config.run.seed
-    )
-    refuse_batch_statistics(module)
-    if start is not None:
-        start.load(module)
-    choose_trained(module, trained_choice(config))
-    return module
-
-
-def own_code(config: TrainConfig) -> str | None:
-    """What says that a network of one's own is still the same; None for all others."""
-    return MODELS[config.model.model].own_code(config.model.model_type)
-
-
-def trained_choice(config: TrainConfig) -> Choice:
-    """The options that say what of the network is trained."""
-    model = config.model
-    alpha = float(model.lora_rank) if model.lora_alpha is None else model.lora_alpha
-    return Choice(
-        model.trainable, model.num_trainable_blocks, model.lora_rank, alpha, model.lora_layers, config.run.seed
     )
 
 

@@ -17,9 +17,10 @@ from fedflair.engine.flat_model import frozen_tensors
 from fedflair.errors import ConfigError, DataError
 from fedflair.evaluation.start import open_start
 from fedflair.federated.client_states import ClientStates
+from fedflair.federated.networks import own_code
 from fedflair.federated.plugins import plugin_code
 from fedflair.federated.server import ServerState
-from fedflair.federated.setup import TrainingSetup, groups_of, initial_state, make_setup, mechanisms_of, own_code
+from fedflair.federated.setup import TrainingSetup, groups_of, initial_state, make_setup, mechanisms_of
 from fedflair.federated.start import Start, origin_of
 from fedflair.privacy.ledger import record as ledger
 from fedflair.privacy.ledger.anchor import require_anchor

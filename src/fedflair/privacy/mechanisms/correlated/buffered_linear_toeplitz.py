@@ -148,7 +148,8 @@ def _merged(logs: Vector) -> Vector:
         else:
             kept.append([rate, weight])
     kept = [one for one in kept if one[1] > _NOTHING] or kept[:1]
-    return np.log(np.array(kept).T).ravel()
+    merged: Vector = np.log(np.array(kept).T).ravel()
+    return merged
 
 
 def _as_kept(values: Vector) -> Vector:
