@@ -1,4 +1,4 @@
-"""The network of a run, as its configuration describes it: of one that begins, and of one whose parameters are known."""
+"""The network of a run, as its configuration describes it: of a run that begins, and of one that has parameters."""
 
 from __future__ import annotations
 
