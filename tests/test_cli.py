@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fedflair.cli import COMMANDS
+from fedflair.commands import COMMANDS
 
 
 def fedflair(*arguments: str) -> subprocess.CompletedProcess[str]:

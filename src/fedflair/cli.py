@@ -10,33 +10,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from fedflair import __version__
+from fedflair.commands import COMMANDS
 from fedflair.errors import ConfigError, DataError, FedflairError, Interrupted, UsageError
 from fedflair.system import memory
 from fedflair.system.files import errno_of, why
 from fedflair.system.processes import signal_of, signals_as_errors
 from fedflair.system.terminal import one_line, say
 from fedflair.system.threads import are_stuck, deaths_as_errors
-
-COMMANDS = {
-    "download": "fetch the real dataset, resumable and verified",
-    "prepare": "turn any FLAIR files into one packed store",
-    "synthesize": "make a FLAIR-like dataset with no network",
-    "describe": "show a store's statistics",
-    "convert": "rewrite a store in another tool's layout, or back",
-    "train": "train in simulated federated learning",
-    "evaluate": "score a run's best model on a partition",
-    "predict": "show a trained model photographs",
-    "export": "hand a trained model on, for plain PyTorch too",
-    "sweep": "train a grid or random samples of options, with several seeds",
-    "reproduce": "a row of the published benchmark, from download to score",
-    "options": "show every option, what it may be and what it means",
-    "report": "compare runs in one HTML page",
-    "epsilon": "ask the privacy accountant",
-    "mechanisms": "compare what mechanisms add at a privacy budget",
-    "ledger": "verify a run's privacy ledger",
-    "audit": "measure what the privacy path really gives",
-    "completion": "print what completes commands and options in a shell",
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

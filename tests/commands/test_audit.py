@@ -94,7 +94,7 @@ def test_what_training_can_run_is_audited(options: list[str], capsys: pytest.Cap
             ["--central_privacy_mechanism", "gaussian", "--local_privacy_mechanism", "gaussian"],
             "each keep a promise of their own; audit one at a time",
         ),
-        (["--learning_rate", "1"], "learning_rate: unknown option; see fedflair audit --help"),
+        (["--learning_rate", "1"], "learning_rate: unknown option; did you mean sampling_rate"),
     ],
 )
 def test_what_cannot_be_audited_is_refused_in_a_line(options: list[str], message: str) -> None:

@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
-from fedflair.cli import COMMANDS
 from fedflair.cli import run as run_command
+from fedflair.commands import COMMANDS
 
 
 def completed(script: str, line: str) -> set[str]:

@@ -13,7 +13,7 @@ from fedflair.data import published as flair
 from fedflair.data.describe import comparison
 from fedflair.data.store.packed import open_store
 from fedflair.errors import ConfigError, DataError
-from tests.data.describe.test_statistics import SMALL, write_store
+from tests.data.describe.test_statistics import FLAIR_LABELS, SMALL, write_store
 
 
 def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,7 +35,7 @@ def test_json_of_an_empty_partition_has_no_nan(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_json_holds_the_published_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    describe(write_store(tmp_path / "s.hdf5", SMALL), json=True)
+    describe(write_store(tmp_path / "s.hdf5", SMALL, FLAIR_LABELS), json=True)
     published = json.loads(capsys.readouterr().out)["published"]
     assert published["val"] == {"users": 5141, "images": 39239}
     assert published["all"]["images_per_user"] == {
@@ -43,6 +43,8 @@ def test_json_holds_the_published_values(tmp_path: Path, capsys: pytest.CaptureF
     }  # fmt: skip
     assert published["all"]["labels"]["images_per_label"]["religion"] == 866
     assert published["all"]["fine_grained_labels"]["in_use"] == 1628
+    describe(write_store(tmp_path / "own.hdf5", SMALL), json=True)
+    assert json.loads(capsys.readouterr().out)["published"] is None
 
 
 def test_published_values_have_the_shape_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fedflair.cli import COMMANDS
 from fedflair.cli import run as run_command
+from fedflair.commands import COMMANDS
 from fedflair.commands.options import page
 from fedflair.commands.parsers import parser_of_command
 from fedflair.config.described import described

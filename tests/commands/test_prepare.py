@@ -10,6 +10,7 @@ from PIL import Image
 
 from fedflair.cli import main
 from fedflair.commands.prepare import prepare
+from tests.data.own_photographs import write_photographs, write_table
 from tests.data.releases import encoded, records, write_apple_folder, write_hub
 
 
@@ -28,6 +29,16 @@ def test_the_summary_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "re-encoded 2: grey JPEG" in printed
     assert f"train-00001-of-00002.parquet: row 1: image {made[3].image_id} is bad: truncated JPEG" in printed
     assert "val          1 users         2 images" in printed
+
+
+def test_partitions_that_training_will_want_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prepare(source=write_hub(tmp_path / "hub", records()), output=tmp_path / "s.hdf5")
+    assert "training needs" not in capsys.readouterr().out
+    photographs = write_photographs(tmp_path / "photographs", ("a/1.png",))
+    table = write_table(tmp_path / "t.csv", ["a/1.png,cat,train"], "path,labels,partition")
+    prepare(source=photographs, labels=table, output=tmp_path / "own.hdf5")
+    said = "training needs users in train, val and test; there are none in val and test"
+    assert said in capsys.readouterr().out
 
 
 def test_what_is_no_store_is_not_to_be_described(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

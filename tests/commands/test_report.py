@@ -25,7 +25,7 @@ class Texts(HTMLParser):
             self.texts.append(data.strip())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in ("script", "link", "img", "iframe", "object") or any(name == "src" for name, _ in attrs):
+        if tag in ("script", "link", "iframe", "object") or any(name == "src" for name, _ in attrs):
             self.fetched.append(tag)
         self.fetched += [str(v) for k, v in attrs if k in ("href", "xlink:href") and not str(v).startswith("#")]
 
@@ -54,6 +54,8 @@ def test_the_page_holds_the_tables_the_figures_and_the_words(
         "0.610",
         "2.5 * (run infinite)",
         "AP of each label on test; not covered by epsilon",
+        "Labels: from animal (0.67) down to food (0.47), mean AP of the runs",
+        "Users: half of those of test have AP above 0.400, personalisation betters 100% of them",
         "animal",
         "food",
     } <= set(page.texts)

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from fedflair.cli import COMMANDS, main
+from fedflair.cli import main
+from fedflair.commands import COMMANDS
 from fedflair.commands.parsers import parser_of_command
 from fedflair.config.parsing import parse, type_of
 

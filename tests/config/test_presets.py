@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import product
 from pathlib import Path
 
@@ -9,12 +10,14 @@ import pytest
 import torch
 import torchvision
 
+from fedflair.commands.train import parse_train_config
 from fedflair.config.names import OWN_NAMES
 from fedflair.config.options import PRESETS, build_config, read_options
 from fedflair.config.train_config import TrainConfig
-from fedflair.federated.setup import build_model, mechanisms_of
+from fedflair.federated.networks import build_model
+from fedflair.federated.setup import mechanisms_of
 from fedflair.privacy.accounting.shown import show
-from fedflair.privacy.mechanisms.noise import noise_length
+from fedflair.privacy.mechanisms.noise import noise_length, noise_over_bound
 from fedflair.runs.folder import RunFolder, read_summary
 from fedflair.sweep.plan import plan_sweep, sweep_spec
 from fedflair.training.train import train
@@ -129,6 +132,28 @@ def test_the_page_has_the_noise_of_both_private_settings(name: str, num_clients:
     told = [f"`{name}`", f"{num_clients:,}", f"{facts['noise_multiplier']:.3g}", f"{length:.3g}"]
     told += [show(facts["epsilon"]), show(facts["run_epsilon"])]
     assert f"| {' | '.join(told)} |" in (ROOT / "docs" / "reproducing.md").read_text()
+
+
+def demo_row(*more: str) -> dict[str, object]:
+    """What a private row of ``make demo`` promises to the mini dataset's 320 training users, and its noise."""
+    words = ["--args_config", "demo", "--central_privacy_mechanism", "gaussian_moments_accountant", *more]
+    config = parse_train_config(words)
+    facts = dict(mechanisms_of(config, 320, noise_seed=1 << 100)[0].description)
+    num_parameters = sum(p.numel() for p in build_model(config, 17).parameters())
+    return facts | {"length": noise_over_bound(facts, num_parameters)}
+
+
+def test_the_demo_has_the_published_noise_and_a_row_that_promises_something() -> None:
+    simulated = demo_row()
+    assert f"{simulated['length']:.2f}" == "0.36"
+    assert simulated["simulated"] is True
+    makefile = (ROOT / "Makefile").read_text()
+    (options,) = re.findall(r"^OWN_USERS := (.*(?:\\\n.*)*)$", makefile, re.MULTILINE)
+    own = demo_row(*options.replace("\\\n", " ").split()[2:])
+    assert (own["simulated"], own["population"], own["users"]) == (False, 320, 320)
+    assert float(str(own["delta"])) < 1 / 320
+    assert f"{own['length']:.0f}" == "30"
+    assert own["epsilon"] == pytest.approx(2, rel=1e-3) == own["run_epsilon"]
 
 
 def test_the_sweeps_of_the_benchmarks_can_be_planned() -> None:

@@ -137,7 +137,7 @@ def test_cohorts_that_rotate_hold_everybody_in_turn_and_the_state_has_a_few_vect
 ) -> None:
     run = run_of("blt")
     state, _ = load_state(RunFolder(run).last, CPU)
-    assert state.mechanism_state["buffers"].shape == (2, state.parameters.numel())
+    assert state.mechanism_state["buffers"].shape == (1, state.parameters.numel())
     terms, *rounds = ledger_lines(run)
     assert (terms["min_separation"], terms["sampling"], terms["event"]["sampling"]) == (3, "rotating", "none")
     assert [line["realised_cohort"] for line in rounds] == [2] * 8

@@ -17,7 +17,7 @@ def test_a_sweep_is_grouped_by_point_with_mean_and_deviation(tmp_path: Path) -> 
     folder = write_sweep(tmp_path / "sweep")
     (group,) = read_groups([folder])
     # sqrt(((0.5 - 0.6)^2 + (0.7 - 0.6)^2) / (2 - 1)) = 0.1414
-    assert cells(group)[:5] == ("rate=1 (2 runs)", "flair", "2", "-", "0.600 ± 0.141")
+    assert cells(group)[:5] == ("rate=1 (2 runs)", "2", "-", "-", "0.600 ± 0.141")
     rounds, means, deviations = curve(group, "val/macro_ap")
     assert (rounds, means) == ([1, 2], pytest.approx([0.3, 0.6]))
     assert deviations == pytest.approx([0.005**0.5, 0.02**0.5])

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fedflair.runs.folder import new_run, read_rows, write_config
 from fedflair.runs.tracker import tracker
@@ -84,11 +85,19 @@ def test_weights_and_biases_gets_every_row_and_a_resumed_run_its_id(
     with pytest.raises(LookupError), tracker(folder, start_round=2, **options) as log:
         for round_ in (3, 4):
             log.log({"round": round_, "train/loss": 1 / round_, "val/macro_ap": 0.5})
+        log.log_test({"macro_ap": 0.6, "macro_f1": float("nan")}, 4)
         raise LookupError
     first, second = sorted((folder.path / "wandb").glob("offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime)
     assert first.name == second.name == f"run-{(folder.path / 'wandb' / 'id.txt').read_text()}.wandb"
     assert settled_rows(first, 3) == [{"round": r, "train/loss": 1 / r} for r in (1, 2, 3)]
-    assert settled_rows(second, 2) == [{"round": r, "train/loss": 1 / r, "val/macro_ap": 0.5} for r in (3, 4)]
+    # The scores on test of the best model join the last round's row; what is no number is left out.
+    assert settled_rows(second, 2) == [
+        {"round": r, "train/loss": 1 / r, "val/macro_ap": 0.5} | ({"test/macro_ap": 0.6} if r == 4 else {})
+        for r in (3, 4)
+    ]
+    events = EventAccumulator(str(folder.path / "tensorboard")).Reload()
+    assert [(one.step, round(one.value, 6)) for one in events.Scalars("test/macro_ap")] == [(4, 0.6)]
+    assert "test/macro_f1" not in events.Tags()["scalars"]
     assert [exit_code(path) for path in (first, second)] == [0, 1]
     assert [row["round"] for row in read_rows(folder)] == [1, 2, 3, 4]
     assert yaml.safe_load(folder.config.read_text())["wandb_project_id"] == "flair"

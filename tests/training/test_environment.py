@@ -91,7 +91,7 @@ def test_the_report_s_page_shows_it_escaped(
 ) -> None:
     report(private[0].path, output=tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
-    assert "<h2>What made the runs</h2>" in page
+    assert "<h2>What made the run</h2>" in page
     assert ", in 2 goes</summary>" in page
     assert f"versions.torch: {torch.__version__}\n" in page
     assert r"--run=" in page

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from fedflair.backends.threads import thread_backend
@@ -136,7 +137,9 @@ def test_a_run_leaves_everything_in_its_folder(tiny_store: Path, tmp_path: Path,
     best = max(row["val/macro_ap"] for row in rows if "val/macro_ap" in row)
     assert summary["val"]["macro_ap"] == pytest.approx(best, abs=1e-9)
     assert len(folder.csv.read_text().splitlines()) == 5
-    assert list((folder.path / "tensorboard").iterdir())
+    events = EventAccumulator(str(folder.path / "tensorboard")).Reload()
+    (told,) = events.Scalars("test/macro_ap")
+    assert told.value == pytest.approx(read_summary(folder)["test"]["macro_ap"])
     label_ap = json.loads(folder.label_ap.read_text())
     assert list(label_ap) == ["animal", "food", "outdoor", "plant"]
     assert sum(label_ap.values()) / 4 == pytest.approx(summary["test"]["macro_ap"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from typing import Literal
 
-from fedflair.cli import COMMANDS
+from fedflair.commands import COMMANDS
 from fedflair.commands.parsers import parser_of_command
 from fedflair.config.allowed import choices, is_path
 from fedflair.config.names import OWN_NAMES

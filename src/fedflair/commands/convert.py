@@ -1,4 +1,4 @@
-"""``fedflair convert``: between the packed store and the HDF5 layouts of other tools."""
+"""``fedflair convert``: between the packed store and the layouts of other tools."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from pathlib import Path
 
 from fedflair.commands.prepare import words_of
 from fedflair.commands.progress import track
+from fedflair.data.images.jpeg import ImageEncoding
 from fedflair.data.images.limits import DEFAULT, Limits
 from fedflair.data.preparation import convert as conversion
-from fedflair.data.preparation.layouts import Layout
+from fedflair.data.preparation.convert import Layout
 from fedflair.system.terminal import say
 
 
@@ -17,18 +18,23 @@ def convert(
     output: Path,
     *,
     layout: Layout,
+    image_encoding: ImageEncoding | None = None,
     max_image_pixels: int = DEFAULT.image_pixels,
     max_image_bytes: int = DEFAULT.image_bytes,
     max_image_scans: int = DEFAULT.image_scans,
     max_label_bytes: int = DEFAULT.label_bytes,
     max_archive_growth: int = DEFAULT.archive_growth,
 ) -> None:
-    """Turn a dataset file into another tool's HDF5 layout, or into the packed store.
+    """Turn a dataset into another tool's layout, or into the packed store.
 
     Args:
         source: A packed store, an HDF5 file of pfl-research or ml-flair, or anything else that prepare reads.
-        output: The file to write; appears under this name only once it is whole.
-        layout: packed (this project's store), pfl (pfl-research), ml-flair, or ml-flair-central (not grouped by user).
+        output: The file to write, or for parquet and webdataset the folder; appears under this name only once it is
+            whole.
+        layout: packed (this project's store), pfl (pfl-research), ml-flair, ml-flair-central (not grouped by user),
+            parquet (the hub's files, for Hugging Face datasets too), or webdataset (tar shards).
+        image_encoding: How bare pixels become files, and PNG files that were made of such: png loses nothing and is the
+            default; jpeg, of quality 95, takes about a third of the room and loses a little.
 
     Bounds on what is not trusted:
         max_image_pixels: Pixels that one photograph may have; more are refused before they are decoded.
@@ -41,6 +47,7 @@ def convert(
         source,
         output,
         layout=layout,
+        image_encoding=image_encoding,
         limits=Limits(
             image_pixels=max_image_pixels,
             image_bytes=max_image_bytes,
@@ -52,7 +59,11 @@ def convert(
     )
     if summary is not None:
         say(words_of(summary))
-    if layout != "packed":
+    if layout in ("parquet", "webdataset"):
+        num_bytes = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
+        say(f"{output}: {num_bytes / 1e6:,.1f} MB in the layout {layout}; images are kept byte for byte")
+    elif layout != "packed":
         size = f"{output.stat().st_size / 1e6:,.1f} MB"
         say(f"{output}: {size} in the layout {layout}; pixels are kept, JPEG bytes are not")
+    if layout not in ("packed", "webdataset"):
         say(f"Next: fedflair convert {output} STORE --layout packed   (leads back)")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fedflair.data.describe.comparison import PUBLISHED, as_plain
+from fedflair.data.describe.comparison import as_plain, published_beside
 from fedflair.data.describe.tables import tables
 from fedflair.data.store.packed import open_store
 from fedflair.data.store.verify import verify as check
@@ -15,7 +15,7 @@ from fedflair.system.terminal import say
 
 
 def describe(store: Path, *, json: bool = False, verify: bool = False, output: Path | None = None) -> None:
-    """Show a dataset's users, images, labels and their distributions beside FLAIR's published values.
+    """Show a dataset's users, images, labels and their distributions; beside FLAIR's where it is FLAIR-like.
 
     Args:
         store: A packed store, as written by prepare or synthesize.
@@ -36,7 +36,7 @@ def describe(store: Path, *, json: bool = False, verify: bool = False, output: P
     console = Console()
     found = {"store": str(store), "fingerprint": opened.fingerprint, "verified": verify}
     if json:
-        say(dumps(found | {"partitions": plain, "published": PUBLISHED}, indent=2))
+        say(dumps(found | {"partitions": plain, "published": published_beside(plain) or None}, indent=2))
     else:
         for table in tables(plain):
             console.print(table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from fedflair.cli import COMMANDS
+from fedflair.commands import COMMANDS
 from fedflair.commands.parsers import parser_of_command
 from fedflair.config.described import GENERAL, Described, described
 from fedflair.config.parsing import unknown

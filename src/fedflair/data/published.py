@@ -5,7 +5,9 @@ Source: the FLAIR paper (Song et al., NeurIPS 2022 Datasets and Benchmarks) and 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -108,3 +110,15 @@ SCORES: dict[str, Score] = {
     "fine_scratch": Score(22.5, 0.3),
 }
 """By shipped configuration: macro AP of 17 labels, micro AP of 1,628 (the dataset's two benchmark repositories)."""
+
+
+def licence_of(provenance: Mapping[str, Any]) -> str:
+    """What is to be said wherever photographs of a store are shown. provenance: the store's own."""
+    if provenance.get("source") == "synthetic":
+        return "The photographs are synthetic, drawn by fedflair: nobody's, and free."
+    if provenance.get("source") == "photographs":
+        return "The photographs are people's own, not FLAIR's. Whoever hands this page on hands them on."
+    return (
+        "Each photograph has its owner's licence, which FLAIR's ATTRIBUTION.txt names; FLAIR's annotations are under "
+        "CC-BY-NC 4.0. Whoever hands this page on hands the photographs on."
+    )

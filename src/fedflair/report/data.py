@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,21 @@ import numpy as np
 
 from fedflair.errors import DataError
 from fedflair.privacy.ledger import coverage
+from fedflair.privacy.mechanisms.noise import noise_over_bound
 from fedflair.report import promises
 from fedflair.runs.environment import Entry, read_environment
-from fedflair.runs.folder import RunFolder, read_config, read_label_ap, read_rows, read_summary, read_users
+from fedflair.runs.folder import (
+    RunFolder,
+    read_config,
+    read_label_ap,
+    read_rows,
+    read_summary,
+    read_test_details,
+    read_users,
+)
 from fedflair.runs.provenance import read_provenance
 from fedflair.runs.shapes import sweep_problem
+from fedflair.runs.tensors import num_entries
 from fedflair.sweep.results import RESULTS
 from fedflair.system.json_text import read_json
 
@@ -31,6 +41,9 @@ class Run:
     environment: what made it, an entry each time it was begun or gone on with; none of a run of an earlier version.
     privacy, local_privacy: the mechanisms as the run described them, in its summary, or before that in its ledger and
         its options; None without one.
+    left_out: metrics on test without each group of its users (``metrics/left_out.py``). examples: by kind, photographs
+        in which the model is surest (``evaluation/examples.py``). Both empty of a run that has not ended, or is older.
+    num_parameters: that are trained, sent and noised. store: the fingerprint of its store. None where nothing says.
     """
 
     name: str
@@ -42,6 +55,10 @@ class Run:
     privacy: Mapping[str, Any] | None
     local_privacy: Mapping[str, Any] | None
     environment: Sequence[Entry] = ()
+    left_out: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
+    examples: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    num_parameters: int | None = None
+    store: str | None = None
 
     @property
     def num_rounds(self) -> int:
@@ -55,6 +72,24 @@ class Run:
     def is_private(self) -> bool:
         """Whether an epsilon is promised, which the run's metrics are then not covered by."""
         return coverage.is_promised(self.privacy, self.local_privacy)
+
+    @property
+    def noise_over_bound(self) -> float | None:
+        """The length of the noise on a round's mean update over the clipping bound; None without noise, or unknown.
+
+        As the first round had it, so as the run said it before.
+        """
+        if self.num_parameters is None:
+            return None
+        row: Mapping[str, Any] = next((row for row in self.rows if "privacy/noise_std" in row), {})
+        of_round = {
+            "noise_std": row.get("privacy/noise_std"),
+            "clipping_bound": row.get("privacy/clipping_bound"),
+            "cohort_size": self.options.get("cohort_size"),
+        }
+        facts = self.privacy or {}
+        known = of_round if None not in of_round.values() else facts
+        return noise_over_bound({**known, "order": facts.get("order", 2.0)}, self.num_parameters)
 
     def total(self, column: str) -> float | None:
         """Sum over the rounds of a column of the metrics; None where no round has it."""
@@ -114,8 +149,30 @@ def read_run(path: Path, name: str) -> Run:
         central, local = promises.central_so_far(folder.path, options), promises.local_so_far(options)
     else:
         central, local = summary["privacy"], summary.get("local_privacy")
-    label_ap, users, environment = read_label_ap(folder), read_users(folder), read_environment(folder)
-    return Run(name, summary, rows, options, label_ap, users, central, local, environment)
+    details = read_test_details(folder)
+    return Run(
+        name,
+        summary,
+        rows,
+        options,
+        read_label_ap(folder),
+        read_users(folder),
+        central,
+        local,
+        read_environment(folder),
+        details.get("left_out", {}),
+        details.get("examples", {}),
+        _num_parameters(folder, summary),
+        None if provenance is None else provenance.store,
+    )
+
+
+def _num_parameters(folder: RunFolder, summary: Mapping[str, Any] | None) -> int | None:
+    """From the summary, or as long as there is none from a model that was saved."""
+    said = (summary or {}).get("num_parameters")
+    if isinstance(said, int):
+        return said
+    return next((n for path in (folder.best, folder.last) if (n := num_entries(path, "parameters")) is not None), None)
 
 
 def _read_sweep(path: Path, prefix: str) -> list[Group]:

@@ -11,6 +11,7 @@ runs/NAME/
     failures.txt           errors that name a client of a secret cohort (private runs; closed to others)
     wandb/                 the same rows for Weights & Biases (--wandb_project_id)
     summary.json           written once, at the end; label_ap.json: AP on test of each label
+    test_details.json      AP on test with groups of users left out, and the photographs in which the model is surest
     .lock                  held by the process that writes the folder
 """
 
@@ -76,6 +77,10 @@ class RunFolder:
         return self.path / "label_ap.json"
 
     @property
+    def test_details(self) -> Path:
+        return self.path / "test_details.json"
+
+    @property
     def failures(self) -> Path:
         return self.path / "failures.txt"
 
@@ -126,6 +131,18 @@ def writing(folder: RunFolder) -> Iterator[None]:
 def write_config(folder: RunFolder, config: TrainConfig) -> None:
     """Makes the folder that of a run, by its ``config.yaml``. Raises ConfigError where it holds a run already."""
     _refuse_used(folder)
+    _write_config(folder, config)
+
+
+def go_further(folder: RunFolder, config: TrainConfig) -> None:
+    """Writes ``config.yaml`` anew, with more rounds, and drops what was written at the end of fewer."""
+    with disk_errors(folder.path):
+        for file in (folder.summary, folder.label_ap):
+            file.unlink(missing_ok=True)
+    _write_config(folder, config)
+
+
+def _write_config(folder: RunFolder, config: TrainConfig) -> None:
     options = {k: v for k, v in config.as_dict().items() if k not in ("run", "resume", "resume_from")}
     write_atomically(folder.config, yaml.safe_dump(options, sort_keys=False))
 
@@ -188,6 +205,15 @@ def read_label_ap(folder: RunFolder) -> dict[str, float | None]:
         return {}
     found: dict[str, float | None] = read_json(folder.label_ap, DAMAGED)
     _check(found, shapes.label_ap_problem, folder.label_ap)
+    return found
+
+
+def read_test_details(folder: RunFolder) -> dict[str, Any]:
+    """``left_out`` and ``examples`` (``shapes.test_details_problem``); empty where there are none yet."""
+    if not folder.test_details.is_file():
+        return {}
+    found: dict[str, Any] = read_json(folder.test_details, DAMAGED)
+    _check(found, shapes.test_details_problem, folder.test_details)
     return found
 
 

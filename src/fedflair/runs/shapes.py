@@ -53,6 +53,18 @@ def label_ap_problem(value: Any) -> str:
     return "" if _are_numbers(value) else "not a number or null by label"
 
 
+def test_details_problem(value: Any) -> str:
+    """Of ``test_details.json``: metrics without each group of users, by name, and lists of photographs by kind."""
+    if not isinstance(value, dict):
+        return "not the details of a test"
+    left_out, examples = value.get("left_out"), value.get("examples")
+    if not isinstance(left_out, dict) or not all(map(_is_list_of_numbers, left_out.values())):
+        return "left_out is not lists of numbers by metric"
+    if not isinstance(examples, dict) or not all(isinstance(many, list) for many in examples.values()):
+        return "examples is not lists by kind"
+    return "" if all(_is_example(one) for many in examples.values() for one in many) else "an example lacks its parts"
+
+
 def environment_problem(value: Any) -> str:
     """Of ``environment.json``: a list of entries, each of values by name."""
     is_list = isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
@@ -91,6 +103,18 @@ def is_number(value: Any) -> bool:
 
 def is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 64
+
+
+def _is_list_of_numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_number_or_none, value))
+
+
+def _is_example(value: Any) -> bool:
+    if not isinstance(value, dict) or not all(isinstance(value.get(name), str) for name in ("name", "label")):
+        return False
+    labels = value.get("labels")
+    is_sound = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
+    return is_sound and is_whole(value.get("image")) and is_number(value.get("probability"))
 
 
 def _is_number_or_none(value: Any) -> bool:

@@ -71,6 +71,16 @@ def write_tensors(
             temporary.unlink(missing_ok=True)
 
 
+def num_entries(path: Path, name: str) -> int | None:
+    """How many entries a tensor of a file has, without reading it; None where there is none that can be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            shape: list[int] = file.get_slice(name).get_shape()
+            return math.prod(shape)
+    except (OSError, SafetensorError):
+        return None
+
+
 def load_tensors(path: Path, *, remedy: str = "start the run again") -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """(tensors on the CPU, facts). Raises DataError, with the ``remedy``, where the file is missing or damaged."""
     try:
@@ -97,15 +107,6 @@ def load_facts(path: Path) -> dict[str, Any] | None:
             return facts
     except (SafetensorError, OSError, KeyError, TypeError, ValueError):
         return None
-
-
-def num_parameters_of(path: Path) -> int:
-    """Numbers in a model's vector, by the file's header. Raises DataError where there is none."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return math.prod(file.get_slice("parameters").get_shape())
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: damaged ({type(error).__name__}: {_one_line(error)}); start the run again") from error
 
 
 def _checksum(tensors: Mapping[str, torch.Tensor], facts: str) -> str:

@@ -58,6 +58,18 @@ class Tracker:
         if self.quiet_terminal and "val/macro_ap" in row:
             self.console.say(f"round {step}: loss {loss}, val macro AP {macro_ap}")
 
+    def log_test(self, metrics: Mapping[str, float], round_: int) -> None:
+        """Sends the scores on test of the best model, which are no round's, to TensorBoard and Weights & Biases.
+
+        round_: the last one, since both want values in order.
+        """
+        row = strict({f"test/{name}": value for name, value in metrics.items()})
+        with disk_errors(self.folder.events):
+            for name, value in row.items():
+                if value is not None:
+                    self.events.add_scalar(name, value, round_)
+        self.send({"round": round_, **row})
+
     def say(self, text: str) -> None:
         self.console.say(text)
 

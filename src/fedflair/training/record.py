@@ -9,12 +9,14 @@ from typing import Any
 from fedflair import __version__
 from fedflair.backends.contract import Backend
 from fedflair.errors import DataError
-from fedflair.evaluation.partition import score_partition
+from fedflair.evaluation.examples import surest
+from fedflair.evaluation.partition import Scores, score_partition
 from fedflair.evaluation.users import federated_evaluation
 from fedflair.federated.aggregate import UpdateSum
 from fedflair.federated.participation import Participation
 from fedflair.federated.server import ServerState
 from fedflair.federated.setup import TrainingSetup
+from fedflair.metrics.left_out import ap_without_groups, groups_of_images
 from fedflair.metrics.per_user import UserAverages
 from fedflair.metrics.pfl import bucket_counts
 from fedflair.privacy.ledger import coverage
@@ -115,9 +117,12 @@ def summarise(
             f"{facts['best_round']}; restore it, or start the run again"
         )
     best = tensors["parameters"].to(setup.worker.device)
-    test = score_partition(best, "test", setup=setup.worker, backend=backend).measured()
+    scores = score_partition(best, "test", setup=setup.worker, backend=backend)
+    test = scores.measured()
     write_atomically(folder.label_ap, dumps(test.label_ap_by_name(setup.worker.labels.names)) + "\n")
     privacy, local_privacy = dict(setup.mechanism.description), dict(setup.worker.local_mechanism.description)
+    promised = coverage.is_promised(privacy, local_privacy)
+    write_atomically(folder.test_details, dumps(_details(setup, scores, promised=promised)) + "\n")
     summary = {
         "setting": setup.config.setting,
         "rounds": num_rounds,
@@ -125,9 +130,10 @@ def summarise(
         "seconds": facts["seconds"],
         "val": score_partition(best, "val", setup=setup.worker, backend=backend).metrics(),
         "test": test.values(),
-        coverage.FIELD: coverage.SUMMARY if coverage.is_promised(privacy, local_privacy) else None,
+        coverage.FIELD: coverage.SUMMARY if promised else None,
         "privacy": privacy or None,
         "local_privacy": local_privacy or None,
+        "num_parameters": best.numel(),
         "ledger": facts.get("ledger"),
         "device": str(setup.worker.device),
         "version": __version__,
@@ -135,6 +141,17 @@ def summarise(
     }
     write_atomically(folder.summary, dumps(summary, indent=2) + "\n")
     return summary
+
+
+def _details(setup: TrainingSetup, scores: Scores, *, promised: bool) -> dict[str, Any]:
+    """What a report wants to know of the best model on test beside its scores. promised: whether the run is private."""
+    test = setup.worker.store.partitions["test"]
+    groups = groups_of_images(test.columns.user_offsets)
+    details: dict[str, Any] = {
+        "left_out": ap_without_groups(scores.logits, scores.targets, groups),
+        "examples": surest(scores, setup.worker.labels.names, test),
+    }
+    return details | ({coverage.FIELD: ["left_out", "examples"]} if promised else {})
 
 
 def _prefixed(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:

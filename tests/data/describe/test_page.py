@@ -18,6 +18,7 @@ from fedflair.data.describe import gallery
 from fedflair.data.describe.page import write_page
 from fedflair.data.describe.plots import PLOTS, _widening, plain_text
 from fedflair.data.describe.statistics import join, store_statistics
+from fedflair.data.published import licence_of
 from fedflair.data.store.packed import open_store
 from fedflair.errors import DataError
 from tests.data.describe.test_statistics import SMALL, Images, write_store
@@ -69,6 +70,24 @@ def test_every_plot_is_written_and_embedded(hostile_page: Path) -> None:
         with Image.open(hostile_page.parent / f"{name}.png") as image:
             assert image.width > 500
     assert hostile_page.read_text(encoding="utf-8").count('src="data:image/png;base64,') == len(PLOTS)
+
+
+def test_titles_say_what_the_plots_show(tmp_path: Path) -> None:
+    """Ten users of one image of animal, of whom one has nine more with food as well."""
+    users = {f"u{i}": [([0], [])] + ([([0, 1], [])] * 9 if i == 0 else []) for i in range(10)}
+    text = page_of(write_store(tmp_path / "s.hdf5", {"train": users}, jpeg=jpeg()), tmp_path / "out").read_text()
+    for title in (
+        "Images per user: the user with most images has 53% of them",
+        "Label frequencies: animal is on 100%, food is on 47.4% of the images",
+        "Labels per user: half of the users have at most 1 coarse and 0 fine ones",
+        "Labels that occur together: of the images with food, 100% have animal too",
+    ):
+        assert f"<h2>{title}</h2>" in text
+    assert "<h2>How far users are from the population: half are 0." in text
+
+
+def test_the_licence_of_the_photographs_is_said(hostile_page: Path) -> None:
+    assert licence_of({}).replace("'", "&#x27;") in hostile_page.read_text(encoding="utf-8")
 
 
 def test_text_of_the_dataset_is_escaped(hostile_page: Path) -> None:

@@ -48,6 +48,10 @@ def write_store(
     return path
 
 
+# Most of FLAIR's coarse labels and no others: FLAIR's published values stand beside such a store's.
+FLAIR_LABELS = (*LABELS, "art", "equipment", "liquid", "material", "outdoor", "structure")
+
+
 @pytest.fixture
 def small(tmp_path: Path) -> Store:
     return open_store(write_store(tmp_path / "small.hdf5", SMALL))

@@ -11,7 +11,7 @@ from fedflair.data.describe.statistics import store_statistics
 from fedflair.data.describe.tables import tables
 from fedflair.data.store.packed import open_store
 from fedflair.system.console import Console
-from tests.data.describe.test_statistics import SMALL, write_store
+from tests.data.describe.test_statistics import FLAIR_LABELS, LABELS, SMALL, write_store
 
 
 def show(store: Path) -> None:
@@ -20,7 +20,7 @@ def show(store: Path) -> None:
 
 
 def test_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    show(write_store(tmp_path / "s.hdf5", SMALL))
+    show(write_store(tmp_path / "s.hdf5", SMALL, FLAIR_LABELS))
     printed = capsys.readouterr().out
     assert max(len(line) for line in printed.splitlines()) <= 80
     lines = [line.split() for line in printed.splitlines()]
@@ -30,6 +30,18 @@ def test_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # animal: 3 of train, 0 of val, 3 of 5 images; in FLAIR 68,858 of 429,078.
     assert ["animal", "3", "0", "3", "60.0", "68,858", "16.0"] in lines
     assert ["soup", "1", "1", "2", "40.0"] in lines
+
+
+@pytest.mark.parametrize("labels", [LABELS, (*FLAIR_LABELS, "holiday")], ids=["few of FLAIR's", "others too"])
+def test_nothing_of_flair_stands_beside_what_is_not_like_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], labels: tuple[str, ...]
+) -> None:
+    show(write_store(tmp_path / "s.hdf5", SMALL, labels))
+    printed = capsys.readouterr().out
+    lines = [line.split() for line in printed.splitlines()]
+    assert "FLAIR" not in printed
+    assert ["train", "2", "4", "0.0"] in lines
+    assert ["animal", "3", "0", "3", "60.0"] in lines
 
 
 def test_a_label_cannot_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

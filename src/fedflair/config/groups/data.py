@@ -20,7 +20,7 @@ class DataOptions:
     Args:
         data_path: The packed store to train on.
         dataset: Natural users (flair) or artificial users drawn from all images (flair_iid).
-        use_fine_grained_labels: Train on the 1,628 fine labels instead of the 17 coarse ones.
+        use_fine_grained_labels: Train on the store's fine labels (FLAIR's 1,628) instead of its coarse ones (17).
         binary_label: Train on this one label (yes or no) instead of all of them.
         label_subset: Train on these labels only, in this order.
         minimum_num_datapoints_per_user: Leave out clients with fewer images.

@@ -54,6 +54,19 @@ PUBLISHED: dict[str, Any] = {
 }
 
 
+def published_beside(plain: dict[str, Any]) -> dict[str, Any]:
+    """What stands beside a dataset's own figures: FLAIR's, where its coarse labels are most of FLAIR's and no others;
+    else nothing, as for people's own photographs."""
+    names = set(plain["all"]["labels"]["images_per_label"])
+    own = set(flair.COARSE_COUNTS)
+    return PUBLISHED if names <= own and 2 * len(names) > len(own) else {}
+
+
+def has_fine_labels(plain: dict[str, Any]) -> bool:
+    """Whether the dataset has fine labels at all, which people's own need not have."""
+    return bool(plain["all"]["fine_grained_labels"]["images_per_label"])
+
+
 def as_plain(by_partition: dict[str, Statistics]) -> dict[str, Any]:
     """Every number as plain types: partition -> statistics; labels as name -> count, in index order."""
     return {name: _plain(statistics) for name, statistics in by_partition.items()}
@@ -92,40 +105,49 @@ def look_up(plain: dict[str, Any], *path: str) -> Any:
     return value
 
 
-def partition_rows(plain: dict[str, Any]) -> list[list[str]]:
-    """Rows of: partition, users, users published, images, images published, megabytes."""
+def partition_table(plain: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: partition, users, images, megabytes, users and images beside what is published of them."""
+    beside = published_beside(plain)
     rows = []
     for name, own in plain.items():
-        published = PUBLISHED.get(name, {})
-        counts = [own["users"], published.get("users"), own["images"], published.get("images")]
-        rows.append([name, *map(count, counts), f"{own['image_bytes'] / 1e6:,.1f}"])
-    return rows
+        published = beside.get(name, {})
+        row = [name]
+        for kind in ("users", "images"):
+            row += [count(own[kind]), *([count(published.get(kind))] if beside else [])]
+        rows.append([*row, f"{own['image_bytes'] / 1e6:,.1f}"])
+    others = ["in FLAIR"] if beside else []
+    return ["", "users", *others, "images", *others, "MB"], rows
 
 
-def distribution_rows(everything: dict[str, Any], kinds: tuple[tuple[str, tuple[str, ...]], ...]) -> list[list[str]]:
+def distribution_rows(plain: dict[str, Any], kinds: tuple[tuple[str, tuple[str, ...]], ...]) -> list[list[str]]:
     """Rows of: title and the seven moments; a row ``in FLAIR`` follows where values are published."""
+    everything, beside = plain["all"], published_beside(plain).get("all", {})
     rows = []
     for title, path in kinds:
-        own, published = look_up(everything, *path), look_up(PUBLISHED["all"], *path)
+        if path[0] == "fine_grained_labels" and not has_fine_labels(plain):
+            continue
+        own, published = look_up(everything, *path), look_up(beside, *path)
         rows.append([title, *[number(own[moment]) for moment in MOMENTS]])
         if published is not None:
             rows.append(["in FLAIR", *[_as_published(published.get(moment)) for moment in MOMENTS]])
     return rows
 
 
-def label_rows(plain: dict[str, Any], kind: str, names: list[str]) -> list[list[str]]:
-    """Rows of: label, its images in each partition, share of all images, images published, share published.
+def label_table(plain: dict[str, Any], kind: str, names: list[str]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: label, its images in each partition, share of all images, images and share published.
 
     kind: ``labels`` or ``fine_grained_labels``. Shares are in percent.
     """
-    published = PUBLISHED["all"][kind]["images_per_label"]
+    published = published_beside(plain).get("all")
     rows = []
     for name in names:
         own = [statistics[kind]["images_per_label"][name] for statistics in plain.values()]
-        known = published.get(name)
-        shares = [share(own[-1], plain["all"]["images"]), share(known, PUBLISHED["all"]["images"])]
-        rows.append([name, *map(count, own), shares[0], count(known), shares[1]])
-    return rows
+        row = [name, *map(count, own), share(own[-1], plain["all"]["images"])]
+        if published is not None:
+            known = published[kind]["images_per_label"].get(name)
+            row += [count(known), share(known, published["images"])]
+        rows.append(row)
+    return ["", *plain, "%", *(["in FLAIR", "%"] if published is not None else [])], rows
 
 
 def most_frequent(everything: dict[str, Any], kind: str, number: int) -> list[str]:

@@ -19,13 +19,17 @@ from fedflair.data.describe.comparison import (
     MOMENTS,
     as_plain,
     distribution_rows,
-    label_rows,
+    has_fine_labels,
+    label_table,
     most_frequent,
-    partition_rows,
+    partition_table,
+    published_beside,
 )
+from fedflair.data.describe.findings import findings
 from fedflair.data.describe.gallery import gallery
 from fedflair.data.describe.plots import PLOTS, draw_all
 from fedflair.data.describe.statistics import Statistics, join
+from fedflair.data.published import licence_of
 from fedflair.data.store.packed import Store
 from fedflair.errors import DataError
 from fedflair.system.files import write_atomically
@@ -44,17 +48,26 @@ def write_page(store: Store, by_partition: dict[str, Statistics], output: Path) 
     everything = join(list(partitions.values()))
     if everything.num_images == 0:
         raise DataError(f"{store.path}: holds no image, so there is nothing to plot; leave out --output")
-    plots = draw_all(partitions, everything, by_partition["all"])
+    plain = as_plain(by_partition)
+    plots = draw_all(partitions, everything, by_partition["all"], beside=published_beside(plain))
     images = gallery(store, everything, by_partition["all"])
-    page = render(store.path.name, as_plain(by_partition), plots, images)
+    titles = findings(everything, by_partition["all"])
+    page = render(store.path.name, plain, plots, titles, images, licence_of(store.metadata.provenance))
     for name, png in plots.items():
         write_atomically(output / f"{name}.png", png)
     write_atomically(output / "index.html", page)
     return output / "index.html"
 
 
-def render(title: str, plain: dict[str, Any], plots: dict[str, bytes], gallery: dict[str, Any]) -> str:
-    """The whole page as text."""
+def render(
+    title: str,
+    plain: dict[str, Any],
+    plots: dict[str, bytes],
+    titles: dict[str, str],
+    gallery: dict[str, Any],
+    licence: str,
+) -> str:
+    """The whole page as text. titles: of the plots, by name. licence: what is to be said of the photographs."""
     digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     # Escaped so that no text of the dataset can end the element that holds it.
@@ -65,12 +78,13 @@ def render(title: str, plain: dict[str, Any], plots: dict[str, bytes], gallery: 
             '<!doctype html><html lang="en"><head><meta charset="utf-8">',
             f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            '<meta name="color-scheme" content="light dark">',
             f"<title>{_text(title)}</title><style>{_STYLE}</style></head><body>",
             f"<header><h1>{_text(title)}</h1>{_summary(plain)}",
             '<nav><a href="#tables">Tables</a><a href="#plots">Plots</a><a href="#gallery">Gallery</a></nav></header>',
             f'<main><section id="tables">{_tables(plain)}</section>',
-            f'<section id="plots">{"".join(_figure(name, plots[name]) for name in plots)}</section>',
-            f'<section id="gallery">{_GALLERY}</section></main>',
+            f'<section id="plots">{"".join(_figure(titles[name], name, plots[name]) for name in plots)}</section>',
+            f'<section id="gallery">{_GALLERY.replace("$LICENCE", _text(licence))}</section></main>',
             f'<script type="application/json" id="data">{data}</script>',
             f"<script>{_SCRIPT}</script></body></html>\n",
         ]
@@ -87,7 +101,11 @@ def _summary(plain: dict[str, Any]) -> str:
         (f"{everything['users']:,}", "users"),
         (f"{everything['images']:,}", "images"),
         (f"{everything['labels']['in_use']:,}", "coarse labels in use"),
-        (f"{everything['fine_grained_labels']['in_use']:,}", "fine labels in use"),
+        *(
+            [(f"{everything['fine_grained_labels']['in_use']:,}", "fine labels in use")]
+            if has_fine_labels(plain)
+            else []
+        ),
         (f"{everything['image_bytes'] / 1e6:,.1f}", "megabytes of images"),
     ]
     return f'<p class="facts">{"".join(f"<span><b>{value}</b> {what}</span>" for value, what in facts)}</p>'
@@ -97,20 +115,26 @@ def _tables(plain: dict[str, Any]) -> str:
     everything = plain["all"]
     coarse = most_frequent(everything, "labels", len(everything["labels"]["images_per_label"]))
     fine = most_frequent(everything, "fine_grained_labels", FINE_ROWS)
-    label_header = ["", *plain, "%", "in FLAIR", "%"]
     return "".join(
         [
             '<div class="beside"><div><h2>Users and images</h2>',
-            _table(["", "users", "in FLAIR", "images", "in FLAIR", "MB"], partition_rows(plain)),
+            _table(*partition_table(plain)),
             "<h2>Distributions</h2><p>Labels per user are distinct ones.</p>",
-            _table(["", *MOMENTS], distribution_rows(everything, DISTRIBUTIONS)),
+            _table(["", *MOMENTS], distribution_rows(plain, DISTRIBUTIONS)),
             "<h2>Divergence of users from the population</h2><p>Jensen-Shannon, 0 to 1 bit.</p>",
-            _table(["", *MOMENTS], distribution_rows(everything, DIVERGENCES)),
+            _table(["", *MOMENTS], distribution_rows(plain, DIVERGENCES)),
             "</div><div><h2>Images per coarse label</h2>",
-            _table(label_header, label_rows(plain, "labels", coarse)),
-            f"</div></div><details><summary>Images per fine label: the {len(fine)} most frequent</summary>",
-            _table(label_header, label_rows(plain, "fine_grained_labels", fine)),
-            "</details>",
+            _table(*label_table(plain, "labels", coarse)),
+            "</div></div>",
+            *(
+                [
+                    f"<details><summary>Images per fine label: the {len(fine)} most frequent</summary>",
+                    _table(*label_table(plain, "fine_grained_labels", fine)),
+                    "</details>",
+                ]
+                if has_fine_labels(plain)
+                else []
+            ),
         ]
     )
 
@@ -126,25 +150,31 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _figure(name: str, png: bytes) -> str:
-    title, caption = PLOTS[name]
+def _figure(title: str, name: str, png: bytes) -> str:
+    kind, caption = PLOTS[name]
     source = base64.b64encode(png).decode()
     return (
         f"<figure><h2>{_text(title)}</h2><figcaption>{_text(caption)}</figcaption>"
-        f'<img alt="{_text(title)}" src="data:image/png;base64,{source}"></figure>'
+        f'<div class="plot"><img alt="{_text(kind)}" src="data:image/png;base64,{source}"></div></figure>'
     )
 
 
 _STYLE = """
-:root { --ink: #1f2933; --muted: #5f6c7b; --line: #e4e7eb; --accent: #2a6fb0; }
+:root { --ink: #1f2933; --muted: #5f6c7b; --line: #e4e7eb; --accent: #2a6fb0; --paper: #fff; --box: #f5f7fa;
+  --chosen: #e1edf8; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e4e4e4; --muted: #a0a8b1; --line: #3a3f45; --accent: #3f86c9; --paper: #161616; --box: #22262b;
+    --chosen: #1f3d5a; }
+}
 * { box-sizing: border-box; }
-body { margin: 0; font: 15px/1.5 system-ui, "DejaVu Sans", sans-serif; color: var(--ink); background: #fff; }
+body { margin: 0; font: 15px/1.5 system-ui, "DejaVu Sans", sans-serif; color: var(--ink);
+  background: var(--paper); }
 header, main { max-width: 1240px; margin: 0 auto; padding: 0 20px; }
 header { padding-top: 28px; }
 h1 { font-size: 26px; margin: 0; overflow-wrap: anywhere; }
 h2 { font-size: 18px; margin: 32px 0 6px; }
 p, figcaption { color: var(--muted); margin: 0 0 8px; }
-.facts span { margin-right: 24px; white-space: nowrap; }
+.facts span { display: inline-block; margin-right: 24px; white-space: nowrap; }
 .facts b { color: var(--ink); font-size: 18px; }
 nav { border-bottom: 1px solid var(--line); padding-bottom: 10px; }
 nav a { color: var(--accent); margin-right: 20px; text-decoration: none; }
@@ -159,30 +189,43 @@ thead th { color: var(--muted); font-weight: 500; border-bottom: 1px solid var(-
 tr.published th { padding-left: 16px; }
 tr.published { color: var(--muted); }
 summary { margin: 24px 0 8px; cursor: pointer; font-size: 18px; font-weight: bold; }
-figure { margin: 0; }
+figure { margin: 0; break-inside: avoid; }
+.plot { overflow-x: auto; background: #fff; border-radius: 6px; }
+@media (prefers-color-scheme: dark) { .plot { padding: 10px; width: fit-content; max-width: 100%; } }
 figure img { max-width: 100%; height: auto; }
 .browser { display: grid; grid-template-columns: 310px 1fr; gap: 24px; min-height: 420px; margin-bottom: 60px; }
-.kinds button { font: inherit; padding: 5px 14px; border: 1px solid var(--line); background: #fff; cursor: pointer; }
+.kinds button { font: inherit; padding: 5px 14px; border: 1px solid var(--line); color: var(--ink);
+  background: var(--paper); cursor: pointer; }
 .kinds button[aria-pressed=true] { background: var(--accent); border-color: var(--accent); color: #fff; }
-#filter { width: 100%; font: inherit; padding: 5px 8px; margin: 10px 0; border: 1px solid #9aa5b1; border-radius: 4px; }
+#filter { width: 100%; font: inherit; padding: 5px 8px; margin: 10px 0; border: 1px solid #9aa5b1; border-radius: 4px;
+  color: var(--ink); background: var(--paper); }
 #list { max-height: 620px; overflow-y: auto; border-top: 1px solid var(--line); }
 #list button { display: flex; width: 100%; gap: 10px; border: 0; border-bottom: 1px solid var(--line); padding: 6px;
-  background: none; font: inherit; font-size: 14px; text-align: left; cursor: pointer; }
-#list button:hover { background: #f5f7fa; }
-#list button[aria-current=true] { background: #e1edf8; }
+  background: none; color: var(--ink); font: inherit; font-size: 14px; text-align: left; cursor: pointer; }
+#list button:hover { background: var(--box); }
+#list button[aria-current=true] { background: var(--chosen); }
 #list .name { flex: 1; min-width: 0; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 #list .more { color: var(--muted); font-size: 13px; }
 #shown h3 { margin: 4px 0; overflow-wrap: anywhere; }
 #tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(130px, 1fr)); gap: 18px 14px; }
-#tiles img, #tiles .broken { width: 100%; aspect-ratio: 1; object-fit: cover; border-radius: 4px; background: #f5f7fa; }
+#tiles img, #tiles .broken { width: 100%; aspect-ratio: 1; object-fit: cover; border-radius: 4px;
+  background: var(--box); }
 #tiles .broken { display: grid; place-items: center; color: var(--muted); font-size: 13px; }
 #tiles .labels { font-size: 12px; line-height: 1.35; color: var(--muted); overflow-wrap: anywhere; }
 #tiles .labels b { color: var(--ink); font-weight: 500; display: block; }
-@media (max-width: 700px) { .browser { grid-template-columns: 1fr; } #list { max-height: 240px; } }
+@media screen and (max-width: 700px) {
+  .browser { grid-template-columns: minmax(0, 1fr); } #list { max-height: 240px; }
+  th, td { padding-right: 8px; } .plot img { width: 620px; max-width: none; }
+}
+@media print {
+  :root { --ink: #000; --muted: #444; --line: #bbb; --paper: #fff; }
+  nav, .browser > :first-child { display: none; } .browser { display: block; } tr { break-inside: avoid; }
+  #tiles { grid-template-columns: repeat(6, 1fr); }
+}
 """
 
 _GALLERY = """
-<h2>Gallery</h2><p id="sampled"></p>
+<h2>Gallery</h2><p id="sampled"></p><p>$LICENCE</p>
 <noscript><p>The gallery needs JavaScript; nothing is loaded from elsewhere.</p></noscript>
 <div class="browser"><div>
 <div class="kinds"><button id="by-users">By user</button><button id="by-labels">By label</button></div>

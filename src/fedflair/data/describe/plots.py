@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fedflair.data.describe.comparison import PUBLISHED
 from fedflair.data.describe.statistics import (
     LabelStatistics,
     Statistics,
@@ -46,35 +45,48 @@ def images_per_user(partitions: dict[str, PartitionColumns]) -> Figure:
     return figure
 
 
-def label_frequencies(coarse: LabelStatistics, fine: LabelStatistics, num_images: int) -> Figure:
-    """Share of images that carry each coarse label, and fine labels by rank; FLAIR's published shares as marks."""
-    figure, (left, right) = _figure(10.5, 5, 1, 2)
+def label_frequencies(
+    coarse: LabelStatistics, fine: LabelStatistics, num_images: int, beside: dict[str, Any]
+) -> Figure:
+    """Share of images that carry each coarse label, and fine labels by rank; FLAIR's published shares as marks, where
+    ``beside`` has them (see :func:`fedflair.data.describe.comparison.published_beside`)."""
+    # A logarithmic axis of nothing cannot be drawn.
+    both = bool(fine.images.any())
+    figure, (left, *others) = _figure(10.5 if both else 6, 5, 1, 2 if both else 1)
     shown = most_frequent(coarse, MAX_BARS)[::-1]
     names = [coarse.names[label] for label in shown]
     left.barh(range(len(shown)), coarse.images[shown] / max(num_images, 1), color=ACCENT, height=0.7)
-    published = [_published_share("labels", name) for name in names]
-    left.plot(published, range(len(shown)), "D", color=SECOND, markersize=5, label="FLAIR, published")
+    if beside:
+        of_coarse = _published_shares(beside, "labels")
+        published = [of_coarse.get(name, float("nan")) for name in names]
+        left.plot(published, range(len(shown)), "D", color=SECOND, markersize=5, label="FLAIR, published")
     left.set_yticks(range(len(shown)), [plain_text(name) for name in names])
     left.set(xlabel="images with the coarse label")
     left.xaxis.set_major_formatter(_percent)
     left.grid(axis="x", color="#e4e7eb")
-    ranked = np.sort(fine.images[fine.images > 0])[::-1] / max(num_images, 1)
-    right.plot(np.arange(1, len(ranked) + 1), ranked, ".", color=ACCENT, markersize=4, label="this dataset")
-    head = sorted((_published_share("fine_grained_labels", name) for name in _published_fine()), reverse=True)
-    right.plot(np.arange(1, len(head) + 1), head, "D", color=SECOND, markersize=4, label="FLAIR, published head")
-    right.set(xscale="log", yscale="log", xlabel="fine label, by rank", ylabel="images with the label")
-    right.yaxis.set_major_formatter(_percent)
-    right.xaxis.set_major_formatter(_thousands)
-    right.grid(color="#e4e7eb")
-    for axes in (left, right):
-        axes.legend(frameon=False, loc="lower right" if axes is left else "best")
+    if beside:
+        left.legend(frameon=False, loc="lower right")
+    if others:
+        _by_rank(others[0], fine, num_images, beside)
     return figure
+
+
+def _by_rank(axes: Axes, fine: LabelStatistics, num_images: int, beside: dict[str, Any]) -> None:
+    ranked = np.sort(fine.images[fine.images > 0])[::-1] / max(num_images, 1)
+    axes.plot(np.arange(1, len(ranked) + 1), ranked, ".", color=ACCENT, markersize=4, label="this dataset")
+    if beside:
+        head = sorted(_published_shares(beside, "fine_grained_labels").values(), reverse=True)
+        axes.plot(np.arange(1, len(head) + 1), head, "D", color=SECOND, markersize=4, label="FLAIR, published head")
+        axes.legend(frameon=False, loc="best")
+    axes.set(xscale="log", yscale="log", xlabel="fine label, by rank", ylabel="images with the label")
+    axes.yaxis.set_major_formatter(_percent)
+    axes.xaxis.set_major_formatter(_thousands)
+    axes.grid(color="#e4e7eb")
 
 
 def labels_per_user(columns: PartitionColumns, num_coarse: int, num_fine: int) -> Figure:
     """Histograms of distinct coarse and fine labels per user."""
-    figure, both = _figure(10.5, 3.8, 1, 2)
-    kinds = (("coarse", num_coarse), ("fine", num_fine))
+    figure, both, kinds = _of_each_kind(num_coarse, num_fine)
     for axes, (kind, num_labels) in zip(both, kinds):
         users, _, _ = counts_by_user(columns, num_labels, fine=kind == "fine")
         distinct = np.bincount(users, minlength=columns.num_users)
@@ -92,6 +104,12 @@ def labels_per_user(columns: PartitionColumns, num_coarse: int, num_fine: int) -
         else:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
+
+
+def _of_each_kind(num_coarse: int, num_fine: int) -> tuple[Figure, list[Axes], list[tuple[str, int]]]:
+    """A figure with axes for coarse labels and, where there are any, for fine ones; the kinds and how many of each."""
+    kinds = [("coarse", num_coarse), *([("fine", num_fine)] if num_fine else [])]
+    return *_figure(5.25 * len(kinds), 3.8, 1, len(kinds)), kinds
 
 
 def _widening(most: int) -> list[int]:
@@ -130,9 +148,9 @@ def co_occurring_labels(columns: PartitionColumns, coarse: LabelStatistics) -> F
 
 def divergence(columns: PartitionColumns, num_coarse: int, num_fine: int) -> Figure:
     """Histogram over users of the divergence from the population, and of what IID users would show."""
-    figure, both = _figure(10.5, 3.8, 1, 2)
+    figure, both, kinds = _of_each_kind(num_coarse, num_fine)
     edges = np.linspace(0, 1, 41).tolist()
-    for axes, (kind, num_labels) in zip(both, (("coarse", num_coarse), ("fine", num_fine))):
+    for axes, (kind, num_labels) in zip(both, kinds):
         natural = counts_by_user(columns, num_labels, fine=kind == "fine")
         dealt = counts_by_user(columns, num_labels, fine=kind == "fine", dealt_at_random=True)
         styles: tuple[tuple[str, tuple[IntArray, IntArray, IntArray], dict[str, Any]], ...] = (
@@ -155,7 +173,7 @@ PLOTS: dict[str, tuple[str, str]] = {
     ),
     "label_frequencies": (
         "Label frequencies",
-        "Left: share of images with each coarse label. Right: fine labels from most to least frequent, logarithmic.",
+        "The share of images with each coarse label; and with fine labels, from most to least frequent, logarithmic.",
     ),
     "labels_per_user": (
         "Labels per user",
@@ -174,16 +192,20 @@ PLOTS: dict[str, tuple[str, str]] = {
 
 
 def draw_all(
-    partitions: dict[str, PartitionColumns], everything: PartitionColumns, statistics: Statistics
+    partitions: dict[str, PartitionColumns],
+    everything: PartitionColumns,
+    statistics: Statistics,
+    *,
+    beside: dict[str, Any],
 ) -> dict[str, bytes]:
     """Every plot as PNG bytes by name, in the order of PLOTS.
 
-    everything: the partitions joined; statistics: of everything.
+    everything: the partitions joined; statistics: of everything; beside: published values, none where it is empty.
     """
     coarse, fine = statistics.coarse, statistics.fine
     figures: dict[str, Callable[[], Figure]] = {
         "images_per_user": lambda: images_per_user(partitions),
-        "label_frequencies": lambda: label_frequencies(coarse, fine, everything.num_images),
+        "label_frequencies": lambda: label_frequencies(coarse, fine, everything.num_images, beside),
         "labels_per_user": lambda: labels_per_user(everything, len(coarse.names), len(fine.names)),
         "co_occurrence": lambda: co_occurring_labels(everything, coarse),
         "divergence": lambda: divergence(everything, len(coarse.names), len(fine.names)),
@@ -197,13 +219,9 @@ def plain_text(name: str, longest: int = 24) -> str:
     return "".join(c if c.isprintable() else "·" for c in cut).replace("$", r"\$")
 
 
-def _published_share(kind: str, name: str) -> float:
-    images = PUBLISHED["all"][kind]["images_per_label"].get(name)
-    return float("nan") if images is None else images / PUBLISHED["all"]["images"]
-
-
-def _published_fine() -> list[str]:
-    return list(PUBLISHED["all"]["fine_grained_labels"]["images_per_label"])
+def _published_shares(beside: dict[str, Any], kind: str) -> dict[str, float]:
+    everything = beside["all"]
+    return {name: images / everything["images"] for name, images in everything[kind]["images_per_label"].items()}
 
 
 def _percent(value: float, _: float) -> str:

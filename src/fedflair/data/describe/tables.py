@@ -9,9 +9,10 @@ from fedflair.data.describe.comparison import (
     DIVERGENCES,
     MOMENTS,
     distribution_rows,
-    label_rows,
+    has_fine_labels,
+    label_table,
     most_frequent,
-    partition_rows,
+    partition_table,
 )
 from fedflair.system.console import Table, table
 
@@ -21,33 +22,27 @@ HEAD = 20  # fine labels that are shown; as many as are published
 def tables(plain: dict[str, Any]) -> list[Table]:
     """One table for each question, of what :func:`fedflair.data.describe.comparison.as_plain` returns."""
     everything = plain["all"]
-    partitions = list(plain)
     coarse = most_frequent(everything, "labels", len(everything["labels"]["images_per_label"]))
     fine = most_frequent(everything, "fine_grained_labels", HEAD)
     in_use = everything["fine_grained_labels"]["in_use"]
-    return [
-        _table("Users and images", ["", "users", "in FLAIR", "images", "in FLAIR", "MB"], partition_rows(plain)),
+    shown = [
+        _table("Users and images", *partition_table(plain)),
         _table(
             "Distributions (labels per user: distinct ones)",
             ["", *MOMENTS],
-            distribution_rows(everything, DISTRIBUTIONS),
+            distribution_rows(plain, DISTRIBUTIONS),
         ),
         _table(
             "Divergence of users from the population, Jensen-Shannon, 0 to 1 bit",
             ["", *MOMENTS],
-            distribution_rows(everything, DIVERGENCES),
+            distribution_rows(plain, DIVERGENCES),
         ),
-        _table(
-            "Images per coarse label",
-            ["", *partitions, "%", "in FLAIR", "%"],
-            label_rows(plain, "labels", coarse),
-        ),
-        _table(
-            f"Images per fine label: the {len(fine)} most frequent of {in_use:,} in use",
-            ["", *partitions, "%", "in FLAIR", "%"],
-            label_rows(plain, "fine_grained_labels", fine),
-        ),
+        _table("Images per coarse label", *label_table(plain, "labels", coarse)),
     ]
+    if has_fine_labels(plain):
+        title = f"Images per fine label: the {len(fine)} most frequent of {in_use:,} in use"
+        shown.append(_table(title, *label_table(plain, "fine_grained_labels", fine)))
+    return shown
 
 
 def _table(title: str, header: list[str], rows: list[list[str]]) -> Table:

@@ -62,13 +62,14 @@ _LARGE_PIXELS = 1 << 24
 _LARGE = threading.Lock()
 
 
-def inspect(data: bytes, limits: Limits = DEFAULT) -> str | None:
+def inspect(data: bytes, limits: Limits = DEFAULT, *, any_format: bool = False) -> str | None:
     """None where ``data`` can be stored as it is; else in a few words why it must be re-encoded.
 
     Stored as it is: a JPEG of 256x256 pixels, three 8-bit channels, baseline or progressive, not rotated by EXIF,
     whose markers lead without a gap to the end-of-image marker. No pixel is decoded, so this takes some ten
     microseconds; damage inside the entropy-coded data that leaves the markers intact is not seen.
 
+    any_format: what is of no format that FLAIR and other tools use may still be an image.
     Raises DataError where ``data`` is no image, a JPEG that is cut short or malformed, or beyond the limits.
     """
     if len(data) > limits.image_bytes:
@@ -79,6 +80,8 @@ def inspect(data: bytes, limits: Limits = DEFAULT) -> str | None:
                 return name
         if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
             return "WebP"
+        if any_format and data:
+            return "another format"
         raise DataError("no image data at all" if not data else "not an image of a known format")
     return _inspect_jpeg(data, limits)
 

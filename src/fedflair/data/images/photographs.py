@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,12 +14,14 @@ import numpy.typing as npt
 from PIL import Image
 
 from fedflair.data.images.decode import decode_rgb, decoders_words
-from fedflair.data.images.jpeg import encode, inspect, squared
+from fedflair.data.images.jpeg import ImageEncoding, encode, inspect, squared
 from fedflair.data.images.limits import DEFAULT, Limits
 from fedflair.errors import DataError
 from fedflair.system.files import disk_errors, why
 
 _JPEG = b"\xff\xd8"
+# What telephones take photographs in.
+_HEIC = (b"ftypheic", b"ftypheix", b"ftyphevc")
 # Pillow has other programs read the first ones, and knows the others by name only.
 _NOT_READ = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})
 
@@ -47,14 +50,27 @@ def read_photograph(path: Path, limits: Limits = DEFAULT) -> Photograph:
             raise DataError(f"{path}: {size:,} bytes are more than an image may have; see --max_image_bytes")
         data = path.read_bytes()
     try:
-        return _photograph(data, limits)
+        with _any_decoder():
+            return _photograph(data, limits)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
-    except MemoryError:
+
+
+def stored(data: bytes, encoding: ImageEncoding, limits: Limits = DEFAULT) -> bytes:
+    """As ``jpeg.reencode``, of a photograph in any format that Pillow reads by itself; raises what that does."""
+    with _any_decoder():
+        return encode(_squared(data, limits)[0], encoding)
+
+
+@contextmanager
+def _any_decoder() -> Iterator[None]:
+    """Decoders of dozens of formats raise whatever they like: as DataError."""
+    try:
+        yield
+    except (DataError, MemoryError):
         raise
-    # Decoders of dozens of formats raise whatever they like.
     except Exception as error:
-        raise DataError(f"{path}: cannot be decoded: {type(error).__name__}: {decoders_words(error)}") from error
+        raise DataError(f"cannot be decoded: {type(error).__name__}: {decoders_words(error)}") from error
 
 
 def find_photographs(places: Sequence[Path]) -> list[Path]:
@@ -69,6 +85,11 @@ def find_photographs(places: Sequence[Path]) -> list[Path]:
     return found
 
 
+def is_named_like_one(name: str) -> bool:
+    """Whether a file's name ends like a photograph's of a format that is read."""
+    return Path(name).suffix.lower() in _endings()
+
+
 def checked(encoded: npt.NDArray[np.uint8], aspect: float = 1.0) -> Photograph:
     """A photograph as a store holds it. Raises DataError where its pixels cannot be decoded."""
     decode_rgb(encoded)
@@ -79,13 +100,19 @@ def _photograph(data: bytes, limits: Limits) -> Photograph:
     if not data:
         raise DataError("no image data at all")
     if not data.startswith(_JPEG) or inspect(data, limits) is not None:
-        image, aspect = squared(data, limits, _formats())
+        image, aspect = _squared(data, limits)
         return Photograph(np.frombuffer(encode(image, "png"), dtype=np.uint8), aspect)
     try:
         return checked(np.frombuffer(data, dtype=np.uint8))
     except DataError as error:
         # Its remedy is that of a store.
         raise DataError(f"cannot be decoded: {decoders_words(error.__cause__ or error)}") from error
+
+
+def _squared(data: bytes, limits: Limits) -> tuple[Image.Image, float]:
+    if data[4:12] in _HEIC and "HEIF" not in _formats():
+        raise DataError("a HEIC photograph, which Pillow does not read by itself; convert it to JPEG")
+    return squared(data, limits, _formats())
 
 
 def _in_folder(folder: Path) -> Iterator[Path]:
@@ -95,7 +122,7 @@ def _in_folder(folder: Path) -> Iterator[Path]:
     for where, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in _endings():
+            if not name.startswith(".") and is_named_like_one(name):
                 yield Path(where, name)
 
 

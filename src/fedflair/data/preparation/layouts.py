@@ -32,14 +32,14 @@ from fedflair.errors import DataError
 from fedflair.system.cores import num_cores
 from fedflair.system.threads import pool
 
-Layout = Literal["packed", "pfl", "ml-flair", "ml-flair-central"]
+Hdf5Layout = Literal["pfl", "ml-flair", "ml-flair-central"]
 
 _IMAGE_BYTES = SIDE * SIDE * 3
 _PFL_MAX_LABELS = 1 << 8
 _PFL_MAX_USER_IMAGES = 1 << 16
 
 
-def write_through_store(output: Path, layout: Layout, pack: Callable[[Path], PrepareSummary]) -> PrepareSummary:
+def write_through_store(output: Path, layout: Hdf5Layout, pack: Callable[[Path], PrepareSummary]) -> PrepareSummary:
     """Writes ``output`` from a store that ``pack`` makes at the path it is given, and that is then removed."""
     path = output.with_name(f".{output.name}.store")
     with replacing(output) as temporary:
@@ -51,7 +51,7 @@ def write_through_store(output: Path, layout: Layout, pack: Callable[[Path], Pre
     return replace(summary, output=output, num_bytes=output.stat().st_size)
 
 
-def write_layout(store: Store, output: Path, layout: Layout) -> None:
+def write_layout(store: Store, output: Path, layout: Hdf5Layout) -> None:
     """Writes a store's users, images (decoded) and labels to ``output`` in another tool's layout.
 
     Memory does not grow with the store. Raises DataError where the layout cannot hold what the store holds, or the
@@ -61,7 +61,7 @@ def write_layout(store: Store, output: Path, layout: Layout) -> None:
         _write(store, output, temporary, layout)
 
 
-def _write(store: Store, output: Path, temporary: Path, layout: Layout) -> None:
+def _write(store: Store, output: Path, temporary: Path, layout: Hdf5Layout) -> None:
     writers: dict[str, Callable[[h5py.File, Store, ThreadPoolExecutor], None]] = {
         "pfl": _write_pfl,
         "ml-flair": _write_ml_flair,
@@ -71,8 +71,8 @@ def _write(store: Store, output: Path, temporary: Path, layout: Layout) -> None:
     check_space(output, _IMAGE_BYTES * sum(partition.num_images for partition in store.partitions.values()))
     with h5py.File(temporary, "w", locking=False) as file, pool(num_cores(), "image") as threads:
         writers[layout](file, store, threads)
-        if store.metadata.fine_to_coarse:
-            file[f"metadata/{RELATION}"] = json.dumps(store.metadata.fine_to_coarse)
+        # Where there is none too: it is by this that prepare knows what was made of a store.
+        file[f"metadata/{RELATION}"] = json.dumps(store.metadata.fine_to_coarse)
 
 
 def _check_pfl(store: Store) -> None:

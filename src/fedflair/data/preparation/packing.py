@@ -28,6 +28,7 @@ import numpy as np
 
 from fedflair.data.images.jpeg import ImageEncoding, inspect, is_stored_png, pillow_unlimited, reencode
 from fedflair.data.images.limits import DEFAULT, Limits
+from fedflair.data.images.photographs import stored
 from fedflair.data.preparation.rows import Rows, append_labels, columns_of, label_order
 from fedflair.data.sources.records import PARTITION_NAMES, Record, Source
 from fedflair.data.store.new_file import check_space, write_all
@@ -143,9 +144,11 @@ def _collect(
     """Every record's row, its image in the spool; ``relation`` is what its labels are checked against, if anything."""
     rows = Rows()
     position = 0
+    # FLAIR's all are; people's own need not be, nor what was made of a store of them.
+    labelled = not (source.photographs or source.prepared)
     with pool(num_cores(), "image") as threads, _writing(spool) as write:
         for record, reason, result in track(_images(source, make, threads), source.num_records):
-            _check_record(record, relation)
+            _check_record(record, relation, labelled=labelled)
             user = _user_number(source, record, rows)
             try:
                 image = result.result() if isinstance(result, Future) else result
@@ -239,17 +242,19 @@ def _begin_image(
     source: Source, image: bytes, threads: ThreadPoolExecutor, *, encoding: ImageEncoding, limits: Limits
 ) -> tuple[str | None, bytes | Future[bytes]]:
     try:
-        reason = inspect(image, limits)
+        reason = inspect(image, limits, any_format=source.photographs)
     except DataError as error:
         failed: Future[bytes] = Future()
         failed.set_exception(error)
         return None, failed
-    if reason is None or (source.prepared and is_stored_png(image)):
+    if reason is None or (source.prepared and encoding == "png" and is_stored_png(image)):
         return None, image
-    return reason, threads.submit(reencode, image, encoding if reason == "pixels" else "jpeg", limits)
+    make = stored if source.photographs else reencode
+    return reason, threads.submit(make, image, encoding if reason == "pixels" else "jpeg", limits)
 
 
-def _check_record(record: Record, relation: dict[str, str]) -> None:
+def _check_record(record: Record, relation: dict[str, str], *, labelled: bool) -> None:
+    """labelled: every photograph has to have labels of both kinds."""
     where = record.where
     if not record.user_id or "\x00" in record.user_id:
         raise DataError(f"{where}: user_id {record.user_id!r} is empty or holds a NUL; correct the row or remove it")
@@ -257,7 +262,7 @@ def _check_record(record: Record, relation: dict[str, str]) -> None:
         raise DataError(
             f"{where}: partition {record.partition!r} is unknown; it must be one of {', '.join(PARTITION_NAMES)}"
         )
-    if not record.labels or not record.fine_grained_labels:
+    if labelled and not (record.labels and record.fine_grained_labels):
         kind = "labels" if not record.labels else "fine_grained_labels"
         raise DataError(f"{where}: image {record.image_id} has no {kind}; label it or remove the row")
     if not relation:
@@ -336,4 +341,11 @@ def _provenance(source: Source, counts: dict[str, dict[str, int]]) -> dict[str, 
     except PackageNotFoundError:
         tool = "unknown"
     date = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return {"source": source.name, "path": str(source.path), "date": date, "tool_version": tool, **counts}
+    return {
+        "source": source.name,
+        "path": str(source.path),
+        "date": date,
+        "tool_version": tool,
+        **source.provenance,
+        **counts,
+    }

@@ -81,5 +81,6 @@ def _recognise(path: Path) -> str:
     check_saved(path)
     raise DataError(
         f"{path}: no FLAIR dataset in this folder; looked for data/*.parquet and *.parquet (the hub's form), "
-        "labels_and_metadata.json and labels/labels_and_metadata.json (Apple's form); an HDF5 file is given by its name"
+        "labels_and_metadata.json and labels/labels_and_metadata.json (Apple's form); an HDF5 file is given by its "
+        "name; photographs of your own need a file of --labels"
     )

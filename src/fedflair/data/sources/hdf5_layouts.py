@@ -72,7 +72,8 @@ def open_hdf5(path: Path, limits: Limits = DEFAULT) -> Source:
             labels, fine = (_mapping(path, file, name) for name in ("label_mapping", "fine_grained_label_mapping"))
         else:
             labels, fine = (_counter(path, file, name) for name in ("label_counter", "fine_grained_label_counter"))
-        relation = _json(path, file, RELATION) if _has_metadata(path, file, RELATION) else {}
+        prepared = _has_metadata(path, file, RELATION)
+        relation = _json(path, file, RELATION) if prepared else {}
         others = Counter(
             {"groups that are no partition": sum(name not in (*PARTITION_NAMES, "metadata") for name in file)}
         )
@@ -83,7 +84,7 @@ def open_hdf5(path: Path, limits: Limits = DEFAULT) -> Source:
         with plain_hdf5.opened(path, _REMEDY) as file:
             yield from readers[layout](path, file, limits)
 
-    return Source(layout, path, records, relation, None, labels, fine, prepared=bool(relation), ignored=+others)
+    return Source(layout, path, records, relation, None, labels, fine, prepared=prepared, ignored=+others)
 
 
 def recognise_layout(path: Path) -> str:

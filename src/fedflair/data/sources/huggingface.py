@@ -17,9 +17,14 @@ from fedflair.data.images.limits import DEFAULT, Limits
 from fedflair.data.sources.apple import RELATION_FILE, read_relation
 from fedflair.data.sources.files import count_others
 from fedflair.data.sources.records import PARTITION_NAMES, Record, Source, parse_image_id, shown
+from fedflair.data.store.packed import is_text
 from fedflair.errors import DataError
+from fedflair.system.json_text import parse_json
 
 COLUMNS = ("user_id", "image_id", "labels", "fine_grained_labels", "image")
+
+# The key of a file's metadata under which ``convert`` leaves a store's lists of labels, as JSON.
+STORE_LABELS = b"fedflair"
 
 _SHARD = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})\.parquet")
 _VISIBLE = "[!.]*.parquet"
@@ -75,8 +80,32 @@ def open_huggingface(path: Path, limits: Limits = DEFAULT) -> Source:
         for file in files:
             yield from _records(file)
 
-    fine_to_coarse = read_relation(relation) if relation else {}
-    return Source("huggingface", path, records, fine_to_coarse, num_rows, ignored=ignored)
+    of_store = _store_labels(files)
+    labels, fine, fine_to_coarse = of_store or (None, None, read_relation(relation) if relation else {})
+    prepared = of_store is not None
+    return Source("huggingface", path, records, fine_to_coarse, num_rows, labels, fine, prepared, ignored=ignored)
+
+
+def _store_labels(files: list[Path]) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, str]] | None:
+    """The labels of the store that all files were made of: coarse and fine ones, and their relation; else None."""
+    found: set[bytes] = set()
+    for file in files:
+        with _open(file) as parquet:
+            found.add((parquet.schema_arrow.metadata or {}).get(STORE_LABELS, b""))
+    if b"" in found or len(found) > 1:
+        return None
+    damaged = f"{files[0]}: the labels in its metadata are damaged ({{}}); make the file again"
+    try:
+        value = parse_json(found.pop().decode())
+    except ValueError as error:
+        raise DataError(damaged.format(error)) from error
+    lists = [value.get(name) if isinstance(value, dict) else None for name in ("labels", "fine_grained_labels")]
+    relation = value.get("fine_to_coarse") if isinstance(value, dict) else None
+    if not all(isinstance(names, list) and all(map(is_text, names)) for names in lists):
+        raise DataError(damaged.format("they are no lists of texts"))
+    if not isinstance(relation, dict) or not all(map(is_text, [*relation, *relation.values()])):
+        raise DataError(damaged.format("fine_to_coarse does not lead from text to text"))
+    return tuple(lists[0] or ()), tuple(lists[1] or ()), relation
 
 
 def check_saved(path: Path) -> None:

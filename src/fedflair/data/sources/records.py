@@ -31,7 +31,7 @@ class Record:
     user_id: any non-empty text (Flickr NSIDs such as ``59769174@N00``).
     image_id: up to 42.4e9 in FLAIR.
     partition: ``train``, ``val`` or ``test``, or another name of PARTITION_NAMES for one of them.
-    labels, fine_grained_labels: names, each at least one, no repeats promised.
+    labels, fine_grained_labels: names, each at least one but of people's own photographs, no repeats promised.
     image: the encoded bytes as stored by the source, untouched; of a source of bare pixels, a binary PPM file.
     where: the file and the row or member that this came from, for messages.
     """
@@ -56,7 +56,10 @@ class Source:
     num_records: how many records a pass yields where that is known beforehand (for progress), else None.
     labels, fine_grained_labels: the label lists where the source declares them (their order is kept), else None.
     ignored: what the files held that was left out on the last pass, by why; filled by ``records``.
-    prepared: this project wrote it from a store, so its label relation has been checked and its PNG images are meant.
+    prepared: this project wrote it from a store, so its label relation has been checked, its PNG images are meant, and
+    so are photographs without labels.
+    photographs: people's own: in any format that Pillow reads, with and without labels.
+    provenance: what else a store made of it should tell of where it came from, as plain data.
     """
 
     name: str
@@ -67,6 +70,8 @@ class Source:
     labels: tuple[str, ...] | None = None
     fine_grained_labels: tuple[str, ...] | None = None
     prepared: bool = False
+    photographs: bool = False
+    provenance: dict[str, Any] = field(default_factory=dict)
     ignored: Counter[str] = field(default_factory=Counter)
 
 

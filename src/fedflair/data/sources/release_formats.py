@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fedflair.data.sources.apple import LABELS_FILE, RELATION_FILE
+from fedflair.data.sources.huggingface import STORE_LABELS
 from fedflair.data.sources.records import Record
 from fedflair.errors import DataError
 from fedflair.system import locks
@@ -32,6 +33,7 @@ NUM_ARCHIVES = 43
 ROWS_PER_SHARD = {"train": 34_588, "val": 19_620, "test": 21_980}
 """Rows of a shard of each partition: at full scale this makes the hub's 10, 2 and 2 shards."""
 _ROWS_PER_GROUP = 1000
+_JPEG = b"\xff\xd8"
 
 _ATTRIBUTION = (
     "Every image of this dataset was drawn by the program fedflair; no photograph and no photographer is behind it.\n"
@@ -118,15 +120,27 @@ def _sync_all(folder: Path) -> None:
 
 @contextmanager
 def write_huggingface(folder: Path, fine_to_coarse: dict[str, str], num_images: int) -> Iterator[Sink]:
-    """The hub's form: ``data/train-00000-of-00010.parquet`` and so on, the relation and the attribution.
-
-    How many shards there are is known at the end only, so that is when they get their names.
-    """
+    """The hub's form: ``data/train-00000-of-00010.parquet`` and so on, the relation and the attribution."""
     del num_images
+    (folder / "ATTRIBUTION.txt").write_text(_ATTRIBUTION)
+    with write_parquet(folder, fine_to_coarse) as sink:
+        yield sink
+
+
+@contextmanager
+def write_parquet(folder: Path, fine_to_coarse: dict[str, str], lists: dict[str, Any] | None = None) -> Iterator[Sink]:
+    """The hub's parquet files under ``data/``, and the relation where there is one.
+
+    lists: a store's labels and their relation, which each file then carries, so that prepare makes the same store of
+    them. How many shards there are is known at the end only, so that is when they get their names.
+    """
     data = folder / "data"
     data.mkdir(parents=True)
-    _write_relation(folder, fine_to_coarse)
-    (folder / "ATTRIBUTION.txt").write_text(_ATTRIBUTION)
+    if fine_to_coarse:
+        _write_relation(folder, fine_to_coarse)
+    schema = SCHEMA
+    if lists is not None:
+        schema = SCHEMA.with_metadata({**SCHEMA.metadata, STORE_LABELS: json.dumps(lists)})
     waiting: list[dict[str, Any]] = []
     written: dict[str, list[int]] = {}
     writer: pq.ParquetWriter | None = None
@@ -138,9 +152,9 @@ def write_huggingface(folder: Path, fine_to_coarse: dict[str, str], num_images: 
             if writer is not None:
                 writer.close()
             rows.append(0)
-            writer = pq.ParquetWriter(data / f"{partition}-{len(rows) - 1:05d}.parquet", SCHEMA, compression="none")
+            writer = pq.ParquetWriter(data / f"{partition}-{len(rows) - 1:05d}.parquet", schema, compression="none")
         if writer is not None:
-            writer.write_table(pa.Table.from_pylist(waiting, schema=SCHEMA))
+            writer.write_table(pa.Table.from_pylist(waiting, schema=schema))
         rows[-1] += len(waiting)
         waiting.clear()
 
@@ -154,7 +168,7 @@ def write_huggingface(folder: Path, fine_to_coarse: dict[str, str], num_images: 
                 "labels": list(record.labels),
                 "partition": record.partition,
                 "fine_grained_labels": list(record.fine_grained_labels),
-                "image": {"bytes": record.image, "path": f"{record.image_id}.jpg"},
+                "image": {"bytes": record.image, "path": image_name(record)},
             }
         )
         rows = written.get(record.partition, [0])
@@ -171,6 +185,11 @@ def write_huggingface(folder: Path, fine_to_coarse: dict[str, str], num_images: 
         for number in range(len(rows)):
             name = f"{partition}-{number:05d}"
             (data / f"{name}.parquet").rename(data / f"{name}-of-{len(rows):05d}.parquet")
+
+
+def image_name(record: Record) -> str:
+    """A name for the file of a record's image, which is a JPEG or PNG."""
+    return f"{record.image_id}.{'jpg' if record.image.startswith(_JPEG) else 'png'}"
 
 
 @contextmanager

@@ -59,9 +59,14 @@ def label_space(
 ) -> LabelSpace:
     """All labels of the store, or those of ``subset`` in its order, or ``binary_label`` alone.
 
-    Raises ConfigError, naming the nearest label, where the store has no such label.
+    Raises ConfigError, naming the nearest label, where the store has no such label, or none of the kind at all.
     """
     names = store.label_names(fine=fine)
+    if not names:
+        raise ConfigError(
+            f"use_fine_grained_labels: {store.path} has no {'fine' if fine else 'coarse'} labels, the other kind only; "
+            "choose that, or prepare the store with such labels"
+        )
     if subset is None and binary_label is None:
         return LabelSpace(names, fine, None, len(names))
     option, wanted = ("binary_label", (binary_label,)) if binary_label is not None else ("label_subset", subset or ())
@@ -71,7 +76,7 @@ def label_space(
         if name not in index:
             close = difflib.get_close_matches(str(name), names, n=1)
             kind = "fine" if fine else "coarse"
-            hint = f"did you mean {close[0]}?" if close else f"e.g. {names[0]}" if names else "it has none"
+            hint = f"did you mean {close[0]}?" if close else f"e.g. {names[0]}"
             raise ConfigError(f"{option}: {store.path} has no {kind} label {name!r}; {hint}")
         columns.append(index[name])
     return LabelSpace(tuple(names[k] for k in columns), fine, np.array(columns, dtype=np.int64), len(names))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
@@ -57,6 +57,20 @@ def noise_length(std: float, num_parameters: int, order: float = 2.0) -> float:
     it is Laplace's, P std / sqrt(2).
     """
     return num_parameters * std / math.sqrt(2) if order == 1 else math.sqrt(num_parameters) * std
+
+
+def noise_over_bound(facts: Mapping[str, Any], num_parameters: int) -> float | None:
+    """The length of the noise on a round's mean update over the clipping bound; None where facts do not say.
+
+    facts: a mechanism's description, or what a summary or a ledger keeps of one.
+    """
+    names = ("noise_std", "clipping_bound", "cohort_size")
+    values = [facts.get(name) for name in names]
+    order = facts.get("order", 2.0)
+    if not all(isinstance(value, int | float) and math.isfinite(value) and value > 0 for value in (*values, order)):
+        return None
+    std, bound, cohort_size = (float(value) for value in values if value is not None)
+    return noise_length(std, num_parameters, float(order)) / (bound * cohort_size)
 
 
 def local_noise_seed(noise_seed: int) -> int:
