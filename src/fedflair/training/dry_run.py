@@ -91,9 +91,10 @@ def _rounds(setup: TrainingSetup, state: ServerState, work: Work) -> dict[str, s
         return {"rounds": f"{work.rounds:,} of one step each; {evaluated}", "image-steps": steps}
     down_vectors = 1 + sum(tensor.ndim > 0 for tensor in state.algorithm_state.values())
     up, down = bytes_of_client(config, state.parameters.numel(), algorithm.vectors_up, down_vectors)
+    drawn = _DRAWN[setup.sampler.description.kind]
     everything = (up + down) * work.clients * work.rounds
     return {
-        "rounds": f"{work.rounds:,} of {work.clients:,} clients each ({_DRAWN[setup.sampler.description.kind]}); {evaluated}",
+        "rounds": f"{work.rounds:,} of {work.clients:,} clients each ({drawn}); {evaluated}",
         "image-steps": steps,
         "bytes": f"a client gets {_bytes(down)} and sends {_bytes(up)} in a round; {_bytes(everything)} in all",
     }
