@@ -34,6 +34,7 @@ class Outcome:
     """What a run folder says of its run. error: the last line of its log, where it is not done.
 
     privacy, local_privacy: its mechanisms as it described them; None without one.
+    num_parameters: that are trained, clipped and noised; None of a run of an earlier version.
     terms: line 1 of its ledger, which has what its rounds release; None without one.
     """
 
@@ -44,6 +45,7 @@ class Outcome:
     privacy: shown.Facts | None = None
     local_privacy: shown.Facts | None = None
     error: str | None = None
+    num_parameters: int | None = None
     terms: Mapping[str, Any] | None = None
 
 
@@ -59,6 +61,7 @@ def outcome_of(run: RunFolder, log: Path) -> Outcome:
             summary["seconds"],
             summary["privacy"],
             summary.get("local_privacy"),
+            num_parameters=summary.get("num_parameters"),
             terms=terms,
         )
     if not log.is_file():
