@@ -148,7 +148,7 @@ def _merged(logs: Vector) -> Vector:
         else:
             kept.append([rate, weight])
     kept = [one for one in kept if one[1] > _NOTHING] or kept[:1]
-    return np.log(np.array(kept).T).ravel()
+    return np.asarray(np.log(np.array(kept).T).ravel())
 
 
 def _as_kept(values: Vector) -> Vector:
