@@ -9,6 +9,7 @@ from fedflair.backends.choice import require_backend, uses_ray
 from fedflair.backends.threads import thread_backend
 from fedflair.config.train_config import TrainConfig
 from fedflair.engine.allocator import keep_freed_memory
+from fedflair.evaluation.start import open_start
 from fedflair.federated.participation import bytes_of_client, images_trained
 from fedflair.federated.server import ServerState
 from fedflair.federated.setup import TrainingSetup, initial_state, make_setup
@@ -19,6 +20,7 @@ from fedflair.training.words import describe_work
 
 # Vectors of all parameters that a round holds beside the server's state: sums of groups, the mean, the next state.
 _VECTORS_OF_A_ROUND = 6
+_DRAWN = {"poisson": "drawn by coins", "fixed": "exactly", "rotating": "in turn"}
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,9 @@ def dry_run(config: TrainConfig) -> str:
     """
     keep_freed_memory()
     require_backend(config)
-    local = not config.model.pretrained or config.model.pretrained_weights is not None
-    setup = make_setup(config, noise_seed=0, fixed=None if local else {})
+    start = open_start(config)
+    local = not config.model.pretrained or config.model.pretrained_weights is not None or start is not None
+    setup = make_setup(config, noise_seed=0, fixed=None if local else {}, start=start)
     folder = new_run(config)
     check_beginning(setup, folder)
     state = initial_state(setup)
@@ -88,12 +91,11 @@ def _rounds(setup: TrainingSetup, state: ServerState, work: Work) -> dict[str, s
     steps = f"{work.steps:,.0f} images in the local steps of a round, {work.steps * work.rounds:,.0f} in all"
     if not work.clients:
         return {"rounds": f"{work.rounds:,} of one step each; {evaluated}", "image-steps": steps}
-    kind = "drawn by coins" if setup.sampler.description.kind == "poisson" else "exactly"
     down_vectors = 1 + sum(tensor.ndim > 0 for tensor in state.algorithm_state.values())
     up, down = bytes_of_client(config, state.parameters.numel(), algorithm.vectors_up, down_vectors)
-    everything = (up + down) * work.clients * work.rounds
+    everything, drawn = (up + down) * work.clients * work.rounds, _DRAWN[setup.sampler.description.kind]
     return {
-        "rounds": f"{work.rounds:,} of {work.clients:,} clients each ({kind}); {evaluated}",
+        "rounds": f"{work.rounds:,} of {work.clients:,} clients each ({drawn}); {evaluated}",
         "image-steps": steps,
         "bytes": f"a client gets {_bytes(down)} and sends {_bytes(up)} in a round; {_bytes(everything)} in all",
     }
