@@ -95,7 +95,7 @@ def sections() -> list[Section]:
     words = "What `import fedflair` offers; [fedflair in Python](python.md) uses it."
     first = Section("fedflair", words, offered)
     known = {resolved(name) for name in offered}
-    return [first, *(_without(section, known) for section in SECTIONS)]
+    return [first, *(section for section in (_without(section, known) for section in SECTIONS) if section.names)]
 
 
 def _without(section: Section, known: set[int]) -> Section:
