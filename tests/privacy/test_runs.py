@@ -137,7 +137,7 @@ def test_cohorts_that_rotate_hold_everybody_in_turn_and_the_state_has_a_few_vect
 ) -> None:
     run = run_of("blt")
     state, _ = load_state(RunFolder(run).last, CPU)
-    assert state.mechanism_state["buffers"].shape == (2, state.parameters.numel())
+    assert state.mechanism_state["buffers"].shape == (1, state.parameters.numel())
     terms, *rounds = ledger_lines(run)
     assert (terms["min_separation"], terms["sampling"], terms["event"]["sampling"]) == (3, "rotating", "none")
     assert [line["realised_cohort"] for line in rounds] == [2] * 8
@@ -313,6 +313,8 @@ def test_a_run_stopped_in_an_evaluation_has_a_ledger_ahead_of_its_checkpoint_and
     tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options: dict[str, Any] = {"noise_from_seed": True, "central_eval_batch_size": 2}
+    # With all that keeps something of the noise from round to round.
+    options |= {"private_metrics": 0.2, "central_optimizer": "adam_bc"}
     whole = train(run_config(tiny_store, tmp_path / "whole", "blt", **options))
     score, count = record.score_partition, 0
 

@@ -28,7 +28,7 @@ def train(arguments: Sequence[str]) -> Path | None:
     """Parses, trains, and returns the run folder; None where only words were asked for."""
     asked = [name for name in _FLAGS if f"--{name}" in arguments]
     # What is printed for a file must not have other lines among it.
-    tells = {"print_config": partial(say, stderr=True), "quiet": _say_nothing}
+    tells: dict[str, Callable[[str], object]] = {"print_config": partial(say, stderr=True), "quiet": _say_nothing}
     config = parse_train_config(arguments, tells.get(asked[0], say) if asked else say)
     if "print_config" in asked:
         say(as_yaml(config.as_dict()).rstrip("\n"))

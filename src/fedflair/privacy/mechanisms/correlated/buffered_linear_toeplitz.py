@@ -20,8 +20,13 @@ from fedflair.privacy.mechanisms.correlated.strategy import (
     toeplitz_sensitivity,
 )
 
-# Of decays whose powers outlast any run.
-_MOST_DECAY = 1 - 1e-9
+# The largest below 1 that float32 holds.
+_MOST_DECAY = 1 - 2.0**-24
+# Logarithms of rates and weights are rounded to a multiple of 1 / _LATTICE, so that another machine, whose search ends
+# elsewhere in the seventh digit, finds the same numbers; it costs 1e-5 of the error.
+_LATTICE = 128
+# Powers whose rates are this near are one; and a weight that makes no difference.
+_ALIKE, _NOTHING = 1.05, 1e-5
 # A buffer is a vector as long as the model: what it has to lower the error to.
 _WORTH = 0.99
 _MOST_BUFFERS = 6
@@ -30,7 +35,7 @@ _MOST_BUFFERS = 6
 def buffered_linear_toeplitz(num_rounds: int, num_buffers: int | None, min_separation: int) -> Strategy:
     """The strategy of so many buffers with the least mean error of running sums, for clients ``min_separation`` apart.
 
-    num_buffers: None is as many as each lower the error by a percent; a handful, as the published ones have.
+    num_buffers: at most; None is as many as each lower the error by a percent: a handful, as the published ones have.
     """
     if num_buffers is not None:
         return _of(num_rounds, num_buffers, min_separation)
@@ -49,6 +54,7 @@ def _loss(strategy: Strategy, min_separation: int) -> float:
 
 def _of(num_rounds: int, num_buffers: int, min_separation: int) -> Strategy:
     theta, omega = _optimal(num_rounds, num_buffers, min_separation)
+    num_buffers = len(theta)
     column, inverse = _column(theta, omega, num_rounds), _inverse(theta, omega, num_rounds)
 
     def init(num_parameters: int) -> State:
@@ -104,7 +110,7 @@ def _powers(decays: Vector, number: int) -> Vector:
 
 
 def _optimal(num_rounds: int, num_buffers: int, min_separation: int) -> tuple[Vector, Vector]:
-    """(theta, omega), by L-BFGS from ``_start``."""
+    """(theta, omega) of that many buffers or, where more say nothing, fewer; by L-BFGS from ``_start``."""
     from scipy.optimize import minimize
 
     def objective(logs: Vector) -> tuple[float, Vector]:
@@ -116,14 +122,38 @@ def _optimal(num_rounds: int, num_buffers: int, min_separation: int) -> tuple[Ve
             return 1e300, np.zeros_like(logs)
         return float(value.detach()), gradient.numpy()
 
+    def least(start: Vector, tolerance: float) -> Vector:
+        options = {"maxiter": 1000, "ftol": tolerance, "gtol": 1e-9}
+        found = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
+        return np.asarray(found.x)
+
     starts = [_start(slowest, num_buffers) for slowest in sorted({num_rounds, min_separation})]
-    tries = [
-        minimize(objective, start, jac=True, method="L-BFGS-B", options={"maxiter": 500, "ftol": 1e-7})
-        for start in starts
-    ]
-    found = min(tries, key=lambda found: float(found.fun))
-    theta, omega = np.exp(-np.exp(found.x[:num_buffers])), np.exp(found.x[num_buffers:])
-    return np.minimum(theta, _MOST_DECAY), omega / max(1.0, float(omega.sum()))
+    best = min((least(start, 1e-7) for start in starts), key=lambda logs: objective(logs)[0])
+    while True:
+        best, before = least(_merged(best), 0.0), len(best)
+        if len(_merged(best)) == len(best) <= before:
+            break
+    rates, omega = np.exp(np.round(best * _LATTICE) / _LATTICE).reshape(2, -1)
+    omega /= max(1.0, float(omega.sum()) * (1 + 1e-6))
+    return _as_kept(np.minimum(np.exp(-rates), _MOST_DECAY)), _as_kept(omega)
+
+
+def _merged(logs: Vector) -> Vector:
+    """The slowest power first; powers alike in one, and without those that say nothing."""
+    rates, omega = np.exp(logs).reshape(2, -1)
+    kept: list[list[float]] = []
+    for rate, weight in sorted(zip(rates, omega)):
+        if kept and rate < _ALIKE * kept[-1][0]:
+            kept[-1][1] += weight
+        else:
+            kept.append([rate, weight])
+    kept = [one for one in kept if one[1] > _NOTHING] or kept[:1]
+    return np.asarray(np.log(np.array(kept).T).ravel())
+
+
+def _as_kept(values: Vector) -> Vector:
+    """What float32 holds of them: the buffers are multiplied by the very numbers that sensitivity is computed of."""
+    return values.astype(np.float32).astype(np.float64)
 
 
 def _log_error(logs: torch.Tensor, num_rounds: int, min_separation: int) -> torch.Tensor:
