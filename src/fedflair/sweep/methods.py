@@ -143,8 +143,8 @@ def _tuning(curve: Curve, private: Sequence[Point]) -> list[str]:
     )
     return [
         f"Each epsilon is that of one run. The sweep has {num_runs} private runs on the same users; {varied}. None "
-        "of these epsilons covers the other runs, the choice of a round by its score on val, or earlier tuning. [State how the "
-        "options were chosen, on whose data, and with how many runs.]"
+        "of these epsilons covers the other runs, the choice of a round by its score on val, or earlier tuning. "
+        "[State how the options were chosen, on whose data, and with how many runs.]"
     ]
 
 
