@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from fedflair.commands import COMMANDS
 from fedflair.commands.parsers import parser_of_command
-from fedflair.config.described import GENERAL, Described, described
+from fedflair.config.described import Described, described
+from fedflair.config.train_config import NAMES
 
 # Other commands that have its options whole lead to its page.
 WITH_ALL_OPTIONS = "train"
@@ -39,9 +40,8 @@ def page(name: str) -> str:
 
 def _of_the_trainings(name: str, groups: Mapping[str, Sequence[Described]]) -> set[str]:
     """The headings of ``fedflair train``'s options in another command that has all of them."""
-    every = {
-        title: found for title, found in described(parser_of_command(WITH_ALL_OPTIONS)).items() if title != GENERAL
-    }
+    of_train = described(parser_of_command(WITH_ALL_OPTIONS))
+    every = {title: found for title, found in of_train.items() if all(option.name[2:] in NAMES for option in found)}
     has_all = all(groups.get(title) == options for title, options in every.items())
     return set(every) if has_all and name != WITH_ALL_OPTIONS else set()
 
