@@ -82,7 +82,7 @@ def test_every_block_says_which_test_runs_it_or_why_none_does(block: Block) -> N
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_no_command_stands_outside_of_the_blocks_that_are_looked_at(page: Path) -> None:
     outside = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
-    assert re.findall(r"^ {0,4}fedflair [a-z]+ .*--.*$", outside, re.MULTILINE) == []
+    assert re.findall(r"^ {4}fedflair [a-z]+ .*--.*$", outside, re.MULTILINE) == []
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +199,8 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the files are that a reader has from elsewhere."""
     folder = tmp_path_factory.mktemp("others")
     shutil.copytree(ROOT / "benchmarks" / "flair" / "configs", folder / "pfl-research/benchmarks/flair/configs")
+    (folder / "runs" / "x").mkdir(parents=True)
+    shutil.copy(ROOT / "src" / "fedflair" / "config" / "presets" / "demo.yaml", folder / "runs" / "x" / "config.yaml")
     return folder
 
 
@@ -215,7 +217,8 @@ def test_commands_on_a_page_name_real_options(page: Path, others: Path, monkeypa
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_other_commands_on_a_page_are_typed_right(page: Path) -> None:
+def test_other_commands_on_a_page_are_typed_right(page: Path, others: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(others)
     for line in (command for block in blocks(page) for command in block.commands):
         words = shlex.split(line, comments=True)
         if words[:1] == ["fedflair"] and words[1] not in ("train", "--version"):

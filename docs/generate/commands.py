@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from fedflair.commands import COMMANDS
 from fedflair.commands.parsers import parser_of_command
-from fedflair.config.described import GENERAL, Described, described
+from fedflair.config.described import Described, described
+from fedflair.config.train_config import NAMES
 
 # Other commands that have its options whole lead to its page.
 WITH_ALL_OPTIONS = "train"
@@ -25,10 +26,7 @@ def page(name: str) -> str:
     parser = parser_of_command(name)
     groups = described(parser)
     lines = [f"# fedflair {name}", "", text(parser.description), "", "```text", _usage(name, groups.values()), "```"]
-    elsewhere = {} if name == WITH_ALL_OPTIONS else described(parser_of_command(WITH_ALL_OPTIONS))
-    shared = [
-        heading for heading, options in groups.items() if heading != GENERAL and elsewhere.get(heading) == options
-    ]
+    shared = _of_the_trainings(name, groups)
     for heading, options in groups.items():
         if heading not in shared:
             # "Data: what is trained on" is a heading, and what it says.
@@ -38,6 +36,14 @@ def page(name: str) -> str:
     if shared:
         lines += ["", "## Of the trainings", "", f"All [options of `fedflair train`]({WITH_ALL_OPTIONS}.md) as well."]
     return "\n".join(lines) + "\n"
+
+
+def _of_the_trainings(name: str, groups: Mapping[str, Sequence[Described]]) -> set[str]:
+    """The headings of ``fedflair train``'s options in another command that has all of them."""
+    of_train = described(parser_of_command(WITH_ALL_OPTIONS))
+    every = {title: found for title, found in of_train.items() if all(option.name[2:] in NAMES for option in found)}
+    has_all = all(groups.get(title) == options for title, options in every.items())
+    return set(every) if has_all and name != WITH_ALL_OPTIONS else set()
 
 
 def _usage(name: str, groups: Iterable[Sequence[Described]]) -> str:

@@ -23,7 +23,7 @@ class Section:
 SECTIONS = (
     Section(
         "The data",
-        "Users and photographs of a packed store, for your own code; [FLAIR in your own code](data.md) uses them.",
+        "Users and photographs of a packed store, for your own code; [Your photographs, and FLAIR](data.md) uses them.",
         (
             "fedflair.data.open",
             "fedflair.data.clients.dataset.Dataset",
@@ -92,10 +92,10 @@ def sections() -> list[Section]:
     offered = tuple(f"fedflair.{name}" for name in getattr(fedflair, "__all__", ()) if not name.startswith("__"))
     if not offered:
         return [*SECTIONS]
-    words = "What `import fedflair` offers."
+    words = "What `import fedflair` offers; [fedflair in Python](python.md) uses it."
     first = Section("fedflair", words, offered)
     known = {resolved(name) for name in offered}
-    return [first, *(_without(section, known) for section in SECTIONS)]
+    return [first, *(section for section in (_without(section, known) for section in SECTIONS) if section.names)]
 
 
 def _without(section: Section, known: set[int]) -> Section:

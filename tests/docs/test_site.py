@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("mkdocs", reason="in the extra fedflair[docs]")
 
+from docs.generate.fields import listed
 from docs.generate.hook import FETCHED
 
 ROOT = Path(__file__).parents[2]
@@ -59,3 +60,14 @@ def test_an_address_that_a_page_would_fetch_is_seen() -> None:
         '<link rel="canonical" href="https://a.example">',
     ):
         assert not FETCHED.search(text), text
+
+
+def test_fields_of_a_docstring_are_items_of_a_list() -> None:
+    words = "A run.\n\nepsilon: of all rounds; inf where nothing\n    is promised. More.\na, b: both\n\nRaises: nothing"
+    items = [
+        "**epsilon**: of all rounds; inf where nothing is promised. More.",
+        "**a, b**: both",
+        "**Raises**: nothing",
+    ]
+    assert listed(words).split() == " - ".join(["A run.", *items]).split()
+    assert listed("Args:\n    a: words") == "Args:\n    a: words"

@@ -142,9 +142,9 @@ def _tuning(curve: Curve, private: Sequence[Point]) -> list[str]:
         else f"{settings} settings were trained for each budget, and choosing among them costs privacy too"
     )
     return [
-        f"Each epsilon is that of one run. The sweep has {num_runs} private runs on the same users; {varied}. No "
-        "epsilon covers the other runs, the choice of a round by its score on val, or earlier tuning. [State how the "
-        "options were chosen, on whose data, and with how many runs.]"
+        f"Each epsilon is that of one run. The sweep has {num_runs} private runs on the same users; {varied}. None "
+        "of these epsilons covers the other runs, the choice of a round by its score on val, or earlier tuning. "
+        "[State how the options were chosen, on whose data, and with how many runs.]"
     ]
 
 

@@ -9,7 +9,6 @@ from fedflair.backends.choice import require_backend, uses_ray
 from fedflair.backends.threads import thread_backend
 from fedflair.config.train_config import TrainConfig
 from fedflair.engine.allocator import keep_freed_memory
-from fedflair.evaluation.start import open_start
 from fedflair.federated.participation import bytes_of_client, images_trained
 from fedflair.federated.server import ServerState
 from fedflair.federated.setup import TrainingSetup, initial_state, make_setup
@@ -44,9 +43,8 @@ def dry_run(config: TrainConfig) -> str:
     """
     keep_freed_memory()
     require_backend(config)
-    start = open_start(config)
-    local = not config.model.pretrained or config.model.pretrained_weights is not None or start is not None
-    setup = make_setup(config, noise_seed=0, fixed=None if local else {}, start=start)
+    local = not config.model.pretrained or config.model.pretrained_weights is not None
+    setup = make_setup(config, noise_seed=0, fixed=None if local else {})
     folder = new_run(config)
     check_beginning(setup, folder)
     state = initial_state(setup)
@@ -93,7 +91,8 @@ def _rounds(setup: TrainingSetup, state: ServerState, work: Work) -> dict[str, s
         return {"rounds": f"{work.rounds:,} of one step each; {evaluated}", "image-steps": steps}
     down_vectors = 1 + sum(tensor.ndim > 0 for tensor in state.algorithm_state.values())
     up, down = bytes_of_client(config, state.parameters.numel(), algorithm.vectors_up, down_vectors)
-    everything, drawn = (up + down) * work.clients * work.rounds, _DRAWN[setup.sampler.description.kind]
+    drawn = _DRAWN[setup.sampler.description.kind]
+    everything = (up + down) * work.clients * work.rounds
     return {
         "rounds": f"{work.rounds:,} of {work.clients:,} clients each ({drawn}); {evaluated}",
         "image-steps": steps,

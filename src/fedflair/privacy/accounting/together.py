@@ -65,8 +65,14 @@ def gaussian_mu(event: PrivacyEvent) -> float:
     Exact without sampling. With it, it is a bound, and no smaller mu holds at every epsilon: far out in the tail, a
     client who was drawn is told as if all were.
     """
-    distance = 2.0 if is_sampled(event) and event.sampling == "fixed" else neighbour_distance(event.neighbouring)
-    return distance / event.noise_multiplier * math.sqrt(event.count)
+    return _furthest(event) / event.noise_multiplier * math.sqrt(event.count)
+
+
+def _furthest(event: PrivacyEvent) -> float:
+    """Distance between neighbouring sums over the bound on one contribution, whoever is drawn."""
+    if event.sampling == "fixed" and is_sampled(event):
+        return neighbour_distance("replace_one")
+    return neighbour_distance(event.neighbouring)
 
 
 def zcdp(event: PrivacyEvent) -> float:
@@ -76,7 +82,8 @@ def zcdp(event: PrivacyEvent) -> float:
     release is (epsilon, 0)-private, with sampling a smaller epsilon, and epsilon^2 / 2 each.
     """
     if event.noise == "gaussian":
-        return gaussian_mu(event) ** 2 / 2
+        # Not by way of mu, whose root would show an integer as a little more than it is.
+        return event.count * (_furthest(event) / event.noise_multiplier) ** 2 / 2
     one = neighbour_distance(event.neighbouring) / event.noise_multiplier
     if is_sampled(event) and one < 700:
         one = math.log1p(event.sampling_rate * math.expm1(one))

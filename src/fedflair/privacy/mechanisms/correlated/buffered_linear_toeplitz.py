@@ -148,8 +148,7 @@ def _merged(logs: Vector) -> Vector:
         else:
             kept.append([rate, weight])
     kept = [one for one in kept if one[1] > _NOTHING] or kept[:1]
-    merged: Vector = np.log(np.array(kept).T).ravel()
-    return merged
+    return np.asarray(np.log(np.array(kept).T).ravel())
 
 
 def _as_kept(values: Vector) -> Vector:
