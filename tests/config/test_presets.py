@@ -160,7 +160,7 @@ def test_the_sweeps_of_the_benchmarks_can_be_planned() -> None:
     expected = {"expectations": 7 * 3, "photographs_tuning": 6 * 3, "photographs": 6 * 2}
     expected |= {"private_parameters": 3 * 3 * 3, "private_parameters_tuning": 3 * 2}
     expected |= {"private_adam": 2 * 3, "private_adam_tuning": 2 * 9}
-    expected |= {"private_groups": 3 * 3, "private_groups_tuning": 6}
+    expected |= {"private_groups": 3 * 3, "private_groups_tuning": 6, "private_choice": 4 * 2 * 3}
     for path in (ROOT / "benchmarks").glob("*.yaml"):
         trials = plan_sweep(sweep_spec({"sweep_config": str(path)}))
         assert len(trials) == expected.pop(path.stem)
