@@ -10,10 +10,10 @@ OWN_USERS := --central_privacy_mechanism gaussian_moments_accountant --populatio
 # The GPU machine's, where it differs from this one's.
 TARGET := --python-version 3.12 --implementation cp --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64
 
-.PHONY: help setup demo test lint bench gpu wheels dist docs clean
+.PHONY: help setup demo test lint bench gpu wheels dist docs pictures clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make .venv, pinned by constraints.txt
 
@@ -61,8 +61,13 @@ wheels: $(READY) ## gather what a bare GPU machine without a network lacks, for 
 dist: ## build sdist and wheel, check both, and take the wheel through README's first run in fresh environments
 	PYTHON=$(PYTHON) bash .ci/dist
 
-docs: $(READY) ## check that the documentation's commands and links are true
-	$(BIN)/python -m pytest tests/test_documentation.py
+docs: $(READY) ## build the documentation as a site, site/index.html; no dead link, no undocumented public name
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "read it: $(BIN)/python -m http.server --directory site 8000, or site/index.html without its search"
+
+pictures: $(READY) ## draw the documentation's pictures anew, from the runs of make demo
+	@test -e $(DEMO)/report.html || $(MAKE) demo
+	$(BIN)/python docs/generate/pictures.py $(DEMO)/flair_iid $(DEMO)/flair $(DEMO)/flair_dp $(DEMO)/flair_dp_own_users
 
 clean: ## remove .venv and what was built
-	rm -rf .venv build dist src/*.egg-info
+	rm -rf .venv build dist site src/*.egg-info

@@ -79,6 +79,8 @@ def test_what_training_can_run_is_audited(options: list[str], capsys: pytest.Cap
         (["--local_epsilon", "3"], "local_epsilon"),
         (["--adaptive_clipping_quantile", "0.3"], "adaptive_clipping_quantile: .*adaptive_clipping is off"),
         (["--top_k_fraction", "0.3"], "top_k_fraction: .*compression is none"),
+        (["--clipping_groups", "kinds"], "clipping_groups: has no effect on this audit .adaptive_clipping is off"),
+        (["--private_metrics_loss_bound", "2"], "private_metrics_loss_bound: has no effect on this audit"),
         (["--cohort_size", "30"], "cohort_size: has no effect on this audit"),
         (["--local_privacy_mechanism", "gaussian", "--central_epsilon", "1"], "central_epsilon"),
         (["--local_privacy_mechanism", "gaussian", "--sampling_rate", "1"], "sampling_rate: has no effect"),
@@ -92,7 +94,7 @@ def test_what_training_can_run_is_audited(options: list[str], capsys: pytest.Cap
             ["--central_privacy_mechanism", "gaussian", "--local_privacy_mechanism", "gaussian"],
             "each keep a promise of their own; audit one at a time",
         ),
-        (["--learning_rate", "1"], "learning_rate: unknown option; see fedflair audit --help"),
+        (["--learning_rate", "1"], "learning_rate: unknown option; did you mean sampling_rate"),
     ],
 )
 def test_what_cannot_be_audited_is_refused_in_a_line(options: list[str], message: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +90,45 @@ def test_table_and_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert "if replace_one    epsilon " in shown
 
 
+def test_further_notions_clients_and_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options: dict[str, Any] = {"noise_multiplier": 2.0, "deltas": "1e-6,1e-12", "group_size": 2, "runs": 3}
+    options |= {"selected_from": 4.0, "curve": tmp_path / "made" / "curve.png"}
+    answer, event = ask(capsys, **options), PrivacyEvent("gaussian", 2.0, 40, "poisson", 0.05)
+    assert [(each["epsilon"], each["accountant"]) for each in answer["deltas"]] == [
+        (epsilon_of(event, 1e-6), "pld"),
+        (epsilon_of(event, 1e-12), "rdp"),
+    ]
+    assert (answer["zcdp_rho"], answer["gdp_mu"]) == (pytest.approx(5.0), pytest.approx(10**0.5))
+    assert answer["together"] == {"runs": 3, "epsilon": epsilon_of(replace(event, count=120), 1e-5)}
+    assert answer["epsilon"] < answer["group"]["epsilon"] < 3 * answer["epsilon"]
+    assert answer["epsilon"] < answer["selected"]["epsilon"]
+    rows = list(csv.DictReader((tmp_path / "made" / "curve.csv").read_text().splitlines()))
+    assert [row["type_1_error"] for row in (rows[0], rows[-1])] == ["0.0", "1.0"]
+    assert all(float(row["type_2_error"]) <= 1 - float(row["type_1_error"]) + 1e-9 for row in rows)
+    with Image.open(tmp_path / "made" / "curve.png") as image:
+        assert image.format == "PNG"
+    epsilon(**SMALL, **{**options, "curve": None})
+    shown = capsys.readouterr().out
+    for name, value in (
+        ("at delta 1e-12", answer["deltas"][1]["epsilon"]),
+        ("3 such runs", answer["together"]["epsilon"]),
+    ):
+        assert f"{name:<18}epsilon {show(value)}" in shown
+    assert "zCDP              rho 5, for which sampling gains nothing\n" in shown
+    assert (
+        f"group of 2        epsilon {show(answer['group']['epsilon'])} for as many clients zeroed out at once\n"
+        in shown
+    )
+    assert (
+        f"best run alone    epsilon {show(answer['selected']['epsilon'])}, of a secret geometric number of 4" in shown
+    )
+
+
+def test_what_rdp_has_no_bound_for_is_not_selected_from(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = ask(capsys, noise_multiplier=2.0, neighbouring="replace_one", selected_from=3.0)
+    assert answer["selected"] == {"expected_runs": 3.0, "epsilon": None}
+
+
 def test_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ask(
         capsys, epsilon=2.0, rounds=5, plot=tmp_path / "epsilon.png", cohort_size=20, population=400, sampling_rate=None
@@ -107,6 +148,11 @@ def test_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ({"epsilon": -1.0}, ConfigError, "epsilon: -1.0 is impossible"),
         ({"epsilon": 1.0, "rounds": 0}, ConfigError, "rounds: 0"),
         ({"epsilon": 1.0, "delta": 1.0}, ConfigError, "delta: 1.0"),
+        ({"noise_multiplier": 1.0, "deltas": "1e-5,x"}, ConfigError, "deltas: '1e-5,x' is not a list of numbers"),
+        ({"noise_multiplier": 1.0, "deltas": "1e-5,2"}, ConfigError, "deltas: 2.0 is impossible"),
+        ({"noise_multiplier": 1.0, "group_size": 0}, ConfigError, "group_size: 0 is impossible"),
+        ({"noise_multiplier": 1.0, "runs": 0}, ConfigError, "runs: 0 is impossible"),
+        ({"noise_multiplier": 1.0, "selected_from": 1.0}, ConfigError, "selected_from: 1.0 is impossible"),
         ({"epsilon": 1.0, "sampling_rate": 1.5}, ConfigError, "sampling_rate: 1.5"),
         ({"epsilon": 1.0, "sampling_rate": None}, ConfigError, "give either --sampling_rate, or both"),
         ({"epsilon": 1.0, "cohort_size": 3}, ConfigError, "give either --sampling_rate, or both"),

@@ -44,7 +44,7 @@ PYTHONS = re.compile(r"<class|typing\.|Literal|Parser key|NoneType|Traceback|arg
         ("audit --mu 1", "mu: unknown option; see fedflair audit --help"),
         ("audit --top_k_fraction 0.1", "top_k_fraction: has no effect on this audit (compression is none); leave it "
          "out"),
-        ("epsilon --rounds 3 --delt 1e-5", "delt: unknown option; did you mean delta?"),
+        ("epsilon --rounds 3 --delt 1e-5", "delt: unknown option; did you mean delta or deltas?"),
         ("epsilon --rounds 3 --delta 1e-5", "sampling_rate: give either --sampling_rate, or both --cohort_size and "
          "--population"),
         ("predict --thresh 3", "thresh: unknown option; did you mean threshold?"),

@@ -14,7 +14,8 @@ from fedflair.commands.train import parse_train_config
 from fedflair.config.names import OWN_NAMES
 from fedflair.config.options import PRESETS, build_config, read_options
 from fedflair.config.train_config import TrainConfig
-from fedflair.federated.setup import build_model, mechanisms_of
+from fedflair.federated.networks import build_model
+from fedflair.federated.setup import mechanisms_of
 from fedflair.privacy.accounting.shown import show
 from fedflair.privacy.mechanisms.noise import noise_length, noise_over_bound
 from fedflair.runs.folder import RunFolder, read_summary
@@ -158,6 +159,8 @@ def test_the_demo_has_the_published_noise_and_a_row_that_promises_something() ->
 def test_the_sweeps_of_the_benchmarks_can_be_planned() -> None:
     expected = {"expectations": 7 * 3, "photographs_tuning": 6 * 3, "photographs": 6 * 2}
     expected |= {"private_parameters": 3 * 3 * 3, "private_parameters_tuning": 3 * 2}
+    expected |= {"private_adam": 2 * 3, "private_adam_tuning": 2 * 9}
+    expected |= {"private_groups": 3 * 3, "private_groups_tuning": 6}
     for path in (ROOT / "benchmarks").glob("*.yaml"):
         trials = plan_sweep(sweep_spec({"sweep_config": str(path)}))
         assert len(trials) == expected.pop(path.stem)

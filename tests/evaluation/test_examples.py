@@ -36,8 +36,9 @@ def test_the_surest_by_kind(tiny_store: Path) -> None:
     assert all(sum(one["label"] == name for one in many) <= 2 for many in found.values() for name in NAMES)
 
 
-def test_a_model_of_no_number_is_still_told_of(tiny_store: Path) -> None:
+def test_logits_beyond_all_numbers_are_sure(tiny_store: Path) -> None:
     test = open_store(tiny_store).partitions["test"]
     scores = Scores(np.full((9, 3), np.inf, np.float32), Targets.from_dense(np.ones((9, 3), dtype=bool)))
     found = surest(scores, NAMES, test)
-    assert found == {"right": [], "wrong": [], "missed": []}
+    assert [(one["image"], one["probability"]) for one in found["right"]] == [(0, 1.0), (1, 1.0)]
+    assert found["wrong"] == []

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from fedflair.errors import ConfigError, DataError
-from fedflair.federated.setup import build_model
+from fedflair.federated.networks import build_model
 from fedflair.models.multi_label_cnn import build
 from fedflair.models.small_cnn import SmallCNN
 from fedflair.models.weights import fit, read_weights

@@ -25,6 +25,7 @@ MECHANISMS: dict[str, dict[str, Any]] = {
     "grouped": {
         "central_privacy_mechanism": "gaussian_moments_accountant",
         "adaptive_clipping": True,
+        "adaptive_clipping_noise_std": 3.0,
         "clipping_groups": "kinds",
         "central_optimizer": "adam_bc",
     },

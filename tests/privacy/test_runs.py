@@ -72,7 +72,7 @@ def test_a_run_with_a_central_mechanism_has_a_ledger_that_verifies(run_of: Any, 
     assert found.run_epsilon == pytest.approx(facts["run_epsilon"], rel=1e-6)
     assert found.simulated is (name == "simulated")
     assert all(0 <= line["realised_cohort"] <= 6 for line in rounds)
-    assert terms["accountant"] == ("rdp" if name == "fixed" else "pld")
+    assert terms["accountant"] == "pld"
 
 
 def test_the_command_verifies_a_run(run_of: Any) -> None:
@@ -313,6 +313,8 @@ def test_a_run_stopped_in_an_evaluation_has_a_ledger_ahead_of_its_checkpoint_and
     tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options: dict[str, Any] = {"noise_from_seed": True, "central_eval_batch_size": 2}
+    # With all that keeps something of the noise from round to round.
+    options |= {"private_metrics": 0.2, "central_optimizer": "adam_bc"}
     whole = train(run_config(tiny_store, tmp_path / "whole", "blt", **options))
     score, count = record.score_partition, 0
 

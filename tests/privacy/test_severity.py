@@ -37,7 +37,8 @@ def test_tests_that_hold_one_are_there() -> None:
 
 def test_names_are_of_options_files_columns_and_facts_that_there_are() -> None:
     folder = RunFolder(Path("run"))
-    files = {path.name for path in (folder.last, folder.previous, folder.failures, folder.provenance, folder.label_ap)}
+    paths = (folder.last, folder.previous, folder.failures, folder.provenance, folder.label_ap, folder.test_details)
+    files = {path.name for path in paths}
     known = {*NAMES, *files, *SUMMARY, FIELD, *COLUMNS, "environment.json", "privacy_ledger.jsonl"}
     # Of summaries, of the store and of a private run's words.
     known |= {"epsilon", "run_epsilon", "person", "infinite", "zero_out", "fingerprint", "train_before", "train_after"}

@@ -79,7 +79,7 @@ def test_the_demo_s_five_rows_in_words() -> None:
         group("flair_iid", run(0.70, 0.01, dataset="flair_iid", mean_datapoints_per_user=8)),
         group("flair", run(0.68, 0.02, mean_datapoints_per_user=8)),
         group("flair_dp", run(0.66, 0.03, SIMULATED, mean_datapoints_per_user=8)),
-        group("own", run(0.22, 0.01, HONEST, mean_datapoints_per_user=8, learning_rate=0.1)),
+        group("own", run(0.22, 0.01, HONEST, mean_datapoints_per_user=8, learning_rate=0.3)),
     ]
     found = findings(rows)
     assert found.headline == (

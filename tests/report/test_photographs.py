@@ -55,6 +55,7 @@ def test_the_surest_photographs_are_shown_with_their_labels_and_the_licence(trai
         assert (title in text) == bool(details["examples"][kind])
     assert licence_of({}).replace("'", "&#x27;") in text
     assert licence_of({"source": "synthetic"}) not in text
+    assert "FLAIR's" not in licence_of({"source": "photographs"}).replace("not FLAIR's", "")
     # Names from the store are text.
     assert "<b>animal" not in text and "\x1b" not in text
     assert re.search(r"&lt;b&gt;animal|food\\x1b\[31m", text)

@@ -186,14 +186,15 @@ def test_a_plugins_mechanism_says_what_it_says(tmp_path: Path) -> None:
 def test_hostile_names_are_spelled_out(tmp_path: Path) -> None:
     ran = trials(("=a\x1b[31m|b_\n$c$", "natural"))
     curve = write_curve(tmp_path, ran, [outcome(trial) for trial in ran])
-    rows = list(csv.DictReader((tmp_path / "curve.csv").open(newline="")))
+    with (tmp_path / "curve.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
     assert rows[0]["curve"].startswith("'=a")
     assert r"=a\textbackslash{}x1b[31m|b\_\textbackslash{}n\$c\$ &" in (tmp_path / "curve.tex").read_text()
     assert "\x1b" not in (tmp_path / "curve.tex").read_text()
     assert len(curve.names) == 2
 
 
-def test_a_sweep_over_epsilons_makes_the_curve_and_is_resumed(
+def test_a_sweep_over_epsilons_makes_the_curve_of_its_runs(
     tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = {"model": "small_cnn", "central_num_iterations": 2}
@@ -214,13 +215,16 @@ def test_a_sweep_over_epsilons_makes_the_curve_and_is_resumed(
     ]
     mechanisms = [trial.config.central_privacy.central_privacy_mechanism for trial in planned]
     assert mechanisms == ["gaussian_moments_accountant", "none", "gaussian_moments_accountant"]
-    # Two are there already, as a sweep that was stopped leaves them; the third is trained by the command.
-    for trial in planned[:2]:
+    # They are there already, as a sweep that was stopped at its very end leaves them; the command finds them done.
+    for trial in planned:
         train(trial.config.changed(run=output / "runs" / trial.name), quiet=True)
     line = [f"--{name}={value}" for name, value in given.items()]
     run_command(["sweep", *line, *words, *private])
     shown = capsys.readouterr()
-    assert [text.split(": ")[1].split(",")[0] for text in shown.err.splitlines() if "started" in text] == ["started"]
+    assert [text.split(":")[0] for text in shown.err.splitlines()] == [
+        f"[{number}/3] {trial.point}, seed 0" for number, trial in enumerate(planned, 1)
+    ]
+    assert "started" not in shown.err
     assert (output / "methods.txt").read_text().strip() in shown.out
     assert LEGEND["*"] in shown.out
 
@@ -236,7 +240,7 @@ def test_a_sweep_over_epsilons_makes_the_curve_and_is_resumed(
     assert rows["none"]["noise_over_bound"] == ""
     assert re.search(r"│ 8 \* +│ 1/1 +│ [\d.]+ +│", shown.out) or "8 * (run" in shown.out
 
-    # All done: the same command trains nothing, and makes the same files.
+    # The same runs make the same files.
     before = {name: (output / name).read_bytes() for name in FILES}
     run_command(["sweep", *line, *words, *private, "--quiet", "--json"])
     shown = capsys.readouterr()

@@ -148,6 +148,23 @@ def test_seeds_are_how_many_or_which(text: str, seeds: list[int]) -> None:
     assert [trial.seed for trial in trials] == seeds
 
 
+def test_a_file_may_name_options_as_pfl_does(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(
+        "options: {model_name: small_cnn, central_num_iterations: 1e2, dataloader_num_workers: 4}\n"
+        "settings: {one: {scaffold_use_gradient_as_control_variate: true, algorithm_name: scaffold}}\n"
+    )
+    spec = sweep_spec({"sweep_config": str(path)})
+    (trial,) = plan_sweep(spec)
+    algorithm = trial.config.algorithm
+    assert (trial.config.model.model, algorithm.central_num_iterations, algorithm.scaffold_option) == (
+        "small_cnn",
+        100,
+        1,
+    )
+    assert spec.notes == ("dataloader_num_workers: ignored: images are read by fedflair's own threads",)
+
+
 def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
     path = tmp_path / "sweep.yaml"
     path.write_text(

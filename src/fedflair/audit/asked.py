@@ -19,7 +19,8 @@ from fedflair.federated.plugins import load_plugins
 from fedflair.federated.privacy_options import local_privacy_options, privacy_options
 
 _CENTRAL = tuple(option.name for option in fields(CentralMechanismOptions))
-_ADAPTIVE = tuple(name for name in _CENTRAL if name.startswith("adaptive_clipping_"))
+_ADAPTIVE = ("clipping_groups", *(name for name in _CENTRAL if name.startswith("adaptive_clipping_")))
+_BOUNDS = ("private_metrics_loss_bound", "private_metrics_images_bound")
 _LOCAL = tuple(option.name for option in fields(LocalMechanismOptions))
 _MECHANISMS = ("central_privacy_mechanism", "local_privacy_mechanism")
 
@@ -64,6 +65,7 @@ def _central(config: TrainConfig, given: Mapping[str, Any], sizes: Mapping[str, 
         _refuse(given, ("min_separation",), f"{mechanism} does not enforce any")
     if not config.central_privacy.adaptive_clipping:
         _refuse(given, _ADAPTIVE, "adaptive_clipping is off")
+    _refuse(given, _BOUNDS, "canaries send their updates alone, and what is asked of metrics is their noise")
     if config.cohort.compression != "top_k":
         _refuse(given, ("top_k_fraction",), f"compression is {config.cohort.compression}")
     return audit_central(

@@ -34,7 +34,7 @@ def convert(
         layout: packed (this project's store), pfl (pfl-research), ml-flair, ml-flair-central (not grouped by user),
             parquet (the hub's files, for Hugging Face datasets too), or webdataset (tar shards).
         image_encoding: How bare pixels become files, and PNG files that were made of such: png loses nothing and is the
-            default; jpeg, of quality 95, is some five times smaller and loses a little.
+            default; jpeg, of quality 95, takes about a third of the room and loses a little.
 
     Bounds on what is not trusted:
         max_image_pixels: Pixels that one photograph may have; more are refused before they are decoded.

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 from fedflair.config.parsing import as_usage_errors
+from fedflair.errors import ConfigError
 from fedflair.privacy.accounting.accountants import AskedAccountant
-from fedflair.privacy.accounting.plot import draw
+from fedflair.privacy.accounting.further import further, rows_of
+from fedflair.privacy.accounting.plot import draw, draw_curve
 from fedflair.privacy.accounting.question import (
     AskedNeighbouring,
     NamedMechanism,
@@ -17,6 +20,7 @@ from fedflair.privacy.accounting.question import (
     over_rounds,
 )
 from fedflair.privacy.accounting.shown import show
+from fedflair.privacy.accounting.trade_off import trade_off
 from fedflair.runs.json_text import dumps
 from fedflair.system.terminal import say
 
@@ -35,8 +39,13 @@ def epsilon(
     sampling: Literal["poisson", "fixed"] = "poisson",
     min_separation: int | None = None,
     neighbouring: AskedNeighbouring | None = None,
+    deltas: str | None = None,
+    group_size: int | None = None,
+    runs: int | None = None,
+    selected_from: float | None = None,
     table: bool = False,
     plot: Path | None = None,
+    curve: Path | None = None,
     json_: bool = False,
 ) -> None:
     """Computes epsilon from a noise multiplier, or the noise multiplier from an epsilon.
@@ -59,8 +68,14 @@ def epsilon(
             of clients is public; add_remove is another name for it here) for poisson, and replace_one for fixed.
 
     What is shown:
+        deltas: Also show epsilon at these deltas: 1e-5,1e-6.
+        group_size: Also show epsilon for as many clients together.
+        runs: Also show epsilon of as many such runs together, as a sweep has them.
+        selected_from: Also show epsilon of the best run alone, of a secret geometric number of runs with this mean.
         table: Also show epsilon after fewer rounds.
         plot: Also draw epsilon against rounds and noise against cohort size into this PNG.
+        curve: Also write the trade-off curve, every error of the first kind against the least of the second, into a CSV
+            and a PNG of this name.
         json_: Print JSON.
     """
     with as_usage_errors():
@@ -90,11 +105,31 @@ def epsilon(
         "neighbours": answer.neighbours,
         "warnings": answer.warnings,
     }
+    with as_usage_errors():
+        facts |= further(
+            question,
+            answer.noise_multiplier,
+            deltas=_numbers(deltas),
+            group_size=group_size,
+            runs=runs,
+            selected_from=selected_from,
+        )
     if table:
         facts["table"] = over_rounds(question, answer.noise_multiplier)
     if plot is not None:
         draw(question, answer.noise_multiplier, cohort_size, plot)
+    if curve is not None:
+        found = trade_off(question.event(answer.noise_multiplier), delta)
+        draw_curve(found, math.inf if answer.epsilon is None else answer.epsilon, delta, curve)
     say(dumps(facts, indent=2) if json_ else _text(facts))
+
+
+def _numbers(text: str | None) -> list[float]:
+    """The numbers in ``1e-5,1e-6``. Raises ConfigError for other words."""
+    try:
+        return [float(word) for word in text.split(",")] if text is not None else []
+    except ValueError as error:
+        raise ConfigError(f"deltas: {text!r} is not a list of numbers; write 1e-5,1e-6") from error
 
 
 def _text(answer: dict[str, Any]) -> str:
@@ -113,6 +148,7 @@ def _text(answer: dict[str, Any]) -> str:
         rows.insert(2, ("epsilon of one", f"{one} (each round alone, with everybody in it)"))
     if answer["min_separation"] > 1:
         rows.append(("min separation", f"{answer['min_separation']} rounds"))
+    rows += rows_of(answer)
     lines = [f"{name:<18}{value}" for name, value in rows]
     for name, found in answer["neighbours"].items():
         told = "no bound is known"

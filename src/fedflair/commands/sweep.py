@@ -33,7 +33,8 @@ def sweep(arguments: Sequence[str]) -> None:
     with as_usage_errors():
         spec = sweep_spec(given)
         trials = plan_sweep(spec)
-    for note in read_translated(Path(spec.args_config)).notes if spec.args_config and not quiet else ():
+    notes = read_translated(Path(spec.args_config)).notes if spec.args_config else ()
+    for note in () if quiet else notes + spec.notes:
         say(note, stderr=True)
     # What trains takes two seconds to load, which a mistyped option need not wait for.
     from fedflair.sweep.trials import run_trials

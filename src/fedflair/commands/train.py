@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import ArgumentParser
 
@@ -27,19 +26,22 @@ _FLAGS = {
 
 def train(arguments: Sequence[str]) -> Path | None:
     """Parses, trains, and returns the run folder; None where only words were asked for."""
-    config, flags = _read(arguments, say)
-    if flags["print_config"]:
+    asked = [name for name in _FLAGS if f"--{name}" in arguments]
+    # What is printed for a file must not have other lines among it.
+    tells: dict[str, Callable[[str], object]] = {"print_config": partial(say, stderr=True), "quiet": _say_nothing}
+    config = parse_train_config(arguments, tells.get(asked[0], say) if asked else say)
+    if "print_config" in asked:
         say(as_yaml(config.as_dict()).rstrip("\n"))
         return None
     # What trains takes a second to import, which a mistyped option need not wait for.
-    if flags["dry_run"]:
+    if "dry_run" in asked:
         from fedflair.training.dry_run import dry_run
 
         say(dry_run(config))
         return None
     from fedflair.training.train import train as run
 
-    return run(config, ("fedflair", "train", *arguments), quiet=flags["quiet"])
+    return run(config, ("fedflair", "train", *arguments), quiet="quiet" in asked)
 
 
 def parser() -> ArgumentParser:
@@ -57,38 +59,28 @@ def parse_train_config(arguments: Sequence[str], tell: Callable[[str], object] =
     tell: gets what is to be said of options that another tool has, a line each.
     Raises UsageError, naming the option, where one is unknown, of the wrong type, impossible, or typed in vain.
     """
-    return _read(arguments, tell)[0]
-
-
-def _read(arguments: Sequence[str], tell: Callable[[str], object]) -> tuple[TrainConfig, dict[str, bool]]:
-    """The configuration, and which of ``_FLAGS`` were given."""
     with as_usage_errors():
         given = read_given(parser(), arguments)
-    flags = {name: bool(_taken(given.typed, given.options, name)) for name in _FLAGS}
-    _check_flags(flags, resumed=bool(given.typed.get("resume")))
+    _check_flags([name for name in _FLAGS if given.typed.pop(name, False)], resumed=bool(given.typed.get("resume")))
     if given.typed.get("resume"):
         if given.typed.get("run") is None:
             raise UsageError("resume: name the run's folder with --run")
-        return config_to_resume(given.typed), flags
+        return config_to_resume(given.typed)
+    options = {name: value for name, value in given.options.items() if name not in _FLAGS}
     with as_usage_errors():
-        config = build_config(given.options, given.where)
+        config = build_config(options, given.where)
         refuse_without_effect(given.typed, [config])
-    if not flags["quiet"]:
-        for note in given.notes:
-            # What is printed for a file must not have other lines among it.
-            (partial(say, stderr=True) if flags["print_config"] else tell)(note)
-    return config, flags
+    for note in given.notes:
+        tell(note)
+    return config
 
 
-def _taken(typed: dict[str, Any], options: dict[str, Any], name: str) -> Any:
-    """Takes an option that is no training's out of what was given."""
-    options.pop(name, None)
-    return typed.pop(name, None)
-
-
-def _check_flags(flags: dict[str, bool], *, resumed: bool) -> None:
-    asked = [name for name, given in flags.items() if given]
+def _check_flags(asked: Sequence[str], *, resumed: bool) -> None:
     if len(asked) > 1:
         raise UsageError(f"{asked[0]}: given together with --{asked[1]}; drop one of the two")
-    if flags["dry_run"] and resumed:
+    if "dry_run" in asked and resumed:
         raise UsageError("dry_run: a run that goes on is what it was when it began; drop --resume to see that")
+
+
+def _say_nothing(note: str) -> None:
+    """Where nobody listens."""

@@ -56,7 +56,7 @@ _SAMPLING_OF: dict[str, AskedSampling] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TrainConfig:
     """Options of ``fedflair train``, by group. Raises ConfigError where they cannot be, alone or together."""
 
@@ -77,6 +77,13 @@ class TrainConfig:
         _check_algorithm(self)
         _check_privacy(self)
         _check_like(self)
+
+    def __repr__(self) -> str:
+        """The options that are not their defaults."""
+        given = {name: getattr(getattr(self, group), name) for name, group in GROUP_OF.items()}
+        plain = {name: getattr(GROUPS[group](), name) for name, group in GROUP_OF.items()}
+        shown = (f"{name}={_plain(value)!r}" for name, value in given.items() if value != plain[name])
+        return f"TrainConfig.of({', '.join(shown)})"
 
     @classmethod
     def of(cls, **options: Any) -> TrainConfig:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def open(path: str | Path) -> Dataset:
-    """The packed store at ``path`` for people with their own code; see :mod:`fedflair.data.clients.dataset`.
+    """The packed store at ``path`` for people with their own code; see ``fedflair.data.clients.dataset``.
 
     Raises DataError where there is no store that can be read.
     """

@@ -116,6 +116,8 @@ def licence_of(provenance: Mapping[str, Any]) -> str:
     """What is to be said wherever photographs of a store are shown. provenance: the store's own."""
     if provenance.get("source") == "synthetic":
         return "The photographs are synthetic, drawn by fedflair: nobody's, and free."
+    if provenance.get("source") == "photographs":
+        return "The photographs are people's own, not FLAIR's. Whoever hands this page on hands them on."
     return (
         "Each photograph has its owner's licence, which FLAIR's ATTRIBUTION.txt names; FLAIR's annotations are under "
         "CC-BY-NC 4.0. Whoever hands this page on hands the photographs on."

@@ -60,7 +60,7 @@ def _ranked(scores: Scores) -> dict[str, tuple[Floats, npt.NDArray[np.int64]]]:
 def _pieces(scores: Scores) -> Iterator[dict[str, tuple[Floats, npt.NDArray[np.int64]]]]:
     targets, infinite = scores.targets, np.float32(np.inf)
     for start in range(0, len(scores.logits) if targets.num_labels else 0, _IMAGES_AT_ONCE):
-        # A model that is no longer finite is sure of nothing.
+        # Of what is no number a model is not sure.
         logits = np.nan_to_num(scores.logits[start : start + _IMAGES_AT_ONCE], nan=0.0)
         offsets = targets.offsets[start : start + len(logits) + 1]
         there = np.zeros(logits.shape, dtype=bool)

@@ -15,8 +15,8 @@ from fedflair.engine.cpu.choice import Kind
 from fedflair.engine.cpu.kernels import scored_with
 from fedflair.errors import DataError
 from fedflair.federated.model_setup import ModelSetup, make_model_setup
+from fedflair.federated.networks import own_code
 from fedflair.federated.plugins import plugin_code
-from fedflair.federated.setup import own_code
 from fedflair.privacy.ledger import coverage
 from fedflair.runs.configuration import config_of_run
 from fedflair.runs.folder import RunFolder

@@ -10,8 +10,9 @@ from torch import nn
 
 from fedflair.config.train_config import TrainConfig
 from fedflair.engine.cpu.choice import Kind, Precision
+from fedflair.federated.networks import untrained_model
 from fedflair.federated.plugins import load_plugins
-from fedflair.federated.setup import kernels_of, untrained_model
+from fedflair.federated.setup import kernels_of
 
 
 @dataclass(frozen=True)

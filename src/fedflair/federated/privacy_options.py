@@ -6,17 +6,20 @@ from torch import nn
 
 from fedflair.config.train_config import TrainConfig
 from fedflair.models.groups import numbered, trained_runs
-from fedflair.privacy.contract import LocalPrivacyOptions, ParameterGroups, PersonImages, PrivacyOptions
+from fedflair.privacy.contract import LocalPrivacyOptions, Origin, ParameterGroups, PersonImages, PrivacyOptions
 
 
 def privacy_options(
-    config: TrainConfig, images: tuple[float, int] | None = None, groups: ParameterGroups | None = None
+    config: TrainConfig,
+    images: tuple[float, int] | None = None,
+    groups: ParameterGroups | None = None,
+    origin: Origin | None = None,
 ) -> PrivacyOptions:
     """The central mechanism's options, under their configuration names.
 
     groups: as of ``parameter_groups``.
-
     images: (mean, most) training images of a person, which say what artificial users cost people.
+    origin: the model that the run starts from.
     """
     artificial = config.data.dataset == "flair_iid"
     return PrivacyOptions(
@@ -34,6 +37,7 @@ def privacy_options(
         noise_from_seed=config.run.noise_from_seed,
         artificial_users=artificial,
         person_images=PersonImages(*images) if artificial and images is not None else None,
+        origin=origin,
         adaptive_clipping=config.central_privacy.adaptive_clipping,
         adaptive_clipping_quantile=config.central_privacy.adaptive_clipping_quantile,
         adaptive_clipping_learning_rate=config.central_privacy.adaptive_clipping_learning_rate,
@@ -46,7 +50,7 @@ def privacy_options(
     )
 
 
-def local_privacy_options(config: TrainConfig) -> LocalPrivacyOptions:
+def local_privacy_options(config: TrainConfig, origin: Origin | None = None) -> LocalPrivacyOptions:
     """The local mechanism's options, under their configuration names."""
     return LocalPrivacyOptions(
         mechanism=config.local_privacy.local_privacy_mechanism,
@@ -56,6 +60,7 @@ def local_privacy_options(config: TrainConfig) -> LocalPrivacyOptions:
         order=config.local_privacy.local_order,
         allow_large_delta=config.central_privacy.allow_large_delta,
         noise_from_seed=config.run.noise_from_seed,
+        origin=origin,
     )
 
 

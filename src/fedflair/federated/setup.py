@@ -32,16 +32,15 @@ from fedflair.engine.flat_model import parameter_vector
 from fedflair.errors import ConfigError, DataError
 from fedflair.federated.algorithms import ALGORITHMS, Algorithm
 from fedflair.federated.frozen_features import OnFeatures, on_features, opened
+from fedflair.federated.networks import build_model, own_code, untrained_model
 from fedflair.federated.participation import num_asked
 from fedflair.federated.plugins import load_plugins
 from fedflair.federated.privacy_options import local_privacy_options, parameter_groups, privacy_options
 from fedflair.federated.server import SERVER_OPTIMIZERS, ServerState
-from fedflair.models import MODELS
+from fedflair.federated.start import Start, origin_of
 from fedflair.models.checks import check_network
-from fedflair.models.normalization import refuse_batch_statistics
 from fedflair.models.preprocessing import preprocessing_of
-from fedflair.models.trainable import Choice, choose_trained
-from fedflair.privacy.contract import Clipping, LocalMechanism, Mechanism, ParameterGroups
+from fedflair.privacy.contract import Clipping, LocalMechanism, Mechanism, Origin, ParameterGroups
 from fedflair.privacy.mechanisms import local_noise_seed, make_local_mechanism
 from fedflair.privacy.mechanisms.group_clipping import clipping_in
 from fedflair.privacy.mechanisms.private_metrics import measure_with, split_of
@@ -122,12 +121,14 @@ def make_setup(
     noise_seed: int,
     fixed: Mapping[str, torch.Tensor] | None = None,
     kernels: Kind | None = None,
+    start: Start | None = None,
 ) -> TrainingSetup:
     """Opens the data and builds the model, the sampler, the algorithm and the mechanisms.
 
     fixed: what the model of a run that goes on needs beside its trained parameters; None is a run that starts, whose
         initial weights are loaded.
     kernels: what a run that goes on computes with; None is what this machine chooses.
+    start: the model that it starts from, or started from.
     Raises DataError for a store that cannot be trained on, ConfigError and PrivacyError for options that do not fit it.
     """
     load_plugins(config)
@@ -136,6 +137,9 @@ def make_setup(
         if name not in store.partitions or store.partitions[name].num_images == 0:
             raise DataError(f"{store.path}: partition {name!r} is empty; training needs train, val and test images")
     labels = labels_of(config, store)
+    if start is not None and fixed is None:
+        start.check_labels(labels.names)
+    origin = origin_of(None if start is None else start.record, store.fingerprint)
     dataset = training_clients(config, store, labels)
     num_clients = len(dataset.client_ids)
     algorithm = ALGORITHMS[config.algorithm.algorithm_name](config, num_clients)
@@ -146,7 +150,7 @@ def make_setup(
             f"cohort_size: {named} is more than the {num_clients} training clients of {store.path}; lower it"
         )
     path = make_path(
-        privacy_options(config, images_per_person(store, "train"), groups_of(config, labels.num_labels)),
+        privacy_options(config, images_per_person(store, "train"), groups_of(config, labels.num_labels), origin),
         dataset.client_ids,
         sampling=config.sampling,
         cohort_size=asked,
@@ -155,13 +159,15 @@ def make_setup(
         noise_seed=noise_seed,
     )
     local_mechanism = make_local_mechanism(
-        local_privacy_options(config),
+        local_privacy_options(config, origin),
         path.sampler.description,
         config.algorithm.central_num_iterations,
         local_noise_seed(noise_seed),
     )
     module = (
-        build_model(config, labels.num_labels) if fixed is None else untrained_model(config, labels.num_labels, fixed)
+        build_model(config, labels.num_labels, start=start)
+        if fixed is None
+        else untrained_model(config, labels.num_labels, fixed)
     )
     check_network(
         module, config.model.model_type, config.data.image_size or preprocessing_of(module).size, labels.num_labels
@@ -200,6 +206,7 @@ def mechanisms_of(
     noise_seed: int,
     images: tuple[float, int] | None = None,
     groups: ParameterGroups | None = None,
+    origin: Origin | None = None,
 ) -> tuple[Mechanism, LocalMechanism]:
     """The central and the local mechanism of a run over that many clients, as ``make_setup`` makes them, without data.
 
@@ -209,11 +216,11 @@ def mechanisms_of(
     load_plugins(config)
     asked, num_rounds = num_asked(config), config.algorithm.central_num_iterations
     central, kind = mechanism_and_sampling(
-        privacy_options(config, images, groups), config.sampling, asked, num_clients, num_rounds, noise_seed
+        privacy_options(config, images, groups, origin), config.sampling, asked, num_clients, num_rounds, noise_seed
     )
     cohorts = SamplerDescription(kind, asked, num_clients)
     return central, make_local_mechanism(
-        local_privacy_options(config), cohorts, num_rounds, local_noise_seed(noise_seed)
+        local_privacy_options(config, origin), cohorts, num_rounds, local_noise_seed(noise_seed)
     )
 
 
@@ -319,13 +326,6 @@ def kernels_of(config: TrainConfig, kernels: Kind | None) -> Kind:
     return kernels or chosen().kind
 
 
-def untrained_model(config: TrainConfig, num_labels: int, fixed: Mapping[str, torch.Tensor]) -> nn.Module:
-    """The network as a run has it, but for the trained parameters, which come with each task."""
-    module = build_model(config, num_labels, load_weights=False)
-    module.load_state_dict(dict(fixed), strict=False)
-    return module
-
-
 def labels_of(config: TrainConfig, store: Store) -> LabelSpace:
     """The labels that the configuration's model learns."""
     return label_space(
@@ -354,33 +354,6 @@ def pieces_of_batches(config: TrainConfig, clients: FederatedDataset) -> tuple[F
         piece_size=config.batch_size,
         num_rounds=config.algorithm.central_num_iterations,
         seed=config.run.seed,
-    )
-
-
-def build_model(config: TrainConfig, num_labels: int, *, load_weights: bool = True) -> nn.Module:
-    """The network with its initial weights; without ``load_weights`` a pretrained one has its shape only."""
-    options, model = config.model, MODELS[config.model.model]
-    wanted = options.pretrained and load_weights
-    weights = model.weights(options.model_type, options.pretrained_weights) if wanted else None
-    module = model.build(
-        options.model_type, num_labels, pretrained=options.pretrained, weights=weights, seed=config.run.seed
-    )
-    refuse_batch_statistics(module)
-    choose_trained(module, trained_choice(config))
-    return module
-
-
-def own_code(config: TrainConfig) -> str | None:
-    """What says that a network of one's own is still the same; None for all others."""
-    return MODELS[config.model.model].own_code(config.model.model_type)
-
-
-def trained_choice(config: TrainConfig) -> Choice:
-    """The options that say what of the network is trained."""
-    model = config.model
-    alpha = float(model.lora_rank) if model.lora_alpha is None else model.lora_alpha
-    return Choice(
-        model.trainable, model.num_trainable_blocks, model.lora_rank, alpha, model.lora_layers, config.run.seed
     )
 
 

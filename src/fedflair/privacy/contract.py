@@ -195,6 +195,24 @@ class PersonImages:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """The model that a run starts from, as far as privacy goes.
+
+    name: what people call it. same_users: whether it was trained on the users of this run; None where nobody knows.
+    private: whether it was trained with an epsilon of its own.
+    epsilon, delta, neighbouring: what its users were promised, of that run itself and all that it started from; None
+        where that is nothing, or no number that another run's could be added to.
+    """
+
+    name: str
+    same_users: bool | None
+    private: bool
+    epsilon: float | None = None
+    delta: float | None = None
+    neighbouring: str | None = None
+
+
+@dataclass(frozen=True)
 class PrivacyOptions:
     """Options of a central mechanism; ``config.py`` has them as ``central_*`` or under the same name.
 
@@ -211,6 +229,7 @@ class PrivacyOptions:
     artificial_users: clients are random groups of images (IID), not people; the description then says so.
     person_images: of the people whose images artificial users are made of; None where clients are people, or where
         nobody counted.
+    origin: the model that the run starts from; None where it starts from a network's own weights.
     adaptive_clipping: move the bound towards a quantile of the updates' norms (gaussian_moments_accountant only).
     adaptive_clipping_quantile: share of updates that the bound should leave whole, in [0, 1].
     adaptive_clipping_learning_rate: step of the bound's logarithm in a round, > 0.
@@ -235,6 +254,7 @@ class PrivacyOptions:
     noise_from_seed: bool = False
     artificial_users: bool = False
     person_images: PersonImages | None = None
+    origin: Origin | None = None
     adaptive_clipping: bool = False
     adaptive_clipping_quantile: float = 0.5
     adaptive_clipping_learning_rate: float = 0.2
@@ -264,8 +284,8 @@ class LocalMechanism:
 class LocalPrivacyOptions:
     """Options of a local mechanism; ``config.py`` has them as ``local_*``.
 
-    epsilon, delta: budget of one update. clipping_bound, order, allow_large_delta, noise_from_seed: as of a central
-        mechanism.
+    epsilon, delta: budget of one update. clipping_bound, order, allow_large_delta, noise_from_seed, origin: as of a
+        central mechanism.
     """
 
     mechanism: str = "none"
@@ -275,6 +295,7 @@ class LocalPrivacyOptions:
     order: float | None = None
     allow_large_delta: bool = False
     noise_from_seed: bool = False
+    origin: Origin | None = None
 
 
 MakeLocalMechanism = Callable[[LocalPrivacyOptions, SamplerDescription, int, int], LocalMechanism]

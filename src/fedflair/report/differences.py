@@ -29,12 +29,14 @@ class Options:
     @cached_property
     def values(self) -> Mapping[str, Any]:
         """By name; without those that have no effect, as far as that can be told."""
-        options, config = self.group.runs[0].options, self._config
-        return {
-            name: value
-            for name, value in options.items()
-            if name not in _BESIDE and (config is None or name not in NAMES or has_effect(config, name))
-        } | ({"seed": self.seeds} if "seed" in options else {})
+        options, config = dict(self.group.runs[0].options), self._config
+        if config is not None:
+            # What an earlier version did not know yet has its default.
+            options = {n: value for n, value in options.items() if n not in NAMES} | {
+                n: config.option(n) for n in NAMES if has_effect(config, n)
+            }
+        kept = {name: value for name, value in options.items() if name not in _BESIDE}
+        return kept | ({"seed": self.seeds} if "seed" in kept else {})
 
     @property
     def seeds(self) -> str:

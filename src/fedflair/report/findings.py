@@ -215,10 +215,8 @@ def _promise(group: Group) -> str:
     if facts.get("noise_from_seed"):
         return f"epsilon infinite, as it follows from a public seed{nobody}"
     if facts.get("simulated"):
-        return (
-            f"epsilon {shown.show(whole)} in a simulated deployment of {facts.get('population', 0):,} users; for {who} "
-            f"it is {shown.show(own)}{nobody}"
-        )
+        of = f" of {facts['population']:,} users" if isinstance(facts.get("population"), int) else ""
+        return f"epsilon {shown.show(whole)} in a simulated deployment{of}; for {who} it is {shown.show(own)}{nobody}"
     return f"epsilon {shown.show(own)} for {who}{nobody}"
 
 

@@ -10,7 +10,8 @@ from fedflair.config.options import build_config
 from fedflair.config.train_config import NAMES, TrainConfig
 from fedflair.errors import ConfigError, DataError
 from fedflair.runs.folder import RunFolder, read_config
-from fedflair.runs.provenance import FREE, PLACES, read_provenance
+from fedflair.runs.more_rounds import check_more_rounds
+from fedflair.runs.provenance import FREE, PLACES, ROUNDS, Provenance, read_provenance
 
 
 def config_of_run(folder: RunFolder) -> TrainConfig:
@@ -18,8 +19,9 @@ def config_of_run(folder: RunFolder) -> TrainConfig:
 
     Raises DataError where it was changed since the run started.
     """
-    config = build_config({**_options(folder), "device": "auto", "wandb_project_id": None}, str(folder.config))
     provenance = read_provenance(folder)
+    options = {**_options(folder, provenance), "device": "auto", "wandb_project_id": None}
+    config = build_config(options, str(folder.config))
     if provenance is not None:
         provenance.check_options(config, folder)
     return config
@@ -33,7 +35,7 @@ def config_to_resume(given: Mapping[str, Any]) -> TrainConfig:
     if given.get("run") is None:
         raise ConfigError("resume: name the run's folder with --run")
     folder = RunFolder(Path(given["run"]))
-    config = build_config({**_options(folder), **given}, str(folder.config))
+    config = build_config({**_options(folder, read_provenance(folder)), **given}, str(folder.config))
     check_same_run(config, folder)
     return config
 
@@ -41,6 +43,9 @@ def config_to_resume(given: Mapping[str, Any]) -> TrainConfig:
 def check_same_run(config: TrainConfig, folder: RunFolder) -> None:
     """Raises ConfigError, naming the option, where the run in ``folder`` cannot be continued as ``config``."""
     before = config_of_run(folder)
+    if config.option(ROUNDS) > before.option(ROUNDS):
+        check_more_rounds(before, config.option(ROUNDS), folder)
+        before = before.changed(**{ROUNDS: config.option(ROUNDS)})
     # An earlier version's run has no fingerprint of its store to guard a change of place by.
     free = FREE + PLACES if folder.provenance.is_file() else (*FREE, "run")
     for name in NAMES:
@@ -59,5 +64,9 @@ def require_store(config: TrainConfig) -> None:
         )
 
 
-def _options(folder: RunFolder) -> dict[str, Any]:
-    return {name: value for name, value in read_config(folder).items() if name in NAMES}
+def _options(folder: RunFolder, provenance: Provenance | None) -> dict[str, Any]:
+    """Those in ``config.yaml``, with the number of rounds that holds where a kill left an earlier one there."""
+    options = {name: value for name, value in read_config(folder).items() if name in NAMES}
+    if provenance is not None and options.get(ROUNDS) in provenance.totals:
+        options[ROUNDS] = provenance.totals[-1]
+    return options

@@ -131,6 +131,18 @@ def writing(folder: RunFolder) -> Iterator[None]:
 def write_config(folder: RunFolder, config: TrainConfig) -> None:
     """Makes the folder that of a run, by its ``config.yaml``. Raises ConfigError where it holds a run already."""
     _refuse_used(folder)
+    _write_config(folder, config)
+
+
+def go_further(folder: RunFolder, config: TrainConfig) -> None:
+    """Writes ``config.yaml`` anew, with more rounds, and drops what was written at the end of fewer."""
+    with disk_errors(folder.path):
+        for file in (folder.summary, folder.label_ap):
+            file.unlink(missing_ok=True)
+    _write_config(folder, config)
+
+
+def _write_config(folder: RunFolder, config: TrainConfig) -> None:
     options = {k: v for k, v in config.as_dict().items() if k not in ("run", "resume", "resume_from")}
     write_atomically(folder.config, yaml.safe_dump(options, sort_keys=False))
 

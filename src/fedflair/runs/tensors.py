@@ -109,15 +109,6 @@ def load_facts(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def num_parameters_of(path: Path) -> int:
-    """Numbers in a model's vector, by the file's header. Raises DataError where there is none."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return math.prod(file.get_slice("parameters").get_shape())
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: damaged ({type(error).__name__}: {_one_line(error)}); start the run again") from error
-
-
 def _checksum(tensors: Mapping[str, torch.Tensor], facts: str) -> str:
     """CRC-32 of names, types, shapes, values and facts: it finds damage, at the speed of memory; it is no signature."""
     found = zlib.crc32(facts.encode())

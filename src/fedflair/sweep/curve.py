@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fedflair.config.train_config import TrainConfig
 from fedflair.privacy.accounting import shown
 from fedflair.privacy.ledger import coverage
 from fedflair.runs.folder import RunFolder, read_rows
@@ -50,7 +49,7 @@ class Point:
     """A budget of a curve. curve: its name, empty where there is one. asked: the budget.
 
     facts: what the mechanism says of itself, of the run that promises least; None without one, or before one is done.
-    noise: how long the noise on a round's mean update is, in clipping bounds; the mean over rounds and seeds.
+    noise: how long the noise on a round's mean update is, in clipping bounds; the mean over seeds.
     """
 
     curve: str
@@ -175,13 +174,14 @@ def _point(metric: str, pairs: Sequence[tuple[Trial, Outcome]], folder: Path) ->
     first, done = pairs[0][0], [(trial, outcome) for trial, outcome in pairs if outcome.status == "done"]
     asked = first.asked
     assert asked is not None, "a sweep without epsilons has no curve"
-    runs = [(RunFolder(folder / "runs" / trial.name), outcome.privacy) for trial, outcome in done]
-    noises = [noise for run, facts in runs if (noise := noise_over_bound(run, facts, first.config)) is not None]
+    size = first.config.cohort.cohort_size
+    found = [_noise(RunFolder(folder / "runs" / trial.name), outcome, size) for trial, outcome in done]
+    noises = [noise for noise in found if noise is not None]
     return Point(
         first.curve,
         asked,
         tuple(trial for trial, _ in pairs),
-        shown.worst(facts for _, facts in runs),
+        shown.worst(outcome.privacy for _, outcome in done),
         sum(noises) / len(noises) if noises else None,
         _values_of(metric, [outcome.val for _, outcome in done]),
         _values_of(metric, [outcome.test for _, outcome in done]),
@@ -193,20 +193,15 @@ def _values_of(metric: str, rows: Sequence[Any]) -> Scores:
     return Scores(tuple(float(value) for value in found if value is not None and math.isfinite(value)))
 
 
-def noise_over_bound(run: RunFolder, facts: shown.Facts | None, config: TrainConfig) -> float | None:
-    """How long a run's noise on a round's mean update is, in clipping bounds: the mean over its rounds.
-
-    From what the run wrote down: std and bound of each round, and the size of its model. None where it adds none.
-    """
-    if facts is None or not shown.promises(facts):
+def _noise(run: RunFolder, outcome: Outcome, cohort_size: int) -> float | None:
+    """The length of a run's noise on a round's mean update over the clipping bound, as its first round had it."""
+    if outcome.privacy is None or outcome.num_parameters is None or not shown.promises(outcome.privacy):
         return None
-    told = [(row.get("privacy/noise_std"), row.get("privacy/clipping_bound")) for row in read_rows(run)]
-    ratios = [std / bound for std, bound in told if std and bound]
-    if not ratios or not run.best.is_file():
-        return None
-    # Here, as they load torch, and most sweeps have no curve.
-    from fedflair.privacy.mechanisms.noise import noise_length
-    from fedflair.runs.tensors import num_parameters_of
+    # Here, as it loads torch, and most sweeps have no curve.
+    from fedflair.privacy.mechanisms.noise import noise_over_bound
 
-    mean = sum(ratios) / len(ratios)
-    return noise_length(mean, num_parameters_of(run.best), float(facts.get("order", 2.0))) / config.cohort.cohort_size
+    row = next((row for row in read_rows(run) if "privacy/noise_std" in row), {})
+    std, bound = row.get("privacy/noise_std"), row.get("privacy/clipping_bound")
+    of_round = {"noise_std": std, "clipping_bound": bound, "cohort_size": cohort_size}
+    known = of_round if None not in (std, bound) else outcome.privacy
+    return noise_over_bound({**known, "order": outcome.privacy.get("order", 2.0)}, outcome.num_parameters)

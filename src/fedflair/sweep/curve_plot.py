@@ -88,8 +88,8 @@ def _x_label(curve: Curve) -> str:
 def _title(curve: Curve, score: str) -> str:
     seeds = {point.num_done for point in curve.points if point.num_done}
     over = f"{min(seeds)} seeds" if len(seeds) == 1 else f"{min(seeds, default=0)} to {max(seeds, default=0)} seeds"
-    band = "; bands: one standard deviation" if max(seeds, default=0) > 1 else ""
-    return f"Test {score} against the privacy budget, mean of {over.replace('1 seeds', '1 seed')}{band}"
+    band = " ± one standard deviation" if max(seeds, default=0) > 1 else ""
+    return f"Test {score} by privacy budget, mean of {over.replace('1 seeds', '1 seed')}{band}"
 
 
 def _notes(curve: Curve) -> str:

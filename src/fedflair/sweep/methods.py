@@ -17,6 +17,13 @@ _RELATIONS = {
 }
 
 
+_SAMPLING = {
+    "poisson": "drawn by Poisson sampling",
+    "fixed": "of a fixed size, drawn without replacement",
+    "rotating": "that take turns, so that no sampling amplifies privacy",
+}
+
+
 def methods_text(curve: Curve) -> str:
     """What was trained, how it is private, and how it was scored; a paragraph for each curve.
 
@@ -67,7 +74,7 @@ def _mechanism(facts: shown.Facts) -> str:
 
 def _promise(private: Sequence[Point]) -> list[str]:
     facts = _facts(private[0])
-    kind = "drawn by Poisson sampling" if facts["sampling"] == "poisson" else "of a fixed size, without replacement"
+    kind = _SAMPLING.get(str(facts["sampling"]), str(facts["sampling"]))
     who = "an artificial user's" if facts.get("artificial_users") else "a user's"
     lines = [
         f"Privacy is central, with {who} whole contribution as its unit, "
@@ -135,9 +142,9 @@ def _tuning(curve: Curve, private: Sequence[Point]) -> list[str]:
         else f"{settings} settings were trained for each budget, and choosing among them costs privacy too"
     )
     return [
-        f"Each epsilon is that of one run. The sweep has {num_runs} private runs on the same users; {varied}. No "
-        "epsilon covers the other runs, the choice of a round by its score on val, or earlier tuning. [State how the "
-        "options were chosen, on whose data, and with how many runs.]"
+        f"Each epsilon is that of one run. The sweep has {num_runs} private runs on the same users; {varied}. None "
+        "of these epsilons covers the other runs, the choice of a round by its score on val, or earlier tuning. "
+        "[State how the options were chosen, on whose data, and with how many runs.]"
     ]
 
 

@@ -32,7 +32,7 @@ import numpy as np
 
 from fedflair.config.effects import refuse_without_effect
 from fedflair.config.options import build_config, read_options, unknown_option
-from fedflair.config.pfl import with_defaults
+from fedflair.config.pfl import translated, with_defaults
 from fedflair.config.train_config import NAMES, TrainConfig
 from fedflair.config.yaml_text import parse_yaml, read_yaml
 from fedflair.errors import ConfigError
@@ -48,6 +48,7 @@ class SweepSpec:
     """The parts of a sweep file. epsilons: budgets, as numbers, or ``none``. seeds: which, or how many from 0 on.
 
     overrides: options of the command line, which win over every part.
+    notes: what is to be said of options in it that are pfl-research's.
     """
 
     args_config: str | None = None
@@ -58,6 +59,7 @@ class SweepSpec:
     epsilons: Sequence[Any] = ()
     seeds: Sequence[int] | int = (0,)
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ def sweep_spec(given: dict[str, Any]) -> SweepSpec:
             parts.pop(name, None)
     if isinstance(parts.get("settings"), dict):
         parts["settings"] = {name: options or {} for name, options in parts["settings"].items()}
+    notes = _in_our_names(parts)
     grid = [_grid_values(text) for text in given.pop("grid", None) or []]
     if grid:
         parts["grid"] = {**parts.get("grid", {}), **dict(grid)}
@@ -108,7 +111,19 @@ def sweep_spec(given: dict[str, Any]) -> SweepSpec:
         parts["seeds"] = _seeds(given.pop("seeds"))
     if "args_config" in given:
         parts["args_config"] = given.pop("args_config")
-    return SweepSpec(**parts, overrides=given)
+    return SweepSpec(**parts, overrides=given, notes=notes)
+
+
+def _in_our_names(parts: dict[str, Any]) -> tuple[str, ...]:
+    """Makes pfl-research's names and values ours in the options of a file, in place; what is to be said of them."""
+    notes: tuple[str, ...] = ()
+    settings = parts.get("settings")
+    for where in (parts, settings if isinstance(settings, dict) else {}):
+        for name in ("options",) if where is parts else tuple(where):
+            if isinstance(where.get(name), dict):
+                read = translated(where[name])
+                where[name], notes = read.options, notes + read.notes
+    return notes
 
 
 def _seeds(text: str) -> int | list[Any]:

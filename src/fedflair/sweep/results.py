@@ -12,16 +12,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fedflair.privacy.accounting import shown
-from fedflair.privacy.ledger import coverage
 from fedflair.runs.folder import RunFolder, read_summary
 from fedflair.runs.json_text import dumps
+from fedflair.sweep.cost import cost_of, sentence_of
 from fedflair.sweep.plan import Trial
 from fedflair.system.csv_text import csv_cell
 from fedflair.system.files import write_atomically
 from fedflair.system.terminal import cell
+from fedflair.training.accountant import first_line
 
 RESULTS = "sweep.json"
-CAVEAT = f"Each epsilon is that of one run, or where it is marked so of the deployment simulated. {coverage.TUNING}"
+CAVEAT = (
+    "Each epsilon in the table is that of one run, or where it is marked so of the deployment simulated. Every further "
+    "run on the same users costs more, and so does every option chosen by looking at numbers of theirs without noise."
+)
 ALSO = ("macro_ap", "micro_ap", "macro_f1", "loss")
 
 
@@ -30,6 +34,8 @@ class Outcome:
     """What a run folder says of its run. error: the last line of its log, where it is not done.
 
     privacy, local_privacy: its mechanisms as it described them; None without one.
+    num_parameters: that are trained, clipped and noised; None of a run of an earlier version.
+    terms: line 1 of its ledger, which has what its rounds release; None without one.
     """
 
     status: Literal["waiting", "unfinished", "done"]
@@ -39,10 +45,13 @@ class Outcome:
     privacy: shown.Facts | None = None
     local_privacy: shown.Facts | None = None
     error: str | None = None
+    num_parameters: int | None = None
+    terms: Mapping[str, Any] | None = None
 
 
 def outcome_of(run: RunFolder, log: Path) -> Outcome:
     """Reads the state of a run. A run that was stopped, killed or has failed is ``unfinished``."""
+    terms = first_line(run.path) or None
     if run.summary.is_file():
         summary = read_summary(run)
         return Outcome(
@@ -52,11 +61,13 @@ def outcome_of(run: RunFolder, log: Path) -> Outcome:
             summary["seconds"],
             summary["privacy"],
             summary.get("local_privacy"),
+            num_parameters=summary.get("num_parameters"),
+            terms=terms,
         )
     if not log.is_file():
         return Outcome("waiting")
     lines = log.read_text(errors="replace").strip().splitlines()
-    return Outcome("unfinished", error=lines[-1] if lines else "it printed nothing")
+    return Outcome("unfinished", error=lines[-1] if lines else "it printed nothing", terms=terms)
 
 
 def write_results(output: Path, trials: Sequence[Trial], outcomes: Sequence[Outcome]) -> None:
@@ -102,7 +113,9 @@ def summarise(trials: Sequence[Trial], outcomes: Sequence[Outcome]) -> dict[str,
         )
     points.sort(key=lambda point: -_mean(point, "val", metric))
     private = any(shown.promises(facts) for o in outcomes for facts in (o.privacy, o.local_privacy))
-    return {"ranked_by": metric, "private": private, "points": points}
+    begun = [o.terms for o in outcomes if o.terms is not None or o.status == "done"]
+    together = None if any(o.status == "waiting" for o in outcomes) else cost_of(begun)
+    return {"ranked_by": metric, "private": private, "together": together, "points": points}
 
 
 def _epsilons(central: shown.Facts | None) -> dict[str, float | None]:
@@ -150,6 +163,7 @@ def table_of(results: Mapping[str, Any], also: Sequence[str] = ()) -> tuple[list
 def notes_of(results: Mapping[str, Any]) -> list[str]:
     """Sentences that must stand below the table."""
     notes = [CAVEAT] if results["private"] else []
+    notes += [sentence_of(results["together"])] if results["together"] else []
     notes += dict.fromkeys(sentence for point in results["points"] for sentence in point["epsilon_legend"])
     missing = sum(point["num_runs"] - point["num_done"] for point in results["points"])
     return [*notes, f"{missing} runs are not done; their seeds are missing from the means."] if missing else notes

@@ -27,6 +27,7 @@ from pathlib import Path
 import yaml
 
 from fedflair.errors import FedflairError, Interrupted
+from fedflair.evaluation.start import open_start
 from fedflair.federated.setup import make_setup
 from fedflair.runs.configuration import check_same_run
 from fedflair.runs.folder import RunFolder
@@ -112,7 +113,7 @@ def check_trials(trials: Sequence[Trial], folder: SweepFolder) -> None:
             if run.config.is_file():
                 check_same_run(trial.config, run)
             if trial.point not in checked and not run.summary.is_file():
-                make_setup(trial.config, noise_seed=0)
+                make_setup(trial.config, noise_seed=0, start=open_start(trial.config))
                 checked.add(trial.point)
         except FedflairError as error:
             raise type(error)(f"sweep: {trial.point}: {error}") from error

@@ -19,6 +19,7 @@ from fedflair.training.words import describe_work
 
 # Vectors of all parameters that a round holds beside the server's state: sums of groups, the mean, the next state.
 _VECTORS_OF_A_ROUND = 6
+_DRAWN = {"poisson": "drawn by coins", "fixed": "exactly", "rotating": "in turn"}
 
 
 @dataclass(frozen=True)
@@ -88,12 +89,12 @@ def _rounds(setup: TrainingSetup, state: ServerState, work: Work) -> dict[str, s
     steps = f"{work.steps:,.0f} images in the local steps of a round, {work.steps * work.rounds:,.0f} in all"
     if not work.clients:
         return {"rounds": f"{work.rounds:,} of one step each; {evaluated}", "image-steps": steps}
-    kind = "drawn by coins" if setup.sampler.description.kind == "poisson" else "exactly"
     down_vectors = 1 + sum(tensor.ndim > 0 for tensor in state.algorithm_state.values())
     up, down = bytes_of_client(config, state.parameters.numel(), algorithm.vectors_up, down_vectors)
+    drawn = _DRAWN[setup.sampler.description.kind]
     everything = (up + down) * work.clients * work.rounds
     return {
-        "rounds": f"{work.rounds:,} of {work.clients:,} clients each ({kind}); {evaluated}",
+        "rounds": f"{work.rounds:,} of {work.clients:,} clients each ({drawn}); {evaluated}",
         "image-steps": steps,
         "bytes": f"a client gets {_bytes(down)} and sends {_bytes(up)} in a round; {_bytes(everything)} in all",
     }

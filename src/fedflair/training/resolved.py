@@ -7,7 +7,8 @@ from typing import Any
 
 from fedflair.backends.threads import num_threads
 from fedflair.config.effects import has_effect
-from fedflair.federated.setup import TrainingSetup, trained_choice
+from fedflair.federated.networks import trained_choice
+from fedflair.federated.setup import TrainingSetup
 from fedflair.models.preprocessing import preprocessing_of
 from fedflair.privacy.ledger import coverage
 from fedflair.runs.environment import Entry, Found, entry_of

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 from fedflair.backends.choice import choose_backend, require_backend, uses_ray
@@ -19,6 +20,7 @@ from fedflair.runs.json_text import strict
 from fedflair.runs.tracker import tracker
 from fedflair.runs.weights_and_biases import require_wandb
 from fedflair.training.beginning import Beginning, begun
+from fedflair.training.callback import Callback, RoundDone, asks_to_end
 from fedflair.training.checkpoint import save_checkpoint
 from fedflair.training.divergence import refuse_divergence
 from fedflair.training.on_features import on_features
@@ -29,10 +31,17 @@ from fedflair.training.stopping import out_of_patience, stop_on_signals
 from fedflair.training.words import describe_setup, how_to_go_on, lost_words, promise_words, to_be_continued
 
 
-def train(config: TrainConfig, command: Sequence[str] | None = None, *, quiet: bool = False) -> Path:
+def train(
+    config: TrainConfig,
+    command: Sequence[str] | None = None,
+    *,
+    quiet: bool = False,
+    callback: Callback | None = None,
+) -> Path:
     """Trains as configured and returns the run folder; see ``runs/folder.py`` for what it holds then.
 
     command: the words as they were typed, where a command asks for it; the run keeps them. quiet: nothing is said.
+    callback: told of each round (``callback.py``); what it raises passes, once a checkpoint of the round is written.
     Raises Interrupted after writing a checkpoint when the process gets SIGINT, SIGTERM, SIGHUP or SIGUSR1, ConfigError
     where the model diverges, and what ``begun`` raises.
     """
@@ -45,20 +54,21 @@ def train(config: TrainConfig, command: Sequence[str] | None = None, *, quiet: b
         stop_on_signals(how_to_go_on(beginning.folder)) as stop,
         last_words(lost_words(beginning.folder)) if uses_ray(config) else nullcontext(),
     ):
-        _rounds(on_features(beginning, stop, quiet=quiet), stop, quiet=quiet)
+        _rounds(on_features(beginning, stop, quiet=quiet), stop, callback, quiet=quiet)
     return beginning.folder.path
 
 
-def _rounds(beginning: Beginning, stop: threading.Event, *, quiet: bool) -> None:
+def _rounds(beginning: Beginning, stop: threading.Event, callback: Callback | None, *, quiet: bool) -> None:
     """The rounds from the beginning to the end, and the summary."""
     setup, folder, state, facts = beginning.setup, beginning.folder, beginning.state, beginning.facts
     config, states, book = setup.config, beginning.states, beginning.book
+    num_rounds, asked, ended = config.algorithm.central_num_iterations, False, False
     promised = coverage.is_promised(setup.mechanism.description, setup.worker.local_mechanism.description)
     with (
         choose_backend(setup, stop) as backend,
         tracker(
             folder,
-            num_rounds=config.algorithm.central_num_iterations,
+            num_rounds=num_rounds,
             start_round=state.round,
             private=promised,
             promise=promise_words(setup),
@@ -67,7 +77,7 @@ def _rounds(beginning: Beginning, stop: threading.Event, *, quiet: bool) -> None
         ) as log,
     ):
         log.say("\n".join([describe_setup(setup, state, folder), *beginning.notes]))
-        while state.round < config.algorithm.central_num_iterations and not out_of_patience(config, facts, state.round):
+        while state.round < num_rounds and not ended and not out_of_patience(config, facts, state.round):
             started, before = time.perf_counter(), state
             try:
                 answers = who_answers(setup, state)
@@ -82,8 +92,7 @@ def _rounds(beginning: Beginning, stop: threading.Event, *, quiet: bool) -> None
                 # Its vectors would still be there while the next round trains.
                 cohort = cohort_sum.cohort
                 del cohort_sum
-                last = state.round == config.algorithm.central_num_iterations
-                if last or state.round % config.evaluation.evaluation_frequency == 0:
+                if state.round == num_rounds or state.round % config.evaluation.evaluation_frequency == 0:
                     row |= evaluated(setup, state, backend)
             except (Interrupted, WorkerError) as error:
                 # The ledger may be a round ahead of this checkpoint: the resumed run does that round again, alike.
@@ -103,6 +112,9 @@ def _rounds(beginning: Beginning, stop: threading.Event, *, quiet: bool) -> None
             if better:
                 # No model leaves a run before the checkpoint of its round; a resumed run saves what a kill kept back.
                 save_best(folder, state, facts)
+            done = RoundDone(state.round, num_rounds, row, better, folder.path)
+            asked |= asks_to_end(callback, done, partial(save_checkpoint, folder, state, facts, states))
+            ended = asked and "val/loss" in row
         try:
             summary = summarise(setup, folder, state.round, facts, backend, beginning.environment)
         except (Interrupted, WorkerError) as error:

@@ -24,6 +24,7 @@ from fedflair.federated.participation import answering
 from fedflair.federated.plugins import plugin_code
 from fedflair.federated.privacy_options import privacy_options
 from fedflair.federated.setup import groups_of, labels_of, mechanisms_of, training_clients
+from fedflair.federated.start import origin_of
 from fedflair.privacy.accounting.cache import unremembered
 from fedflair.privacy.contract import LocalMechanism, Mechanism, ParameterGroups
 from fedflair.privacy.ledger import coverage, older
@@ -35,6 +36,7 @@ from fedflair.privacy.ledger.lines import FILE_NAME, FORMAT, ORIGIN, TORN, VERSI
 from fedflair.privacy.path import make_path
 from fedflair.runs.configuration import config_of_run
 from fedflair.runs.folder import RunFolder, read_rows, read_summary, seal_rows
+from fedflair.runs.more_rounds import check_more_rounds
 from fedflair.runs.provenance import Provenance, read_provenance
 from fedflair.runs.shapes import is_whole
 from fedflair.system.json_text import parse_json
@@ -174,16 +176,25 @@ def _check_against_run(
             raise DataError(f"{folder.provenance}: does not say how many clients there are; put the run's own back")
         clients = _clients(config, provenance, found)
         images = _images_per_person(config, clients, first, found)
-        groups = groups_of(config, len(provenance.labels))
-        mechanism, local = mechanisms_of(as_begun(config, first), num_clients, seed or 0, images, groups)
+        groups, origin = groups_of(config, len(provenance.labels)), origin_of(provenance.started_from, provenance.store)
+        begun, totals = as_begun(config, first), provenance.totals
+        mechanism, local = mechanisms_of(begun, num_clients, seed or 0, images, groups, origin)
+        began_with = mechanism
+        if len(totals) > 1:
+            fewer = begun.changed(central_num_iterations=totals[0])
+            check_more_rounds(fewer, totals[-1], folder)
+            began_with = mechanisms_of(fewer, num_clients, seed or 0, images, groups, origin)[0]
+            found.notes.append(
+                f"Begun with {totals[0]:,} rounds, which line 1 is about; more were added: {totals[-1]:,}."
+            )
         if not ledger.is_due(mechanism):
             raise PrivacyError(f"{folder.config}: promises no epsilon, of which there could be a ledger")
     except FedflairError as error:
         found.problems.append(f"line 1 cannot be computed anew: {error}")
         return None, partial(older.epsilons, first)
     terms, reached = (
-        ledger.terms_of(mechanism, seed or 0, provenance.digest()),
-        partial(ledger.cumulative_epsilon, mechanism),
+        ledger.terms_of(began_with, seed or 0, provenance.digest()),
+        partial(ledger.cumulative_epsilon, mechanism, totals=totals),
     )
     if seed is None:
         terms["noise_seed_commitment"] = first.get("noise_seed_commitment")
@@ -191,8 +202,8 @@ def _check_against_run(
         found.problems.append(f"{folder.provenance}: is not the one that {folder.last.name} was written with")
     found.problems += [*_seed_problems(config, seed), *checks.first_line_problems(first, terms)]
     _check_summary(folder, mechanism, local, found)
-    if len(rounds) > terms["rounds"]:
-        found.problems.append(f"has {len(rounds)} rounds, of a run of {terms['rounds']}")
+    if len(rounds) > totals[-1]:
+        found.problems.append(f"has {len(rounds)} rounds, of a run of {totals[-1]}")
         return terms, reached
     most, sizes = num_clients, None
     if mechanism.description["sampling"] != "poisson":
@@ -200,7 +211,7 @@ def _check_against_run(
         sizes = [most] * len(rounds) if config.cohort.dropout_rate == 0 else None
     if clients is not None and seed is not None:
         sizes = list(_cohort_sizes(config, clients, seed, len(rounds), groups))
-    found.problems += checks.round_problems(mechanism, terms, rounds, most, sizes)
+    found.problems += checks.round_problems(mechanism, terms, rounds, most, sizes, totals)
     found.problems += checks.noise_problems(seed, rounds)
     if terms["adaptive_clipping"] and len(rounds) > 1:
         found.notes.append(checks.BOUND_NOTE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -43,6 +44,14 @@ def test_the_whole_dataset(hub: Hub, tmp_path: Path) -> None:
     assert len(list(open_source(tmp_path).records())) == 20 * IMAGES_PER_USER
     assert hub.files.sent == fetched(hub)
     assert (plans[0].where["revision"], plans[0].size) == (COMMIT, fetched(hub))
+
+
+def test_the_environment_names_a_mirror(hub: Hub, tmp_path: Path) -> None:
+    """In a process of its own, as the hub's library looks at the environment when it is imported."""
+    command = [sys.executable, "-m", "fedflair.cli", "download", "--output", str(tmp_path)]
+    subprocess.run(command, env={**os.environ, "HF_ENDPOINT": hub.files.url}, check=True, stdout=subprocess.DEVNULL)
+    assert json.loads((tmp_path / "download.json").read_text())["where"]["address"] == hub.files.url
+    assert hub.files.sent == fetched(hub)
 
 
 def test_later_runs_stay_with_the_recorded_commit(hub: Hub, tmp_path: Path) -> None:

@@ -70,6 +70,16 @@ def test_a_proxy_gets_the_login_of_the_environment(
         assert not any("roxy-" in asked for asked in server.heads)
 
 
+@pytest.mark.parametrize("name", ["NO_PROXY", "no_proxy"])
+def test_hosts_that_are_reached_past_the_proxy(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering(always(WHOLE)) as server, answering(always(head("Content-Length: 0", status="403 no"))) as raw:
+        monkeypatch.setenv("HTTP_PROXY", raw.url)
+        assert "403" in failure(server.url, tmp_path / "f")
+        monkeypatch.setenv(name, "elsewhere.invalid,127.0.0.1")
+        assert get(server.url, tmp_path / "f") == CONTENT
+        assert (len(server.heads), len(raw.heads)) == (1, 1)
+
+
 def test_a_proxy_that_refuses_the_address_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with answering(always(head("Content-Length: 0", status="403 \x1b[31mno"))) as raw:
         monkeypatch.setenv("HTTPS_PROXY", raw.url)

@@ -145,8 +145,12 @@ def test_ids_of_any_kind_train_and_are_shown_safely(
     assert main(["train", "--data_path", str(odd_store), "--run", run, *options.split()]) == 0
     assert main(["evaluate", "--run", run, "--per_user"]) == 0
     assert main(["predict", "--run", run, "--partition", "train", "--csv"]) == 0
-    assert main(["describe", str(odd_store)]) == 0
-    assert "\x1b" not in capsys.readouterr().out
+    assert main(["describe", str(odd_store), "--output", str(tmp_path / "page")]) == 0
+    said = capsys.readouterr().out
+    assert "\x1b" not in said and "FLAIR" not in said
+    page = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
+    assert "<script>alert" not in page and "\x1b" not in page and "&lt;b&gt;bold&lt;/b&gt;" in page
+    assert "fine ones" not in page and "fine labels in use" not in page
     assert list(json.loads((tmp_path / "run" / "label_ap.json").read_text())) == sorted(ODD_LABELS)
     assert read_summary(RunFolder(tmp_path / "run"))["setting"] == "flair"
     words = ["train", "--data_path", str(odd_store), "--run", f"{run}2", *options.split()]

@@ -72,6 +72,10 @@ def test_files_that_are_not_what_they_should_be(tmp_path: Path) -> None:
         f"line 5: path 'a/2.png' is not in {photographs}, nor are those of 1 more lines; correct the path, whose parts "
         "are separated by '/', or remove the line"
     )
+    (photographs / "a" / "u\u0308.PNG").write_bytes(b"x")
+    assert refusal(tmp_path, *listed, "a/\u00fc.png,x").startswith(
+        rf"line 5: path 'a/ü.png' is not in {photographs} ('u\u0308.PNG' is); correct the path"
+    )
     (photographs / "a" / "folder.png").mkdir()
     assert refusal(tmp_path, *listed, "a/folder.png,x") == (
         "line 5: path 'a/folder.png' is no file; name the photograph itself"

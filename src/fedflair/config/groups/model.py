@@ -20,6 +20,8 @@ class ModelOptions:
         model_type: A torchvision backbone, timm:NAME, hf:NAME (transformers), or MODULE:FUNCTION for your own.
         pretrained: Start from ImageNet weights, BatchNorm statistics frozen; else from scratch with GroupNorm.
         pretrained_weights: A .safetensors or .pth file to start from instead of downloading what is published.
+        start_from: A run folder or an exported model, of the same network and labels, whose weights to start from.
+        start_from_checkpoint: That run's model that was best on val, or the one of its last round saved.
         trainable: All parameters, or the last layer and: nothing else (head), the last blocks, scales and shifts of
             normalisations (norm), biases, a scale and shift added after each normalisation (film), or low-rank matrices
             added to weights (lora).
@@ -33,6 +35,8 @@ class ModelOptions:
     model_type: str = "resnet18"
     pretrained: bool = True
     pretrained_weights: Path | None = None
+    start_from: Path | None = None
+    start_from_checkpoint: Literal["best", "last"] = "best"
     trainable: Literal["all", "head", "last_block", "norm", "bias", "film", "lora"] = "all"
     num_trainable_blocks: int = 1
     lora_rank: int = 8
@@ -45,3 +49,9 @@ class ModelOptions:
             positive(self, "lora_alpha")
         if self.pretrained_weights is not None and not self.pretrained:
             raise ConfigError("pretrained_weights: given together with pretrained: false; drop one of the two")
+        if self.pretrained_weights is not None and self.start_from is not None:
+            raise ConfigError("pretrained_weights: given together with start_from, whose weights are all; drop one")
+        if self.start_from_checkpoint != "best" and self.start_from is None:
+            raise ConfigError(
+                f"start_from_checkpoint: {self.start_from_checkpoint} says where to start; give --start_from with it"
+            )

@@ -30,6 +30,7 @@ from fedflair.data.store.packed import Partition, Store, open_store
 from fedflair.errors import ConfigError, DataError
 from fedflair.sampling import stream
 from fedflair.system.cores import num_cores
+from fedflair.system.terminal import cell
 
 Transform = Callable[[torch.Tensor], Any]
 Indices = range | npt.NDArray[np.int64]
@@ -178,7 +179,7 @@ class ImageDataset(TorchDataset[tuple[Any, torch.Tensor]]):
         return dict(zip(self.label_names, counts.tolist()))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """The users of a store that are selected, the photographs of each, and the labels of a target.
 
@@ -188,6 +189,12 @@ class Dataset:
     file: File
     clients: Mapping[str, Mapping[str, Indices]] = field(repr=False)
     labels: Labels = field(repr=False)
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(
+            f"{name} {len(of_user):,} users {self.num_images(name):,} images" for name, of_user in self.clients.items()
+        )
+        return f"<Dataset {cell(self.file.path.name)}: {sizes}; {len(self.label_names):,} labels>"
 
     @property
     def users(self) -> dict[str, tuple[str, ...]]:
@@ -200,6 +207,7 @@ class Dataset:
         return _space(self.file, self.labels).names
 
     def num_images(self, partition: str) -> int:
+        """How many photographs a partition has."""
         return sum(map(len, self.of_partition(partition).values()))
 
     def client(self, user_id: str, transform: Transform | None = None) -> ImageDataset:

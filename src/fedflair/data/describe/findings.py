@@ -13,10 +13,7 @@ def findings(everything: PartitionColumns, statistics: Statistics) -> dict[str, 
     return {
         "images_per_user": _images_per_user(everything),
         "label_frequencies": _label_frequencies(statistics),
-        "labels_per_user": (
-            f"Labels per user: half of the users have at most {statistics.coarse.per_user.median:g} coarse and "
-            f"{statistics.fine.per_user.median:g} fine ones"
-        ),
+        "labels_per_user": _labels_per_user(statistics),
         "co_occurrence": _co_occurrence(everything, statistics),
         "divergence": _divergence(statistics.coarse.divergence, statistics.coarse.divergence_if_iid),
     }
@@ -27,6 +24,11 @@ def _images_per_user(everything: PartitionColumns) -> str:
     tenth = max(1, round(len(sizes) / 10))
     who = f"the {tenth:,} users with most images have" if tenth > 1 else "the user with most images has"
     return f"Images per user: {who} {sizes[:tenth].sum() / max(1, sizes.sum()):.0%} of them"
+
+
+def _labels_per_user(statistics: Statistics) -> str:
+    fine = f" and {statistics.fine.per_user.median:g} fine ones" if statistics.fine.names else " ones"
+    return f"Labels per user: half of the users have at most {statistics.coarse.per_user.median:g} coarse{fine}"
 
 
 def _label_frequencies(statistics: Statistics) -> str:

@@ -50,7 +50,9 @@ def label_frequencies(
 ) -> Figure:
     """Share of images that carry each coarse label, and fine labels by rank; FLAIR's published shares as marks, where
     ``beside`` has them (see :func:`fedflair.data.describe.comparison.published_beside`)."""
-    figure, (left, *others) = _figure(10.5 if fine.names else 6, 5, 1, 2 if fine.names else 1)
+    # A logarithmic axis of nothing cannot be drawn.
+    both = bool(fine.images.any())
+    figure, (left, *others) = _figure(10.5 if both else 6, 5, 1, 2 if both else 1)
     shown = most_frequent(coarse, MAX_BARS)[::-1]
     names = [coarse.names[label] for label in shown]
     left.barh(range(len(shown)), coarse.images[shown] / max(num_images, 1), color=ACCENT, height=0.7)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from fedflair.data.images.limits import DEFAULT, Limits
@@ -103,8 +105,9 @@ def _check_files(folder: Path, table: Path, lines: list[Line]) -> None:
     if missing:
         more = f", nor are those of {len(missing) - 1} more lines" if len(missing) > 1 else ""
         raise DataError(
-            f"{table}: line {missing[0].number}: path {shown(missing[0].path)} is not in {folder}{more}; correct the "
-            "path, whose parts are separated by '/', or remove the line"
+            f"{table}: line {missing[0].number}: path {shown(missing[0].path)} is not in {folder}"
+            f"{_spelled_otherwise(root / missing[0].path)}{more}; correct the path, whose parts are separated by '/', "
+            "or remove the line"
         )
     for line in lines:
         file = root / line.path
@@ -115,6 +118,19 @@ def _check_files(folder: Path, table: Path, lines: list[Line]) -> None:
         else:
             continue
         raise DataError(f"{table}: line {line.number}: path {shown(line.path)} {what}")
+
+
+def _spelled_otherwise(file: Path) -> str:
+    """A hint at a neighbour with the file's name in capitals, or in Unicode's other form, which looks the same."""
+
+    def folded(name: str) -> str:
+        return unicodedata.normalize("NFC", name).casefold()
+
+    with suppress(OSError):
+        for there in sorted(file.parent.iterdir()):
+            if folded(there.name) == folded(file.name):
+                return f" ({there.name!a} is)"
+    return ""
 
 
 def _others(folder: Path, table: Path, listed: set[str]) -> Counter[str]:

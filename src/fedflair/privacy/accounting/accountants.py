@@ -34,8 +34,8 @@ _COARSE_TOLERANCE = 1e-3
 _CALIBRATION_TOLERANCE = 5e-6
 # What bounds time and memory, by a coarser grid where an answer would take more, which still errs upwards: points of a
 # whole composition, of one release, and of the largest loss of one Laplace release.
-_MAX_GRID_POINTS = 2.5e5
-_MAX_LOSS_POINTS = 1e6
+MAX_GRID_POINTS = 2.5e5
+MAX_LOSS_POINTS = 1e6
 _MAX_LAPLACE_POINTS = 5e4
 _LAPLACE_STEPS = 300
 # Gaussian noise that goes further is less likely than e^-50: the library leaves it out.
@@ -81,13 +81,13 @@ def resolve_accountant(event: PrivacyEvent, asked: AskedAccountant, delta: float
     """
     if event.sampling == "fixed" and event.noise != "gaussian":
         raise PrivacyError("cohort_sampling: laplace noise has no accountant for fixed cohorts; use poisson")
-    sampled_other = _sampled(event) and event.sampling != "fixed"
+    sampled_other = is_sampled(event) and event.sampling != "fixed"
     sampled_other = sampled_other and (event.neighbouring == "replace_one" or event.noise == "laplace")
     if sampled_other and event.neighbouring == "replace_one" and event.noise == "laplace":
         raise PrivacyError("neighbouring: sampled laplace noise is accounted for zero_out only; use zero_out")
     if asked == "rdp" and sampled_other:
         raise PrivacyError(f"accountant: rdp has no bound for {event.noise}, {event.neighbouring}; use auto")
-    exact = delta >= SMALLEST_PLD_DELTA or (event.noise == "gaussian" and not _sampled(event))
+    exact = delta >= SMALLEST_PLD_DELTA or (event.noise == "gaussian" and not is_sampled(event))
     if asked == "rdp" or exact:
         return "rdp" if asked == "rdp" else "pld"
     if sampled_other:
@@ -102,7 +102,7 @@ def resolve_accountant(event: PrivacyEvent, asked: AskedAccountant, delta: float
     return "rdp"
 
 
-def _sampled(event: PrivacyEvent) -> bool:
+def is_sampled(event: PrivacyEvent) -> bool:
     return event.sampling != "none" and event.sampling_rate < 1
 
 
@@ -153,7 +153,7 @@ def single_release(noise: Noise, epsilon: float, delta: float, neighbouring: Nei
 
     Gaussian: the analytic mechanism of Balle and Wang (2018, arXiv:1805.06530). Laplace: 1 / epsilon, with delta 0.
     """
-    distance = _distance(neighbouring)
+    distance = neighbour_distance(neighbouring)
     if noise == "laplace":
         return distance / epsilon
     import dp_accounting
@@ -173,7 +173,7 @@ def accounted_round(num_rounds: int, total_rounds: int) -> int:
     return min(reached, max(total_rounds, num_rounds))
 
 
-def _distance(neighbouring: Neighbouring) -> float:
+def neighbour_distance(neighbouring: Neighbouring) -> float:
     """Distance between neighbouring sums over the bound on one contribution."""
     return 2.0 if neighbouring == "replace_one" else 1.0
 
@@ -184,10 +184,10 @@ def _epsilon(
     import dp_accounting
 
     with quiet():
-        if not _sampled(event):
+        if not is_sampled(event):
             if event.noise == "gaussian":
                 # Adaptive composition of Gaussians is one Gaussian, for which the exact answer is known.
-                sigma = event.noise_multiplier / _distance(event.neighbouring) / math.sqrt(event.count)
+                sigma = event.noise_multiplier / neighbour_distance(event.neighbouring) / math.sqrt(event.count)
                 return float(dp_accounting.get_epsilon_gaussian(sigma, delta))
             event = replace(event, sampling="none", sampling_rate=1.0)
         elif event.sampling == "fixed":
@@ -220,8 +220,35 @@ def _orders(event: PrivacyEvent) -> Sequence[float]:
     return _FIXED_ORDERS if event.sampling == "fixed" else _RDP_ORDERS
 
 
+def best_of_many(event: PrivacyEvent, expected_runs: float, delta: float) -> float:
+    """Epsilon, by Renyi divergence, of the best of a geometric number of runs of ``event``: see ``together.py``."""
+    if not is_sampled(event):
+        event = replace(event, sampling="none", sampling_rate=1.0)
+    elif event.sampling == "fixed":
+        event = replace(event, neighbouring="replace_one")
+    with quiet():
+        return _rdp_epsilons(event, [delta], _orders(event), expected_runs)[0]
+
+
+def renyi_epsilons(event: PrivacyEvent, deltas: Sequence[float]) -> list[float]:
+    """Epsilon at many deltas, however small. Raises PrivacyError for an event without a bound by Renyi divergence."""
+    resolve_accountant(event, "rdp", min(deltas))
+    if event.sampling == "fixed" and is_sampled(event):
+        event = replace(event, neighbouring="replace_one")
+    with quiet():
+        return _rdp_epsilons(event, deltas, _orders(event))
+
+
 def _rdp_epsilon(event: PrivacyEvent, delta: float, orders: Sequence[float]) -> float:
+    return _rdp_epsilons(event, [delta], orders)[0]
+
+
+def _rdp_epsilons(
+    event: PrivacyEvent, deltas: Sequence[float], orders: Sequence[float], expected_runs: float | None = None
+) -> list[float]:
+    """expected_runs: where the best of a geometric number of runs is shown alone."""
     from dp_accounting import NeighboringRelation
+    from dp_accounting.dp_event import RepeatAndSelectDpEvent
     from dp_accounting.rdp import RdpAccountant
 
     relation = NeighboringRelation.ADD_OR_REMOVE_ONE
@@ -231,8 +258,9 @@ def _rdp_epsilon(event: PrivacyEvent, delta: float, orders: Sequence[float]) -> 
     event = replace(event, noise_multiplier=min(event.noise_multiplier, _MOST_NOISE))
     accountant = RdpAccountant(orders, relation)
     # dp-accounting's RDP takes noise over the distance between neighbours, its PLD takes noise over one contribution.
-    accountant.compose(_dp_event(event, _distance(event.neighbouring)))
-    return float(accountant.get_epsilon(delta))
+    released = _dp_event(event, neighbour_distance(event.neighbouring))
+    accountant.compose(released if expected_runs is None else RepeatAndSelectDpEvent(released, expected_runs, 1))
+    return [float(accountant.get_epsilon(delta)) for delta in deltas]
 
 
 def _pld_epsilon(event: PrivacyEvent, delta: float, interval: float) -> float:
@@ -260,34 +288,34 @@ def _interval(event: PrivacyEvent, delta: float, tolerance: float, rough: float)
 
     Composing ``count`` discretised losses was seen to add about ``count * interval**2 / 2`` to epsilon.
     """
-    rough = rough or _rough_epsilon(event, delta)
+    rough = rough or rough_epsilon(event, delta)
     if event.noise == "laplace":
         # Half of its losses are the largest one, which lies on the grid.
         one = _one_laplace_loss(event)
         return one / max(2, min(_LAPLACE_STEPS, int(_MAX_LAPLACE_POINTS * one / rough)))
     accurate = min(math.sqrt(2 * tolerance * rough / event.count), 100 * tolerance * max(1.0, rough / 100))
-    return max(accurate, rough / _MAX_GRID_POINTS, _largest_gaussian_loss(event) / _MAX_LOSS_POINTS, 1e-7)
+    return max(accurate, rough / MAX_GRID_POINTS, largest_gaussian_loss(event) / MAX_LOSS_POINTS, 1e-7)
 
 
-def _rough_epsilon(event: PrivacyEvent, delta: float) -> float:
+def rough_epsilon(event: PrivacyEvent, delta: float) -> float:
     if event.noise == "laplace":
         one = _one_laplace_loss(event)
         return min(one * event.count, one * math.sqrt(2 * event.count * math.log(1 / delta)))
     if event.sampling != "none" and event.neighbouring == "replace_one":
         # Good enough to choose a grid with: RDP has no bound of its own for this, or a loose one.
-        multiplier = event.noise_multiplier / _distance(event.neighbouring)
+        multiplier = event.noise_multiplier / neighbour_distance(event.neighbouring)
         event = replace(event, noise_multiplier=multiplier, sampling="poisson", neighbouring="zero_out")
     return max(_rdp_epsilon(event, delta, _ROUGH_ORDERS), 1e-6)
 
 
 def _one_laplace_loss(event: PrivacyEvent) -> float:
     """The largest privacy loss of one release."""
-    return _sampled_loss(event, _distance(event.neighbouring) / event.noise_multiplier)
+    return _sampled_loss(event, neighbour_distance(event.neighbouring) / event.noise_multiplier)
 
 
-def _largest_gaussian_loss(event: PrivacyEvent) -> float:
+def largest_gaussian_loss(event: PrivacyEvent) -> float:
     """The largest privacy loss of one release that is not left out."""
-    sigma = event.noise_multiplier / _distance(event.neighbouring)
+    sigma = event.noise_multiplier / neighbour_distance(event.neighbouring)
     return _sampled_loss(event, 1 / (2 * sigma**2) + _REACH / sigma)
 
 
@@ -298,7 +326,7 @@ def _sampled_loss(event: PrivacyEvent, loss: float) -> float:
 def _calibrate(event: PrivacyEvent, target: float, delta: float, accountant: Accountant) -> float:
     # Aiming a little below the target puts the answer on the safe side of it.
     aim = target * (1 - _CALIBRATION_TOLERANCE)
-    if accountant == "rdp" and (_sampled(event) or event.noise != "gaussian"):
+    if accountant == "rdp" and (is_sampled(event) or event.noise != "gaussian"):
         _refuse_below_rdp(target, delta, _orders(event))
 
     def gap(log_multiplier: float, tolerance: float = _TOLERANCE, rough: float = 0.0) -> float:
@@ -329,12 +357,12 @@ def _refuse_below_rdp(target: float, delta: float, orders: Sequence[float]) -> N
 def quick_noise_multiplier(event: PrivacyEvent, target: float, delta: float) -> float:
     """Within a few tens of percent of ``calibrate``, in well under a second: for comparing, not for promising."""
     if event.noise == "laplace":
-        return 2 * _distance(event.neighbouring) * max(event.sampling_rate * event.count, 1.0) / target
+        return 2 * neighbour_distance(event.neighbouring) * max(event.sampling_rate * event.count, 1.0) / target
     low, high = 1e-2, 1e4
     with quiet():
         while high / low > 1.1:
             middle = math.sqrt(low * high)
-            if _rough_epsilon(replace(event, noise_multiplier=middle), delta) > target:
+            if rough_epsilon(replace(event, noise_multiplier=middle), delta) > target:
                 low = middle
             else:
                 high = middle

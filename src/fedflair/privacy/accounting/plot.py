@@ -1,14 +1,20 @@
-"""The picture of a question and its answer: epsilon against rounds, and noise against cohort size."""
+"""Pictures of a question and its answer: epsilon against rounds, noise against cohort size, and the trade-off curve."""
 
 from __future__ import annotations
 
+import csv
+import io
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
+from fedflair.errors import DataError
 from fedflair.privacy.accounting.accountants import calibrate
 from fedflair.privacy.accounting.question import Question, over_rounds
 from fedflair.privacy.accounting.shown import show
-from fedflair.system.files import replacing
+from fedflair.privacy.accounting.trade_off import TradeOff, points_of_curve
+from fedflair.system.files import replacing, write_atomically
 
 
 def draw(question: Question, noise_multiplier: float, cohort_size: int | None, path: Path) -> None:
@@ -55,3 +61,39 @@ def noise_by_cohort(question: Question, epsilon: float) -> tuple[list[float], li
     noises = [multiplier / rate for multiplier, rate in zip(multipliers, rates)]
     reference = noises[rates.index(own)]
     return rates, [noise / reference for noise in noises]
+
+
+def draw_curve(curve: TradeOff, epsilon: float, delta: float, path: Path) -> None:
+    """Writes the curve's points as CSV and its picture as PNG, under the path's name with these endings.
+
+    epsilon: what holds at ``delta``, drawn beside it. Raises DataError for a name that is none, DiskError where a file
+    cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    if not path.name:
+        raise DataError(f"{path}: a folder, and no name of a file; name a file in it")
+    name = path.stem if path.suffix.lower() in (".csv", ".png") else path.name
+    type_1, type_2 = points_of_curve(curve)
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["type_1_error", "type_2_error"])
+    writer.writerows(zip(type_1.tolist(), type_2.tolist()))
+    write_atomically(path.with_name(f"{name}.csv"), text.getvalue())
+    one = np.full(1, min(epsilon, 600.0))
+    pair = TradeOff(one, np.full(1, delta), None).type_2(type_1)
+    figure = Figure(figsize=(10, 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, scale in zip(figure.subplots(1, 2), ("linear", "log")):
+        axes.plot(type_1, 1 - type_1, color="0.7", linewidth=1, label="a guess at random")
+        axes.plot(type_1, type_2, label="whoever sees everything released, at best")
+        axes.plot(type_1, pair, linestyle="--", linewidth=1, label=f"epsilon {show(epsilon)} at delta {delta:g} alone")
+        axes.set(xscale=scale, yscale=scale, xlabel="type I error", ylabel="type II error")
+        low = 1e-3 if scale == "log" else 0.0
+        axes.set_xlim(low, 1)
+        axes.set_ylim(low, 1)
+        axes.set_aspect("equal")
+    axes.legend(loc="lower left", fontsize=8)
+    with replacing(path.with_name(f"{name}.png")) as file:
+        figure.savefig(file, format="png", dpi=120)

@@ -1,9 +1,9 @@
 """How an epsilon is shown to people: the one place that turns one into text, rounded up, with its marks and words.
 
 What a mechanism says of itself is a mapping of facts (``mechanisms/deployment.py``, ``mechanisms/local.py``), which
-summaries and ledgers keep. Three marks go with an epsilon: ``*`` it is that of a simulated deployment, and the run's
+summaries and ledgers keep. Four marks go with an epsilon: ``*`` it is that of a simulated deployment, and the run's
 own stands beside it; ``†`` the run's own is infinite, as its noise follows from a public seed; ``‡`` it is promised to
-an artificial user and not to a person.
+an artificial user and not to a person; ``§`` it does not cover the model that the run starts from.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ LEGEND = {
     "people whose photos were used.",
     "†": "† whatever the noise was calibrated for, it is drawn from the run's seed, which its configuration shows: the "
     "run protects nobody.",
+    "§": "§ of what the run adds: it starts from a model that was trained on the same users, which it does not cover.",
     "‡": "‡ for an artificial user, a random group of images; a person has images in many of them and a larger one.",
 }
+# The fact that an epsilon leaves out what the run starts from.
+UNCOVERED_START = "start_not_covered"
 # Above it a guess of one bit about somebody is right with probability 1 - 4e-44 at most: nothing is left of a promise.
 PROTECTS_NOBODY = 100.0
 _UP = Context(prec=4, rounding=ROUND_CEILING)
@@ -200,4 +203,4 @@ def _badness(facts: Facts) -> tuple[float, float]:
     return own, whole
 
 
-_MARKED = {"*": "simulated", "†": "noise_from_seed", "‡": "artificial_users"}
+_MARKED = {"*": "simulated", "†": "noise_from_seed", "‡": "artificial_users", "§": UNCOVERED_START}

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ class Ledger:
 
     terms: what line 1 says. ahead: lines in the file of rounds that a resumed run will do again.
     anchor: where the hashes of lines are left as well; None is nowhere.
+    totals: how many rounds the run was to have, from line 1's number on; more were added since where there are several.
     """
 
     path: Path
@@ -50,6 +51,7 @@ class Ledger:
     head: str
     ahead: tuple[str, ...] = ()
     anchor: Anchor | None = None
+    totals: tuple[int, ...] = ()
 
 
 def create(folder: Path, mechanism: Mechanism, noise_seed: int, provenance: str, anchor: Path | None = None) -> Ledger:
@@ -89,7 +91,7 @@ def append(ledger: Ledger, round_: int, cohort: CohortStats, state: MechanismSta
     bound_to = binding_of(after)
     line = {
         **released(ledger.mechanism, round_, state),
-        **cumulative_epsilon(ledger.mechanism, round_ + 1),
+        **cumulative_epsilon(ledger.mechanism, round_ + 1, ledger.totals),
         **with_noise(ledger.mechanism, after),
         "realised_cohort": cohort.num_clients,
         "generator": {
@@ -133,10 +135,14 @@ def resume(
     provenance: str,
     head: str,
     anchor: Path | None = None,
+    *,
+    totals: tuple[int, ...] = (),
+    began_with: Mechanism | None = None,
 ) -> Ledger:
     """Opens a run's ledger at the checkpoint of ``round_``; its lines of later rounds stay, to be recognised.
 
     head: the hash of the ledger's line that the checkpoint was written with. provenance, anchor: as of ``create``.
+    totals: as of ``Ledger``. began_with: the mechanism of the first of them, where there are several.
 
     Raises DataError where the ledger is missing or damaged, or where the run's options or noise seed are not those it
     was started with; PrivacyError where rounds are missing, or are not those of the checkpoint or of the anchor.
@@ -151,7 +157,7 @@ def resume(
             f"{path}: the run was started by an older fedflair, whose ledger (version {version}) is not bound to its "
             "run; start it again"
         )
-    terms = terms_of(mechanism, noise_seed, provenance)
+    terms = terms_of(began_with or mechanism, noise_seed, provenance)
     if other := next(differences(told(kept[0]), terms), ""):
         raise DataError(
             f"{path}: the run was started with other privacy options or another noise seed (line 1 has {other}); use "
@@ -168,7 +174,7 @@ def resume(
     left = None if anchor is None else _anchor_at(anchor, [line["hash"] for line in kept[: round_ + 1]])
     write_atomically(path, "".join(map(text_of, kept)), mode=0o600)
     ahead = tuple(text_of(line) for line in kept[round_ + 1 :])
-    return Ledger(path, mechanism, noise_seed, terms, round_, head, ahead, left)
+    return Ledger(path, mechanism, noise_seed, terms, round_, head, ahead, left, totals)
 
 
 def _sound_lines(path: Path) -> tuple[list[dict[str, Any]], str]:
@@ -238,13 +244,21 @@ def with_noise(mechanism: Mechanism, after: MechanismState) -> dict[str, Any]:
     return {METRICS: dict(noisy)} if noisy else {}
 
 
-def cumulative_epsilon(mechanism: Mechanism, num_rounds: int) -> dict[str, float | None]:
+def reached_round(num_rounds: int, totals: Sequence[int]) -> int:
+    """The number of rounds whose epsilon a line states after ``num_rounds``: the next point of ``accounted_round``.
+
+    totals: as of ``Ledger``; a line's grid ends with the first of them that has its round, whenever more were added.
+    """
+    return accounted_round(num_rounds, next((total for total in totals if num_rounds <= total), totals[-1]))
+
+
+def cumulative_epsilon(mechanism: Mechanism, num_rounds: int, totals: Sequence[int] = ()) -> dict[str, float | None]:
     """Epsilon after ``num_rounds`` rounds, of the deployment and of the run; None is infinite.
 
-    Computed on the grid of ``accounted_round``, rounded up to its next point.
+    Computed on a grid, rounded up to its next point. totals: as of ``reached_round``.
     """
     facts = mechanism.description
-    rounds = accounted_round(num_rounds, facts["rounds"])
+    rounds = reached_round(num_rounds, totals or (facts["rounds"],))
     events = {"epsilon": mechanism.event(rounds), "run_epsilon": mechanism.run_event(rounds)}
     return {
         name: None if event is None else finite(epsilon(event, facts["delta"], facts["accountant"]))

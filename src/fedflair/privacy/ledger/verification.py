@@ -13,12 +13,18 @@ from typing import Any, TypeGuard
 
 import torch
 
-from fedflair.privacy.accounting.accountants import accounted_round
 from fedflair.privacy.contract import Mechanism, MechanismState
 from fedflair.privacy.ledger.agreement import differences, is_number, shown
 from fedflair.privacy.ledger.anchor import Anchor
 from fedflair.privacy.ledger.lines import Read, told
-from fedflair.privacy.ledger.record import GROUP_BOUNDS, METRICS, cumulative_epsilon, released, with_noise
+from fedflair.privacy.ledger.record import (
+    GROUP_BOUNDS,
+    METRICS,
+    cumulative_epsilon,
+    reached_round,
+    released,
+    with_noise,
+)
 from fedflair.privacy.mechanisms.noise import noise_fingerprint
 
 BOUND_NOTE = "Clipping bounds after the first follow users' updates: that they moved as they should is not verified."
@@ -54,18 +60,20 @@ def round_problems(
     rounds: Sequence[Mapping[str, Any]],
     most: int,
     cohort_sizes: Sequence[int] | None,
+    totals: Sequence[int] = (),
 ) -> list[str]:
     """What the lines of rounds say otherwise than the mechanism leads to, the noise aside.
 
     cohort_sizes: of each round, where they are known. most: clients that a cohort can have.
+    totals: as of ``record.Ledger``.
     """
     problems = []
     epsilons: dict[int, dict[str, float | None]] = {}
     for index, line in enumerate(rounds):
         state, problem = _state_at(mechanism, terms, index, line)
-        reached = accounted_round(index + 1, terms["rounds"])
+        reached = reached_round(index + 1, totals or (terms["rounds"],))
         if reached not in epsilons:
-            epsilons[reached] = cumulative_epsilon(mechanism, reached)
+            epsilons[reached] = cumulative_epsilon(mechanism, index + 1, totals)
         expected = {**released(mechanism, index, state), **epsilons[reached]}
         cohort = line.get("realised_cohort")
         if cohort_sizes is not None:

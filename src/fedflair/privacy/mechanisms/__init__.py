@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fedflair.errors import ConfigError
 from fedflair.privacy.accounting.accountants import PrivacyEvent
 from fedflair.privacy.contract import (
@@ -27,6 +29,7 @@ from fedflair.privacy.mechanisms.matrix_factorization import (
     tree_aggregation,
 )
 from fedflair.privacy.mechanisms.noise import local_noise_seed
+from fedflair.privacy.mechanisms.origin import with_origin
 from fedflair.privacy.mechanisms.private_metrics import split_of, with_metrics
 from fedflair.sampling import SamplerDescription
 
@@ -62,8 +65,10 @@ def make_mechanism(options: PrivacyOptions, sampler: SamplerDescription, num_rou
         raise ConfigError(f"central_privacy_mechanism: {options.mechanism!r} is unknown; choose one of {known}")
     make, split = MECHANISMS[options.mechanism], split_of(options)
     if split is not None:
-        return with_metrics(make, options, split, sampler, num_rounds, noise_seed)
-    return make(options, sampler, num_rounds, noise_seed)
+        made = with_metrics(make, options, split, sampler, num_rounds, noise_seed)
+    else:
+        made = make(options, sampler, num_rounds, noise_seed)
+    return replace(made, description=with_origin(made.description, options.origin))
 
 
 def make_local_mechanism(
@@ -73,7 +78,8 @@ def make_local_mechanism(
     if options.mechanism not in LOCAL_MECHANISMS:
         known = ", ".join(LOCAL_MECHANISMS)
         raise ConfigError(f"local_privacy_mechanism: {options.mechanism!r} is unknown; choose one of {known}")
-    return LOCAL_MECHANISMS[options.mechanism](options, sampler, num_rounds, noise_seed)
+    made = LOCAL_MECHANISMS[options.mechanism](options, sampler, num_rounds, noise_seed)
+    return replace(made, description=with_origin(made.description, options.origin))
 
 
 __all__ = [

@@ -157,7 +157,8 @@ def correlated_mechanism(
         clip=lambda update, bound: clip_update(update, bound, 2.0, exact_grid(bound, sampler.cohort_size)),
         add_noise=add_noise,
         event=event,
-        noise_std=lambda state, round_: std * float(strategy.growth[round_]),
+        # What a row of the last round is told of the next one, which there is not, is that round's own.
+        noise_std=lambda state, round_: std * float(strategy.growth[min(round_, num_rounds - 1)]),
         description={
             **description,
             # Of the first round; later ones have the noises before them in theirs too.

@@ -1,0 +1,1 @@
+"""Tests of docs/generate: what the site says of the program."""
