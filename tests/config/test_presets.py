@@ -148,7 +148,7 @@ def test_the_demo_has_the_published_noise_and_a_row_that_promises_something() ->
     assert f"{simulated['length']:.2f}" == "0.36"
     assert simulated["simulated"] is True
     makefile = (ROOT / "Makefile").read_text()
-    (options,) = re.findall(r"^OWN_USERS := (.*(?:\\\n.*)*)$", makefile, re.MULTILINE)
+    (options,) = re.findall(r"^OWN_USERS := ((?:.*\\\n)*.*)$", makefile, re.MULTILINE)
     own = demo_row(*options.replace("\\\n", " ").split()[2:])
     assert (own["simulated"], own["population"], own["users"]) == (False, 320, 320)
     assert float(str(own["delta"])) < 1 / 320
