@@ -161,7 +161,7 @@ REFUSED = {
     "whole budget": (
         {"central_privacy_mechanism": "gaussian_moments_accountant", "central_delta": 0.01},
         8,
-        "central_num_iterations: the noise of gaussian_moments_accountant was scaled for epsilon 2 over 4 rounds, and "
+        "central_num_iterations: the noise of gaussian_moments_accountant was scaled for the run's epsilon over 4 rounds, and "
         "each round more would cost more than that; start ",
     ),
     "banded": (

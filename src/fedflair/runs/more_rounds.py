@@ -44,9 +44,8 @@ def check_more_rounds(before: TrainConfig, num_rounds: int, folder: RunFolder) -
         if name in _EACH_ROUND:
             continue
         if name in OWN_NAMES[option]:
-            epsilon = before.central_privacy.central_epsilon
             raise ConfigError(
-                f"{ROUNDS}: the noise of {name} was scaled for epsilon {epsilon:g} over {had:,} rounds, and each round "
+                f"{ROUNDS}: the noise of {name} was scaled for the run's epsilon over {had:,} rounds, and each round "
                 f"more would cost more than that; {remedy}"
             )
         raise ConfigError(
