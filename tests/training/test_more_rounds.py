@@ -161,8 +161,8 @@ REFUSED = {
     "whole budget": (
         {"central_privacy_mechanism": "gaussian_moments_accountant", "central_delta": 0.01},
         8,
-        "central_num_iterations: the noise of gaussian_moments_accountant was scaled for the run's epsilon over 4 rounds, "
-        "and each round more would cost more than that; start ",
+        "central_num_iterations: the noise of gaussian_moments_accountant was scaled for the run's epsilon over 4 "
+        "rounds, and each round more would cost more than that; start ",
     ),
     "banded": (
         {"central_privacy_mechanism": "banded_matrix_factorization", "central_delta": 0.01, "cohort_size": 1},
