@@ -137,7 +137,8 @@ def test_a_configuration_s_values_are_quoted_as_they_are(tmp_path: Path, capsys:
     path = tmp_path / "c.yaml"
     for name, value in (("model_type", "\x1b[2J"), ("cohort_size", "\x1b[2J"), ("\x1b[2J", 1)):
         path.write_text(json.dumps({name: value}))
-        assert main(["train", f"--args_config={path}"]) == 2
+        # A network of that name might be a plugin's: it is looked for when the store has been found.
+        assert main(["train", f"--args_config={path}"]) == (1 if name == "model_type" else 2)
         shown = capsys.readouterr().err
         assert len(shown.splitlines()) == 1
         assert is_clean(shown)
