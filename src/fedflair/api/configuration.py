@@ -11,6 +11,7 @@ from fedflair.config.options import build_config, read_translated, unknown_optio
 from fedflair.config.pfl import Translated, translated, with_defaults
 from fedflair.config.train_config import NAMES, TrainConfig
 from fedflair.errors import ConfigError
+from fedflair.system.terminal import one_line
 
 
 def load_config(source: str | Path | None = None, /, **options: Any) -> TrainConfig:
@@ -36,5 +37,5 @@ def load_config(source: str | Path | None = None, /, **options: Any) -> TrainCon
     config = build_config(whole.options, "options" if source is None else str(source))
     refuse_without_effect(given, [config])
     for note in (*notes, *whole.notes):
-        warnings.warn(note, UserWarning, stacklevel=2)
+        warnings.warn(one_line(note), UserWarning, stacklevel=2)
     return config

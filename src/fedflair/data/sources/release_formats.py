@@ -122,8 +122,8 @@ def _sync_all(folder: Path) -> None:
 def write_huggingface(folder: Path, fine_to_coarse: dict[str, str], num_images: int) -> Iterator[Sink]:
     """The hub's form: ``data/train-00000-of-00010.parquet`` and so on, the relation and the attribution."""
     del num_images
-    (folder / "ATTRIBUTION.txt").write_text(_ATTRIBUTION)
     with write_parquet(folder, fine_to_coarse) as sink:
+        (folder / "ATTRIBUTION.txt").write_text(_ATTRIBUTION)
         yield sink
 
 
