@@ -118,7 +118,7 @@ def test_scores_of_labels_that_nobody_has_are_null_in_every_file(tmp_path: Path)
     assert main(["evaluate", "--run", str(run), "--partition", "val", "--per_user", "--personalise_steps", "1"]) == 0
     assert strict_json(run) == [
         *("environment.json", "label_ap.json", "metrics.jsonl", "per_user_val.json", "per_user_val.jsonl"),
-        *("provenance.json", "summary.json"),
+        *("provenance.json", "summary.json", "test_details.json"),
     ]
     rows = [row for row in read_rows(RunFolder(run)) if "val/macro_ap" in row]
     assert all(row["val/macro_ap"] is None for row in rows)
