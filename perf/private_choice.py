@@ -41,7 +41,7 @@ def main() -> None:
     for cohort_size in COHORTS:
         _noise(cohort_size)
     results = _swept(options.data_path.resolve(), options.output.resolve())
-    _scores(results)
+    _scores(results, options.output)
     _draw(results, options.output / "choice.png")
     print(f"figure: {options.output / 'choice.png'}")
 
@@ -91,11 +91,23 @@ def _points(results: dict[str, Any]) -> dict[str, dict[int, dict[str, Any]]]:
     return {name: found[name] for name in TRAINED}
 
 
-def _scores(results: dict[str, Any]) -> None:
-    print(f"\nmacro AP on test of the twin{'':12} {''.join(f'cohorts of {size:,}'.rjust(24) for size in COHORTS)}")
+def _scores(results: dict[str, Any], output: Path) -> None:
+    heads = "".join(f"cohorts of {size:,}".rjust(24) for size in COHORTS)
+    print(f"\nmacro AP on test of the twin, noise over bound    {heads}")
     for name, by_cohort in _points(results).items():
-        cells = [plus_minus(by_cohort[size]["test"]["macro_ap"]) for size in COHORTS]
-        print(f"  {name:38} {''.join(f'{cell:>24}' for cell in cells)}")
+        cells = []
+        for size in COHORTS:
+            point = by_cohort[size]
+            summary = json.loads((output / point["runs"][0]["run"] / "summary.json").read_text())
+            cells.append(f"{plus_minus(point['test']['macro_ap'])}, {_run_noise(summary):.2g}")
+        print(f"  {name:46} {''.join(f'{cell:>24}' for cell in cells)}")
+
+
+def _run_noise(summary: dict[str, Any]) -> float:
+    """Noise on a round's mean update over the clipping bound."""
+    privacy = summary["privacy"]
+    noise = math.sqrt(summary["num_parameters"]) * privacy["noise_std"] / privacy["cohort_size"]
+    return float(noise / privacy["clipping_bound"])
 
 
 def _draw(results: dict[str, Any], path: Path) -> None:
