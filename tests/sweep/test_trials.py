@@ -180,7 +180,8 @@ def test_nothing_runs_where_one_run_could_not(tiny_store: Path, tmp_path: Path) 
     RunFolder(tmp_path / "sweep" / "runs" / "run-seed0").path.mkdir(parents=True)
     options = {**SIZE, "central_num_iterations": 1}
     train(small_config(tiny_store, run=tmp_path / "sweep" / "runs" / "run-seed0", **options))
-    with pytest.raises(
+    message = r"sweep: run: central_num_iterations: central_lr_schedule polynomial was to end in"
+    with pytest.raises(ConfigError, match=message):
         ConfigError, match=r"sweep: run: central_num_iterations: central_lr_schedule polynomial was to end in"
     ):
         sweep(spec(tiny_store))
