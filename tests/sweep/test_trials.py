@@ -182,7 +182,5 @@ def test_nothing_runs_where_one_run_could_not(tiny_store: Path, tmp_path: Path) 
     train(small_config(tiny_store, run=tmp_path / "sweep" / "runs" / "run-seed0", **options))
     message = r"sweep: run: central_num_iterations: central_lr_schedule polynomial was to end in"
     with pytest.raises(ConfigError, match=message):
-        ConfigError, match=r"sweep: run: central_num_iterations: central_lr_schedule polynomial was to end in"
-    ):
         sweep(spec(tiny_store))
     assert said == []
