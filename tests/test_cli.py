@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fedflair.cli import main
 from fedflair.commands import COMMANDS
 
 
@@ -48,10 +49,13 @@ def test_training_a_residual_network_imports_no_library_that_it_does_not_need(ti
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
-def test_every_command_explains_itself(name: str) -> None:
-    shown = fedflair(name, "--help")
-    assert shown.returncode == 0, shown.stderr
-    assert "usage" in shown.stdout.lower()
+def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        status = main([name, "--help"])
+    except SystemExit as ended:
+        status = int(ended.code or 0)
+    assert status == 0
+    assert "usage" in capsys.readouterr().out.lower()
 
 
 @pytest.mark.parametrize(
@@ -68,12 +72,20 @@ def test_every_command_explains_itself(name: str) -> None:
         (["prepare", "--source", "absent", "--output", "x.hdf5"], 1, "absent: no such file or folder"),
     ],
 )
-def test_errors_are_one_line(arguments: list[str], status: int, message: str) -> None:
-    result = fedflair(*arguments)
-    assert result.returncode == status
-    assert message in result.stderr
-    assert len(result.stderr.splitlines()) == 1
-    assert "Traceback" not in result.stderr and "internal error" not in result.stderr
+def test_errors_are_one_line(
+    arguments: list[str],
+    status: int,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == status
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert len(shown.splitlines()) == 1
+    assert "Traceback" not in shown and "internal error" not in shown
 
 
 def test_a_random_file_is_no_store(tmp_path: Path) -> None:

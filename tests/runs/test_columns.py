@@ -29,6 +29,11 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
         "adaptive_clipping": True,
         "adaptive_clipping_noise_std": 2.0,
     },
+    "private metrics": {
+        "central_privacy_mechanism": "gaussian_moments_accountant",
+        "central_delta": 0.01,
+        "private_metrics": 0.05,
+    },
     "clipping": {"central_privacy_mechanism": "norm_clipping_only"},
     "like pfl": {"like": "pfl"},
     "local": {"local_privacy_mechanism": "gaussian"},

@@ -270,7 +270,7 @@ def test_a_stopped_run_leaves_at_once(cluster: None, tiny_store: Path) -> None:
             list(backend.map_unordered(square, 0, iter(int, 1)))
 
 
-@pytest.mark.parametrize(("reduction", "num_kills"), [("exact", 2), ("fast", 1)])
+@pytest.mark.parametrize(("reduction", "num_kills"), [("exact", 1), ("fast", 1)])
 def test_a_private_run_under_kills_equals_one_in_threads(
     cluster: None, tiny_store: Path, tmp_path: Path, reduction: str, num_kills: int
 ) -> None:
