@@ -48,5 +48,5 @@ def test_a_picture_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pyt
 def test_the_pictures_that_are_there_are_small_and_shown() -> None:
     shown = "".join(path.read_text() for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
     found = list((ROOT / "docs" / "pictures").iterdir())
-    assert {path.name for path in found} == {"curves.png", "photographs.png"}
+    assert {path.name for path in found} == {"choice.png", "curves.png", "parity_curves.png", "photographs.png"}
     assert all(path.stat().st_size <= pictures.MOST_BYTES and f"pictures/{path.name})" in shown for path in found)
