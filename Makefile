@@ -7,6 +7,8 @@ DEMO := runs/demo
 # clipping bound: fewer rounds and shorter steps, chosen on val with another seed, lose less to it than the others' would.
 OWN_USERS := --central_privacy_mechanism gaussian_moments_accountant --population null --noise_cohort_size null \
 	--central_delta 0.001 --central_num_iterations 42 --learning_rate 0.1 --central_lr_end 0.1
+# What asks for a store of FLAIR's size, an hour, or a GPU.
+ALONE := $(addprefix perf/,gpu.py mutate.py parity_curves.py private_choice.py rehearse.py)
 # The GPU machine's, where it differs from this one's.
 TARGET := --python-version 3.12 --implementation cp --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64
 
@@ -50,7 +52,7 @@ lint: $(READY) ## check style, types, dead code, dependencies and the floors tha
 	$(BIN)/lint-imports --no-logo
 
 bench: $(READY) ## compare speed and memory with other tools; each script in perf/ can be run alone
-	@for script in $(filter-out perf/mutate.py perf/gpu.py,$(wildcard perf/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in $(filter-out $(ALONE),$(wildcard perf/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 gpu: ## on a machine with a GPU: its tests, the comparison with other tools, a short training (see perf/gpu.sh)
 	PYTHON=$(PYTHON) sh perf/gpu.sh

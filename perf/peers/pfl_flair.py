@@ -21,7 +21,7 @@ from peers.task import Receive, Reply, Task
 
 
 # As pfl's benchmark writes it: by user id, of which torch's type parameter knows nothing.
-class UserDataset(torch.utils.data.Dataset):  # type: ignore[type-arg]
+class UserDataset(torch.utils.data.Dataset):  # type: ignore[type-arg]  # by user id, of which it knows nothing
     """Indexed by user id, as pfl's benchmark has it."""
 
     def __init__(self, path: Path, num_labels: int, num_users: int) -> None:
@@ -58,7 +58,7 @@ def serve(task: Task, receive: Receive, reply: Reply) -> None:
             return len(waiting)
 
     # pfl has no types.
-    class Answer(TrainingProcessCallback):  # type: ignore[misc]
+    class Answer(TrainingProcessCallback):  # type: ignore[misc]  # pfl has no types
         def after_central_iteration(
             self, aggregate_metrics: Metrics, model: PyTorchModel, *, central_iteration: int
         ) -> tuple[bool, Metrics]:
