@@ -46,7 +46,8 @@ def _with_commands(nav: list[Any]) -> list[Any]:
         if item == "options.md":
             items.append({"Options": [item, *({f"fedflair {name}": f"commands/{name}.md"} for name in COMMANDS)]})
         elif isinstance(item, dict):
-            items.append({title: _with_commands(below) for title, below in item.items()})
+            # A page alone has a title too, and nothing below it.
+            items.append({t: _with_commands(below) if isinstance(below, list) else below for t, below in item.items()})
         else:
             items.append(item)
     return items

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,14 @@ def test_what_is_made_stands_in_its_place(site: Path) -> None:
     assert "coarse_pretrained_private_own_users" in (site / "configurations.html").read_text()
     assert "fedflair.data.clients.dataset.Dataset.filter_users" in (site / "api.html").read_text()
     assert not [path.name for path in site.rglob("*.html") if "made here:" in path.read_text()]
+
+
+def test_every_item_of_the_navigation_is_a_page_with_a_title(site: Path) -> None:
+    text = (site / "privacy.html").read_text()
+    links = re.findall(r'<a href="([^"#]+)" class="md-nav__link', text)
+    assert len(links) > 30
+    assert [link for link in links if not (site / link).is_file()] == []
+    assert not re.search(r"^ *None *$", text, re.MULTILINE)
 
 
 def test_an_address_that_a_page_would_fetch_is_seen() -> None:
