@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from prv_accountant import PRVAccountant
 from prv_accountant.privacy_random_variables import PrivacyRandomVariable
@@ -17,6 +17,7 @@ from scipy.stats import norm
 from fedflair.errors import PrivacyError
 from fedflair.privacy.accounting.accountants import PrivacyEvent, calibrate, epsilon, resolve_accountant
 from fedflair.privacy.accounting.fixed_cohorts import fixed_cohort_losses
+from tests.properties import examples
 
 Array = npt.NDArray[np.float64]
 
@@ -93,7 +94,7 @@ def sampled_sum(contributions: list[float], cohort: int, sigma: float, x: Array)
 CONTRIBUTION = st.sampled_from([-1.0, -0.5, 0.0, 0.5, 1.0])
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(
     others=st.lists(CONTRIBUTION, min_size=1, max_size=4),
     before=CONTRIBUTION,
@@ -137,7 +138,7 @@ def test_one_sum_is_bounded_exactly() -> None:
         assert epsilon(event, 1e-6) == pytest.approx(everybody_against_one(event, 1e-6), rel=1e-6)
 
 
-@settings(max_examples=10, deadline=None)
+@examples(10)
 @given(multiplier=st.floats(0.5, 20), rate=st.floats(1e-3, 0.9), count=st.integers(1, 30), log_delta=st.floats(-8, -2))
 def test_the_bound_lies_between_two_lists_that_there_are_and_no_sampling_at_all(
     multiplier: float, rate: float, count: int, log_delta: float
