@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -125,6 +126,8 @@ def _refuted_signal(game: Game) -> float:
     return largest(refuted, low, high, steps=8)
 
 
+# Every audit of an event climbs the same ladder of signals.
+@lru_cache(maxsize=1024)
 def advantage(event: PrivacyEvent, signal: float) -> float:
     """Total variation, at most, between what is seen of a canary whose coin is heads and of one whose coin is tails."""
     import dp_accounting
