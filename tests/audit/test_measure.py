@@ -11,7 +11,7 @@ import pytest
 
 from fedflair.audit.measure import AuditResult, Sizes, audit_central, audit_local
 from fedflair.errors import ConfigError
-from fedflair.privacy.accounting.accountants import PrivacyEvent
+from fedflair.privacy.accounting.events import PrivacyEvent
 from fedflair.privacy.contract import LocalMechanism, PrivacyOptions
 from fedflair.privacy.path import PrivacyPath
 from tests.audit.faults import (

@@ -13,8 +13,8 @@ from PIL import Image
 
 from fedflair.commands.epsilon import epsilon
 from fedflair.errors import ConfigError, DiskError, FedflairError, PrivacyError
-from fedflair.privacy.accounting.accountants import PrivacyEvent
 from fedflair.privacy.accounting.accountants import epsilon as epsilon_of
+from fedflair.privacy.accounting.events import PrivacyEvent
 from fedflair.privacy.accounting.shown import show
 
 SMALL: dict[str, Any] = {"rounds": 40, "delta": 1e-5, "sampling_rate": 0.05}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fedflair.api.checked import checked
-from fedflair.privacy.accounting.accountants import AskedAccountant
+from fedflair.privacy.accounting.events import AskedAccountant
 from fedflair.privacy.accounting.question import AskedNeighbouring, NamedMechanism, answer_to, make_question
 from fedflair.privacy.accounting.shown import show
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedflair.errors import ConfigError
-from fedflair.privacy.accounting.accountants import Accountant, PrivacyEvent
+from fedflair.privacy.accounting.events import Accountant, PrivacyEvent
 from fedflair.privacy.contract import MechanismState
 from fedflair.privacy.path import PrivacyPath
 

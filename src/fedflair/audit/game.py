@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fedflair.audit.statistics import Bools, largest, lower_bound, most_right, normal_tail
-from fedflair.privacy.accounting.accountants import Accountant, PrivacyEvent, epsilon
+from fedflair.privacy.accounting.accountants import epsilon
 from fedflair.privacy.accounting.cache import unremembered
+from fedflair.privacy.accounting.events import Accountant, PrivacyEvent
 
 Vector = npt.NDArray[np.float64]
 

@@ -11,7 +11,7 @@ from fedflair.audit.accounted import Accounted
 from fedflair.audit.game import Game
 from fedflair.audit.run import Seen, canary_number
 from fedflair.audit.statistics import Bools
-from fedflair.privacy.accounting.accountants import PrivacyEvent
+from fedflair.privacy.accounting.events import PrivacyEvent
 from fedflair.privacy.path import PrivacyPath
 
 Vector = npt.NDArray[np.float64]

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from fedflair.config.parsing import as_usage_errors
 from fedflair.errors import ConfigError
-from fedflair.privacy.accounting.accountants import AskedAccountant
+from fedflair.privacy.accounting.events import AskedAccountant
 from fedflair.privacy.accounting.further import further, rows_of
 from fedflair.privacy.accounting.plot import draw, draw_curve
 from fedflair.privacy.accounting.question import (

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedflair.errors import PrivacyError
-from fedflair.privacy.accounting.accountants import PrivacyEvent
+from fedflair.privacy.accounting.events import PrivacyEvent
 from fedflair.privacy.accounting.shown import finite, show
 from fedflair.privacy.accounting.together import epsilon_together
 

@@ -8,17 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from fedflair.errors import ConfigError, PrivacyError
-from fedflair.privacy.accounting.accountants import (
-    SMALLEST_PLD_DELTA,
-    Accountant,
-    AskedAccountant,
-    Neighbouring,
-    PrivacyEvent,
-    calibrate,
-    resolve_accountant,
-    single_release,
-)
+from fedflair.privacy.accounting.accountants import SMALLEST_PLD_DELTA, resolve_accountant
 from fedflair.privacy.accounting.accountants import epsilon as epsilon_of
+from fedflair.privacy.accounting.calibration import calibrate, single_release
+from fedflair.privacy.accounting.events import Accountant, AskedAccountant, Neighbouring, PrivacyEvent
 from fedflair.privacy.accounting.shown import finite
 
 NamedMechanism = Literal["gaussian_moments_accountant", "gaussian", "laplace", "banded_matrix_factorization"]

@@ -19,14 +19,13 @@ import numpy.typing as npt
 from fedflair.errors import PrivacyError
 from fedflair.privacy.accounting.accountants import (
     SMALLEST_PLD_DELTA,
-    PrivacyEvent,
     epsilon,
-    is_sampled,
     quiet,
     renyi_epsilons,
     resolve_accountant,
 )
 from fedflair.privacy.accounting.cache import remembered
+from fedflair.privacy.accounting.events import PrivacyEvent, is_sampled, without_sampling
 from fedflair.privacy.accounting.losses import composed_losses
 from fedflair.privacy.accounting.persons import person_epsilon
 from fedflair.privacy.accounting.together import gaussian_mu
@@ -108,12 +107,9 @@ def group_epsilon(event: PrivacyEvent, size: int, delta: float, *, apart: bool =
     if size == 1 or event.noise_multiplier == 0 or event.count == 0:
         return epsilon(event, delta)
     # Without the help of sampling, the sums are that much further apart.
-    drawn = "replace_one" if event.sampling == "fixed" and is_sampled(event) else event.neighbouring
-    everybody = replace(
-        event, sampling="none", sampling_rate=1.0, neighbouring=drawn, noise_multiplier=event.noise_multiplier / size
-    )
+    everybody = without_sampling(replace(event, noise_multiplier=event.noise_multiplier / size))
     bounds = [epsilon(everybody, delta)]
-    if is_sampled(event):
+    if is_sampled(event) and not event.column:
         if event.sampling == "poisson" and not apart:
             mixture = person_epsilon(event, size, delta)
             bounds += [] if mixture is None else [mixture]

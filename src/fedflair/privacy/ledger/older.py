@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from fedflair.errors import DataError
-from fedflair.privacy.accounting.accountants import PrivacyEvent, accounted_round, epsilon
+from fedflair.privacy.accounting.accountants import accounted_round, epsilon
+from fedflair.privacy.accounting.events import PrivacyEvent
 from fedflair.privacy.accounting.shown import finite
 from fedflair.privacy.ledger.agreement import differences, is_number
 from fedflair.privacy.ledger.terms import terms_problem

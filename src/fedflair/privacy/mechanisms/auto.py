@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fedflair.errors import ConfigError, PrivacyError
-from fedflair.privacy.accounting.accountants import calibrate
+from fedflair.privacy.accounting.calibration import calibrate
 from fedflair.privacy.contract import Mechanism, PrivacyOptions
 from fedflair.privacy.mechanisms.additive import no_adaptive_clipping
 from fedflair.privacy.mechanisms.banded_matrix_factorization import (

@@ -9,7 +9,7 @@ releases. Where cohorts rotate, it is one release in which each client counts sq
 from __future__ import annotations
 
 from fedflair.errors import ConfigError, PrivacyError
-from fedflair.privacy.accounting.accountants import calibrate, quick_noise_multiplier
+from fedflair.privacy.accounting.calibration import calibrate, quick_noise_multiplier
 from fedflair.privacy.contract import Mechanism, PrivacyOptions
 from fedflair.privacy.mechanisms.additive import check_order, no_adaptive_clipping
 from fedflair.privacy.mechanisms.correlated.banded import banded

@@ -7,13 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fedflair.errors import ConfigError, PrivacyError
-from fedflair.privacy.accounting.accountants import (
-    Neighbouring,
-    Noise,
-    PrivacyEvent,
-    epsilon,
-    resolve_accountant,
-)
+from fedflair.privacy.accounting.accountants import epsilon, resolve_accountant
+from fedflair.privacy.accounting.events import Neighbouring, Noise, PrivacyEvent
 from fedflair.privacy.accounting.persons import person_epsilon
 from fedflair.privacy.accounting.shown import finite, sentences
 from fedflair.privacy.contract import PrivacyOptions
