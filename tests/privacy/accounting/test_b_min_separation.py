@@ -63,6 +63,20 @@ def test_the_likelihood_ratio_is_the_sum_over_every_pattern(b: int, num_rounds: 
     np.testing.assert_allclose(found, log_ratio_of(rows, chances, means), rtol=1e-12, atol=1e-13)
 
 
+def test_a_ratio_too_large_for_a_float_is_still_told_by_its_logarithm() -> None:
+    column, random = np.array([8.0, 6.0]), np.random.default_rng(0)
+    seen = np.zeros((40, 1))
+    for round_ in range(0, 40, 2):
+        seen[round_ : round_ + 2, 0] = column
+    rows = seen + random.standard_normal((40, 1))
+    (found,) = log_likelihood_ratio(iter(rows), column, 0.1)
+    # The pattern that it was stands out: its own term is all but the whole sum.
+    p = rate_when_free(0.1, 2)
+    own = float((rows * seen).sum() - (seen**2).sum() / 2) + math.log(0.9 * p) + 19 * math.log(p)
+    assert found > 900
+    assert found == pytest.approx(own, rel=1e-9)
+
+
 def test_with_one_place_left_for_everybody_it_is_the_mean_over_phases_up_to_64_rounds() -> None:
     column, random = optimal_coefficients(64, 8) / 2, np.random.default_rng(0)
     rows = random.standard_normal((64, 4))
@@ -101,6 +115,23 @@ def test_runs_that_are_drawn_have_the_density_that_they_are_weighted_with() -> N
         weights = np.exp(tilt.log_moment - (3 - power) * ratios)
         assert abs(weights.mean() - 1) < 5 * weights.std() / math.sqrt(len(weights))
         assert weights.std() / math.sqrt(len(weights)) < 0.01
+
+
+def test_a_separation_of_forty_rounds_is_counted_like_one_of_three() -> None:
+    """In two rounds nobody is back after 40, so that P is known: nothing, a whole column, or one that is cut off."""
+    column, rate = np.concatenate([[0.5, 0.3], np.zeros(38)]), 0.02
+    p = rate / (1 - 39 * rate)
+    # Free from the first round on, or from the second on, or later.
+    first, second = (1 - 39 * rate) * p, (1 - 39 * rate) * (1 - p) * p + rate * p
+    means = np.array([[0.0, 0.0], [0.5, 0.3], [0.0, 0.5]])
+    chances = np.array([1 - first - second, first, second])
+    total = sum(
+        chances[list(three)].prod() * math.exp(sum(means[i] @ means[j] for i, j in itertools.combinations(three, 2)))
+        for three in itertools.product(range(3), repeat=3)
+    )
+    tilt = make_tilt(column, rate, 2, 3)
+    assert tilt is not None
+    assert tilt.log_moment == pytest.approx(math.log(total), abs=1e-12)
 
 
 def test_far_from_the_end_all_rounds_are_alike() -> None:

@@ -43,6 +43,9 @@ import numpy.typing as npt
 
 Vector = npt.NDArray[np.float64]
 
+# Numbers are scaled down from there, long before they are too large for a float.
+_LARGE = 1e100
+
 
 def rate_when_free(rate: float, min_separation: int) -> float:
     """The probability p with which who is free joins, so that everybody is in a share ``rate`` of all rounds.
@@ -65,7 +68,7 @@ def log_likelihood_ratio(rows: Iterable[Vector], column: Vector, rate: float) ->
     b, p = len(column), rate_when_free(rate, len(column))
     rows = iter(rows)
     first = next(rows)
-    free = np.full(len(first), 1 - (b - 1) * rate)
+    free, scale = np.full(len(first), 1 - (b - 1) * rate), np.zeros(len(first))
     # A ring: round s has place s mod b. The masses when drawn, and the logarithms of what rows made of them since.
     drawn, since = np.full((b, len(first)), rate), np.zeros((b, len(first)))
     # The place of round 0, before anything was drawn for it.
@@ -85,6 +88,11 @@ def log_likelihood_ratio(rows: Iterable[Vector], column: Vector, rate: float) ->
         oldest = (round_ + 1) % b
         free += drawn[oldest] * np.exp(since[oldest])
         drawn[oldest] = 0.0
+        large = free > _LARGE
+        if large.any():
+            scale[large] += np.log(free[large])
+            drawn[:, large] /= free[large]
+            free[large] = 1.0
         round_ += 1
         row = next(rows, None)
-    return np.asarray(np.log(free + (drawn * np.exp(since)).sum(axis=0)))
+    return np.asarray(scale + np.log(free + (drawn * np.exp(since)).sum(axis=0)))

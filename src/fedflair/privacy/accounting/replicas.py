@@ -26,7 +26,7 @@ MOST_STATES = 60_000
 _ALIKE = 1e-13
 # Numbers that are kept of the rounds nearer to the end, 8 bytes each.
 _MOST_KEPT = 3e7
-# Logarithm of what a row may multiply a sum by, where numbers go to e^700.
+# Logarithm of what rows of one participation may multiply a sum by, where numbers go to e^700.
 _LARGEST = 300.0
 
 
@@ -64,7 +64,7 @@ def make_tilt(column: Vector, rate: float, num_rounds: int, order: int) -> Tilt 
     column: float64 [b], b > 1, over the noise's scale; it and ``rate`` are as of ``log_likelihood_ratio``.
     """
     b = len(column)
-    largest = (order**2 - order) * float(column.max()) ** 2 / 2
+    largest = order**2 * float(column @ column) / 2
     if num_states(order, b) > MOST_STATES or largest > _LARGEST:
         return None
     ages = _states(order, b - 1)
@@ -132,30 +132,30 @@ def _so_far(column: Vector, round_: int) -> Vector:
 
 
 def _states(order: int, num_ages: int) -> Integers:
-    """All ways in which at most ``order`` users have these ages, sorted as numbers with the first age as last digit."""
+    """All ways in which at most ``order`` users have these ages, in the order of words."""
     found = np.zeros((1, 0), dtype=np.int64)
     for _ in range(num_ages):
         free = order - found.sum(axis=1)
         count = np.concatenate([np.arange(n + 1) for n in free])
         found = np.column_stack([np.repeat(found, free + 1, axis=0), count])
-    return found[:, ::-1]
+    return found
 
 
-def _numbers(ages: Integers, order: int) -> Integers:
-    """A number for each state, rising over the states that there are."""
-    return np.asarray(ages @ (order + 1) ** np.arange(ages.shape[1], dtype=np.int64), dtype=np.int64)
+def _words(ages: Integers) -> npt.NDArray[np.bytes_]:
+    """A word for each state, of a byte an age."""
+    return np.ascontiguousarray(ages, dtype=np.uint8).view(f"S{ages.shape[1]}").ravel()
 
 
 def _steps(ages: Integers, order: int, p: float) -> tuple[Integers, Vector]:
     """(after, chance) of a ``Tilt``."""
     from scipy.stats import binom
 
-    numbers, free = _numbers(ages, order), order - ages.sum(axis=1)
+    words, free = _words(ages), order - ages.sum(axis=1)
     after, chance = np.zeros((len(ages), order + 1), dtype=np.int64), np.zeros((len(ages), order + 1))
     for drawn in range(order + 1):
         can = np.flatnonzero(free >= drawn)
         following = np.column_stack([np.full(len(can), drawn), ages[can, :-1]])
-        after[can, drawn] = np.searchsorted(numbers, _numbers(following, order))
+        after[can, drawn] = np.searchsorted(words, _words(following))
         chance[can, drawn] = binom.pmf(drawn, free[can], p)
     return after, chance
 

@@ -3,10 +3,13 @@
 Choquette-Choo et al. 2023, arXiv:2306.08153. Drawn cohorts come from b groups in turn (``cyclic_sampling.py``). Each
 group takes part in ceil(T / b) rounds at most, in each of which its clients join with probability b * cohort /
 population; with columns of norm at most 1, of which no two of one group overlap, the run is that many sampled Gaussian
-releases. Where cohorts rotate, it is one release in which each client counts sqrt(ceil(T / b)) times.
+releases. Under b-min-separation it is accounted whole (``accounting/b_min_separation.py``). Where cohorts rotate, it is
+one release in which each client counts sqrt(ceil(T / b)) times.
 """
 
 from __future__ import annotations
+
+import numpy as np
 
 from fedflair.errors import ConfigError, PrivacyError
 from fedflair.privacy.accounting.calibration import calibrate, quick_noise_multiplier
@@ -19,6 +22,8 @@ from fedflair.privacy.mechanisms.matrix_factorization import MOST_BUFFERS, corre
 from fedflair.privacy.mechanisms.toeplitz import optimal_coefficients, prefix_error
 from fedflair.sampling import SamplerDescription
 
+_STEPS = 1e9
+
 
 def banded_matrix_factorization(
     options: PrivacyOptions, sampler: SamplerDescription, num_rounds: int, noise_seed: int
@@ -28,7 +33,8 @@ def banded_matrix_factorization(
     check_order(options, 2.0)
     if sampler.kind == "fixed":
         raise ConfigError(
-            "cohort_sampling: banded_matrix_factorization is accounted for poisson and rotating cohorts; use poisson"
+            "cohort_sampling: banded_matrix_factorization is accounted for poisson, b_min_separation and rotating "
+            "cohorts; use poisson"
         )
     deployment = make_deployment(options, sampler, num_rounds)
     if sampler.kind == "rotating":
@@ -36,6 +42,8 @@ def banded_matrix_factorization(
     separation = choose_bands(deployment) if options.min_separation is None else options.min_separation
     _check_separation(deployment, separation)
     _check_buffers(options, separation)
+    if sampler.kind == "b_min_separation":
+        return _by_coins_apart(deployment, separation, noise_seed)
     event = deployment.event("gaussian", 0.0, num_rounds, separation)
     multiplier = calibrate(event, options.epsilon, options.delta, options.accountant)
     return correlated_mechanism(
@@ -47,6 +55,37 @@ def banded_matrix_factorization(
         lambda rounds: deployment.run_event("gaussian", multiplier, rounds, separation),
         separation,
     )
+
+
+def _by_coins_apart(deployment: Deployment, separation: int, noise_seed: int) -> Mechanism:
+    """For b-min-separation."""
+    options, num_rounds = deployment.options, deployment.num_rounds
+    if separation == 1:
+        raise PrivacyError("min_separation: 1 keeps nobody away from the next round; raise it, or use poisson cohorts")
+    column = column_of(num_rounds, options.num_buffers or separation, separation)
+    multiplier = calibrate(
+        deployment.spaced(0.0, num_rounds, column), options.epsilon, options.delta, options.accountant
+    )
+    return correlated_mechanism(
+        deployment,
+        banded(num_rounds, options.num_buffers or separation),
+        noise_seed,
+        multiplier,
+        lambda rounds: deployment.spaced(multiplier, rounds, column),
+        lambda rounds: deployment.run_spaced(multiplier, rounds, column),
+        separation,
+    )
+
+
+def column_of(num_rounds: int, num_bands: int, separation: int) -> tuple[float, ...]:
+    """What one contribution adds to ``separation`` rounds, from its own on.
+
+    Rounded up, so that every machine's is the same; a larger column costs more, so that epsilon still holds.
+    """
+    column = np.zeros(separation)
+    coefficients = optimal_coefficients(num_rounds, num_bands)
+    column[: len(coefficients)] = np.ceil(coefficients * _STEPS) / _STEPS
+    return tuple(column.tolist())
 
 
 def banded_strategy(deployment: Deployment) -> Strategy:
@@ -63,14 +102,18 @@ def choose_bands(deployment: Deployment) -> int:
     sampling. At most 64, as the state grows with them.
     """
     limit = min(deployment.num_rounds, MOST_BUFFERS, _most_bands(deployment))
-    candidates = [1 << k for k in range(limit.bit_length()) if 1 << k <= limit]
+    least = 1 if deployment.sampler.kind == "b_min_separation" else 0
+    candidates = [1 << k for k in range(least, limit.bit_length()) if 1 << k <= limit] or [1]
     return min(candidates, key=lambda bands: predicted_error(deployment, bands))
 
 
 def predicted_error(deployment: Deployment, num_bands: int) -> float:
     """Root mean square error of the running sum, over the clipping bound, by a quick noise multiplier."""
     options, num_rounds = deployment.options, deployment.num_rounds
-    event = deployment.event("gaussian", 0.0, num_rounds, num_bands)
+    if deployment.sampler.kind == "b_min_separation":
+        event = deployment.spaced(0.0, num_rounds, column_of(num_rounds, num_bands, num_bands))
+    else:
+        event = deployment.event("gaussian", 0.0, num_rounds, num_bands)
     multiplier = quick_noise_multiplier(event, options.epsilon, options.delta)
     return multiplier * prefix_error(optimal_coefficients(num_rounds, num_bands), num_rounds)
 
