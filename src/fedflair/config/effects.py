@@ -52,7 +52,7 @@ EFFECTIVE_WITH: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
     "population": {"central_privacy_mechanism": _CENTRAL},
     "noise_cohort_size": {"central_privacy_mechanism": _CENTRAL},
     "accountant": {"central_privacy_mechanism": _CENTRAL},
-    "min_separation": {"central_privacy_mechanism": _CORRELATED, "cohort_sampling": ("rotating", "b_min_separation")},
+    "min_separation": {"central_privacy_mechanism": _CORRELATED, "cohort_sampling": ("rotating",)},
     "num_buffers": {"central_privacy_mechanism": _CORRELATED},
     "adaptive_clipping": {"central_privacy_mechanism": ("gaussian_moments_accountant",)},
     "adaptive_clipping_quantile": {"adaptive_clipping": (True,)},
