@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from fedflair.privacy.accounting.b_min_separation import log_likelihood_ratio, rate_when_free
 from fedflair.privacy.accounting.replicas import make_tilt, num_states, tilted_rows
 from fedflair.privacy.mechanisms.correlated.strategy import toeplitz_matrix
-from fedflair.privacy.mechanisms.toeplitz import optimal_coefficients
+from fedflair.privacy.toeplitz import optimal_coefficients
 
 Array = npt.NDArray[np.float64]
 

@@ -16,7 +16,7 @@ from fedflair.privacy.accounting.events import PrivacyEvent, event_of, in_turns,
 from fedflair.privacy.accounting.monte_carlo import Coins, estimated_epsilon, moment_epsilon, monte_carlo_epsilon
 from fedflair.privacy.accounting.together import epsilon_together, gaussian_mu, selection_epsilon, zcdp
 from fedflair.privacy.accounting.trade_off import group_epsilon, trade_off
-from fedflair.privacy.mechanisms.toeplitz import optimal_coefficients
+from fedflair.privacy.toeplitz import optimal_coefficients
 
 Array = npt.NDArray[np.float64]
 # What a proof may lie above the truth: the slack of delta that it is given, as epsilon falls as steeply as here.
@@ -131,7 +131,7 @@ def test_other_accountants_are_refused_with_the_reason() -> None:
         resolve_accountant(event, "pld", 1e-6)
     with pytest.raises(PrivacyError, match="monte_carlo is of b_min_separation cohorts only"):
         resolve_accountant(PrivacyEvent("gaussian", 1.0, 5, "poisson", 0.1), "monte_carlo", 1e-6)
-    with pytest.raises(PrivacyError, match="accountant"):
+    with pytest.raises(PrivacyError, match="curve: none is known for b_min_separation"):
         trade_off(event, 1e-6)
 
 

@@ -11,7 +11,7 @@ from fedflair.privacy.accounting.b_min_separation import log_likelihood_ratio, r
 from fedflair.privacy.accounting.monte_carlo import Coins, monte_carlo_epsilon
 from fedflair.privacy.mechanisms.correlated.buffered_linear_toeplitz import buffered_linear_toeplitz
 from fedflair.privacy.mechanisms.correlated.inverse_square_root import banded_inverse_square_root
-from fedflair.privacy.mechanisms.toeplitz import optimal_coefficients, prefix_error
+from fedflair.privacy.toeplitz import optimal_coefficients, prefix_error
 
 toeplitz = pytest.importorskip("jax_privacy.matrix_factorization.toeplitz", exc_type=ImportError)
 

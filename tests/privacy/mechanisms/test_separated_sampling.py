@@ -8,10 +8,9 @@ from fedflair.privacy.accounting.accountants import epsilon
 from fedflair.privacy.accounting.events import PrivacyEvent
 from fedflair.privacy.contract import PrivacyOptions
 from fedflair.privacy.mechanisms import make_mechanism
-from fedflair.privacy.mechanisms.banded_matrix_factorization import column_of
 from fedflair.privacy.mechanisms.cyclic_sampling import sampler_for
 from fedflair.privacy.mechanisms.separated_sampling import b_min_separation_sampler
-from fedflair.privacy.mechanisms.toeplitz import optimal_coefficients
+from fedflair.privacy.toeplitz import optimal_coefficients, rounded_column
 from fedflair.sampling import SamplerDescription
 
 CLIENTS = [f"user-{k}" for k in range(2000)]
@@ -93,7 +92,7 @@ def test_the_mechanism_is_accounted_for_its_own_column_and_draws_its_own_cohorts
 
 
 def test_fewer_bands_than_rounds_apart_and_a_larger_deployment() -> None:
-    assert column_of(60, 2, 4)[2:] == (0.0, 0.0)
+    assert rounded_column(60, 2, 4)[2:] == (0.0, 0.0)
     options = PrivacyOptions(
         "banded_matrix_factorization", delta=1e-5, min_separation=4, num_buffers=2, population=40_000,
         noise_cohort_size=500,

@@ -50,7 +50,8 @@ def further(
 
 def rows_of(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """As they are read, a heading and words each. facts: of the question too."""
-    alone = ", for which sampling gains nothing" if facts["sampling_rate"] * facts["min_separation"] < 1 else ""
+    is_drawn = facts["sampling"] != "rotating" and facts["sampling_rate"] * facts["min_separation"] < 1
+    alone = ", for which sampling gains nothing" if is_drawn else ""
     rows = [(f"at delta {each['delta']:g}", f"epsilon {show(each['epsilon'])}") for each in facts.get("deltas", ())]
     if facts["zcdp_rho"] is not None:
         rows.append(("zCDP", f"rho {show(facts['zcdp_rho'])}{alone if facts['gdp_mu'] is not None else ''}"))

@@ -74,6 +74,8 @@ def trade_off(event: PrivacyEvent, delta: float) -> TradeOff:
     if event.noise == "gaussian" and not is_sampled(event) and event.noise_multiplier > 0:
         none = np.zeros(0)
         return TradeOff(none, none, gaussian_mu(event))
+    if event.column:
+        raise PrivacyError("curve: none is known for b_min_separation cohorts; leave it out, or use poisson ones")
     finest = max(delta, SMALLEST_PLD_DELTA)
     resolve_accountant(event, "pld", finest)
     if event.noise_multiplier == 0 or event.count == 0:

@@ -20,7 +20,6 @@ from fedflair.privacy.mechanisms.banded_matrix_factorization import (
     banded_matrix_factorization,
     banded_strategy,
     choose_bands,
-    column_of,
 )
 from fedflair.privacy.mechanisms.correlated.banded import banded
 from fedflair.privacy.mechanisms.correlated.strategy import Strategy
@@ -34,6 +33,7 @@ from fedflair.privacy.mechanisms.matrix_factorization import (
     tree_aggregation,
     tree_strategy,
 )
+from fedflair.privacy.toeplitz import rounded_column
 from fedflair.sampling import SamplerDescription, SamplingKind
 
 _MAKERS = {
@@ -149,7 +149,7 @@ def _of(deployment: Deployment) -> Iterator[Candidate]:
     if deployment.sampler.kind == "b_min_separation":
         separation = options.min_separation or choose_bands(deployment)
         bands = separation if options.num_buffers is None else min(separation, options.num_buffers)
-        event = deployment.spaced(0.0, num_rounds, column_of(num_rounds, bands, separation))
+        event = deployment.spaced(0.0, num_rounds, rounded_column(num_rounds, bands, separation))
         if separation > 1 and separation * event.sampling_rate <= 1:
             multiplier = calibrate(event, options.epsilon, options.delta, options.accountant)
             yield _candidate(

@@ -9,8 +9,6 @@ one release in which each client counts sqrt(ceil(T / b)) times.
 
 from __future__ import annotations
 
-import numpy as np
-
 from fedflair.errors import ConfigError, PrivacyError
 from fedflair.privacy.accounting.calibration import calibrate, quick_noise_multiplier
 from fedflair.privacy.contract import Mechanism, PrivacyOptions
@@ -19,10 +17,8 @@ from fedflair.privacy.mechanisms.correlated.banded import banded
 from fedflair.privacy.mechanisms.correlated.strategy import Strategy
 from fedflair.privacy.mechanisms.deployment import Deployment, make_deployment
 from fedflair.privacy.mechanisms.matrix_factorization import MOST_BUFFERS, correlated_mechanism, unamplified
-from fedflair.privacy.mechanisms.toeplitz import optimal_coefficients, prefix_error
+from fedflair.privacy.toeplitz import optimal_coefficients, prefix_error, rounded_column
 from fedflair.sampling import SamplerDescription
-
-_STEPS = 1e9
 
 
 def banded_matrix_factorization(
@@ -62,7 +58,7 @@ def _by_coins_apart(deployment: Deployment, separation: int, noise_seed: int) ->
     options, num_rounds = deployment.options, deployment.num_rounds
     if separation == 1:
         raise PrivacyError("min_separation: 1 keeps nobody away from the next round; raise it, or use poisson cohorts")
-    column = column_of(num_rounds, options.num_buffers or separation, separation)
+    column = rounded_column(num_rounds, options.num_buffers or separation, separation)
     multiplier = calibrate(
         deployment.spaced(0.0, num_rounds, column), options.epsilon, options.delta, options.accountant
     )
@@ -75,17 +71,6 @@ def _by_coins_apart(deployment: Deployment, separation: int, noise_seed: int) ->
         lambda rounds: deployment.run_spaced(multiplier, rounds, column),
         separation,
     )
-
-
-def column_of(num_rounds: int, num_bands: int, separation: int) -> tuple[float, ...]:
-    """What one contribution adds to ``separation`` rounds, from its own on.
-
-    Rounded up, so that every machine's is the same; a larger column costs more, so that epsilon still holds.
-    """
-    column = np.zeros(separation)
-    coefficients = optimal_coefficients(num_rounds, num_bands)
-    column[: len(coefficients)] = np.ceil(coefficients * _STEPS) / _STEPS
-    return tuple(column.tolist())
 
 
 def banded_strategy(deployment: Deployment) -> Strategy:
@@ -111,7 +96,7 @@ def predicted_error(deployment: Deployment, num_bands: int) -> float:
     """Root mean square error of the running sum, over the clipping bound, by a quick noise multiplier."""
     options, num_rounds = deployment.options, deployment.num_rounds
     if deployment.sampler.kind == "b_min_separation":
-        event = deployment.spaced(0.0, num_rounds, column_of(num_rounds, num_bands, num_bands))
+        event = deployment.spaced(0.0, num_rounds, rounded_column(num_rounds, num_bands, num_bands))
     else:
         event = deployment.event("gaussian", 0.0, num_rounds, num_bands)
     multiplier = quick_noise_multiplier(event, options.epsilon, options.delta)
