@@ -50,6 +50,11 @@ KINDS = {
     "metrics": Kind(PrivacyOptions("gaussian_moments_accountant", adaptive_clipping=True, private_metrics=0.2)),
     "grouped": Kind(PrivacyOptions("gaussian_moments_accountant", adaptive_clipping=True, clipping_groups="kinds")),
     "banded": Kind(PrivacyOptions("banded_matrix_factorization", min_separation=4), rate=0.2),
+    "apart": Kind(
+        PrivacyOptions("banded_matrix_factorization", min_separation=4),
+        rate=0.2,
+        more={"sampling": "b_min_separation"},
+    ),
     "blt": Kind(PrivacyOptions("buffered_linear_toeplitz", num_buffers=2), rate=0.2, more={"sampling": "rotating"}),
     "rotating": Kind(PrivacyOptions("gaussian_moments_accountant"), rate=0.2, more={"sampling": "rotating"}),
     "tree": Kind(PrivacyOptions("tree_aggregation", num_buffers=2), rate=0.2, more={"sampling": "rotating"}),

@@ -11,7 +11,7 @@ import pytest
 
 from fedflair.audit.measure import AuditResult, Sizes, audit_central, audit_local
 from fedflair.errors import ConfigError
-from fedflair.privacy.accounting.accountants import PrivacyEvent
+from fedflair.privacy.accounting.events import PrivacyEvent
 from fedflair.privacy.contract import LocalMechanism, PrivacyOptions
 from fedflair.privacy.path import PrivacyPath
 from tests.audit.faults import (
@@ -81,7 +81,7 @@ def test_planted_faults_are_named(fault: str, message: str) -> None:
 
 # The others have the sampler, or the check, of gaussian_moments_accountant.
 @pytest.mark.parametrize("fault", ["noise halved", "noise x 0.9", "a weight of 2"])
-@pytest.mark.parametrize("kind", ["laplace", "adaptive", "banded", "blt", "simulated"])
+@pytest.mark.parametrize("kind", ["laplace", "adaptive", "banded", "apart", "blt", "simulated"])
 def test_faults_of_every_mechanism_are_found(kind: str, fault: str) -> None:
     assert small(kind, fault).findings
 

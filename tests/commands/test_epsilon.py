@@ -13,8 +13,8 @@ from PIL import Image
 
 from fedflair.commands.epsilon import epsilon
 from fedflair.errors import ConfigError, DiskError, FedflairError, PrivacyError
-from fedflair.privacy.accounting.accountants import PrivacyEvent
 from fedflair.privacy.accounting.accountants import epsilon as epsilon_of
+from fedflair.privacy.accounting.events import PrivacyEvent
 from fedflair.privacy.accounting.plot import noise_by_cohort
 from fedflair.privacy.accounting.question import make_question
 from fedflair.privacy.accounting.shown import show
@@ -273,3 +273,26 @@ def test_impossible_questions(options: dict[str, Any], error: type[FedflairError
     with pytest.raises(error, match=message) as caught:
         epsilon(**{**SMALL, **options})
     assert "\n" not in str(caught.value)
+
+
+def test_cohorts_by_coins_that_stay_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    apart = {**SMALL, **BANDED, "cohort_sampling": "b_min_separation", "noise_multiplier": 1.0}
+    facts = ask(capsys, **apart, table=True, runs=2, group_size=2)
+    groups = ask(capsys, **{**apart, "cohort_sampling": "poisson"})
+    assert facts["accountant"] == "monte_carlo"
+    assert 0 < facts["epsilon"] < groups["epsilon"]
+    # On the way by moments, and never above what all rounds cost.
+    steps = [row["epsilon"] for row in facts["table"]]
+    assert steps == sorted(steps) and steps[-1] == facts["epsilon"]
+    assert facts["epsilon"] < facts["together"]["epsilon"] < facts["group"]["epsilon"]
+    assert facts["neighbours"]["replace_one"] is None
+    by_moments = ask(capsys, **{**apart, "accountant": "rdp"})
+    assert facts["epsilon"] < by_moments["epsilon"]
+    assert by_moments["accountant"] == "rdp"
+    for changes, message in (
+        ({"mechanism": "gaussian_moments_accountant", "min_separation": None}, "accounted for banded_matrix_fact"),
+        ({"min_separation": 1}, "with a min_separation of 2 or more"),
+        ({"min_separation": 21}, "too small for a cohort"),
+    ):
+        with pytest.raises((ConfigError, PrivacyError), match=message):
+            epsilon(**{**apart, **changes})

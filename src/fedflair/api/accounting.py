@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fedflair.api.checked import checked
-from fedflair.privacy.accounting.accountants import AskedAccountant
+from fedflair.privacy.accounting.events import AskedAccountant
 from fedflair.privacy.accounting.question import (
     AskedNeighbouring,
     CohortSampling,

@@ -9,7 +9,7 @@ from typing import Any
 
 from fedflair.config.parsing import as_usage_errors
 from fedflair.errors import ConfigError
-from fedflair.privacy.accounting.accountants import AskedAccountant
+from fedflair.privacy.accounting.events import AskedAccountant
 from fedflair.privacy.accounting.further import further, rows_of
 from fedflair.privacy.accounting.plot import draw, draw_curve
 from fedflair.privacy.accounting.question import (
@@ -63,8 +63,9 @@ def epsilon(
     What is accounted:
         mechanism: What makes the sums private.
         accountant: Composition by privacy loss distributions or by Renyi divergence; auto is pld where it has a bound.
-        cohort_sampling: Cohorts by independent coin flips, of a fixed size without replacement, or all clients in turn
-            (rotating), which gains nothing from sampling.
+        cohort_sampling: Cohorts by independent coin flips, of a fixed size without replacement, all clients in turn
+            (rotating), which gains nothing from sampling, or by coins of those who were in none of the last
+            min_separation - 1 cohorts (b_min_separation, which takes up to a minute or two).
         min_separation: Rounds between two cohorts of one client (banded_matrix_factorization, rotating); if not given,
             as many as rotating cohorts keep, population // cohort_size.
         neighbouring: What one client's privacy means; if not given, zero_out (its contribution becomes zero, the number

@@ -19,7 +19,7 @@ from fedflair.training.words import describe_work
 
 # Vectors of all parameters that a round holds beside the server's state: sums of groups, the mean, the next state.
 _VECTORS_OF_A_ROUND = 6
-_DRAWN = {"poisson": "drawn by coins", "fixed": "exactly", "rotating": "in turn"}
+_DRAWN = {"poisson": "drawn by coins", "fixed": "exactly", "rotating": "in turn", "b_min_separation": "drawn by coins"}
 
 
 @dataclass(frozen=True)

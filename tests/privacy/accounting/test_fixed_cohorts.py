@@ -15,7 +15,9 @@ from prv_accountant.privacy_random_variables import PrivacyRandomVariable
 from scipy.stats import norm
 
 from fedflair.errors import PrivacyError
-from fedflair.privacy.accounting.accountants import PrivacyEvent, calibrate, epsilon, resolve_accountant
+from fedflair.privacy.accounting.accountants import epsilon, resolve_accountant
+from fedflair.privacy.accounting.calibration import calibrate
+from fedflair.privacy.accounting.events import PrivacyEvent
 from fedflair.privacy.accounting.fixed_cohorts import fixed_cohort_losses, fixed_group_losses
 from fedflair.privacy.accounting.persons import person_epsilon
 from fedflair.privacy.accounting.trade_off import group_epsilon

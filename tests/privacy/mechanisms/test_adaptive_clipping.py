@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fedflair.errors import ConfigError, PrivacyError
-from fedflair.privacy.accounting.accountants import PrivacyEvent
+from fedflair.privacy.accounting.events import PrivacyEvent
 from fedflair.privacy.contract import binding_of
 from fedflair.privacy.ledger import record as ledger
 from fedflair.privacy.ledger.verification import noise_problems, round_problems

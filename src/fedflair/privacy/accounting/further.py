@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from fedflair.errors import ConfigError, PrivacyError
-from fedflair.privacy.accounting.accountants import Accountant, PrivacyEvent, resolve_accountant
 from fedflair.privacy.accounting.accountants import epsilon as epsilon_of
+from fedflair.privacy.accounting.accountants import resolve_accountant
+from fedflair.privacy.accounting.events import Accountant, PrivacyEvent
 from fedflair.privacy.accounting.question import Question
 from fedflair.privacy.accounting.shown import finite, show
 from fedflair.privacy.accounting.together import epsilon_together, gaussian_mu, selection_epsilon, zcdp

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fedflair.errors import DataError
-from fedflair.privacy.accounting.accountants import calibrate
+from fedflair.privacy.accounting.calibration import calibrate
 from fedflair.privacy.accounting.question import Question, over_rounds
 from fedflair.privacy.accounting.shown import show
 from fedflair.privacy.accounting.trade_off import TradeOff, points_of_curve

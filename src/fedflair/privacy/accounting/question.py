@@ -8,23 +8,17 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from fedflair.errors import ConfigError, PrivacyError
-from fedflair.privacy.accounting.accountants import (
-    SMALLEST_PLD_DELTA,
-    Accountant,
-    AskedAccountant,
-    Neighbouring,
-    PrivacyEvent,
-    calibrate,
-    resolve_accountant,
-    single_release,
-)
+from fedflair.privacy.accounting.accountants import SMALLEST_PLD_DELTA, resolve_accountant
 from fedflair.privacy.accounting.accountants import epsilon as epsilon_of
+from fedflair.privacy.accounting.calibration import calibrate, single_release
+from fedflair.privacy.accounting.events import Accountant, AskedAccountant, Neighbouring, PrivacyEvent
 from fedflair.privacy.accounting.shown import finite
+from fedflair.privacy.toeplitz import rounded_column
 
 NamedMechanism = Literal["gaussian_moments_accountant", "gaussian", "laplace", "banded_matrix_factorization"]
 # At a given sampling rate an added or removed client costs what a client that is zeroed out does.
 AskedNeighbouring = Literal["zero_out", "add_remove", "replace_one"]
-CohortSampling = Literal["poisson", "fixed", "rotating"]
+CohortSampling = Literal["poisson", "fixed", "rotating", "b_min_separation"]
 _MOST_ROUNDS = 10_000_000
 NEIGHBOURS: tuple[Neighbouring, Neighbouring] = ("zero_out", "replace_one")
 
@@ -58,6 +52,11 @@ class Question:
         count, rate = math.ceil(self.rounds / self.min_separation), self.sampling_rate * self.min_separation
         if self.sampling == "rotating":
             return PrivacyEvent(noise, noise_multiplier, count, neighbouring=self.neighbouring)
+        if self.sampling == "b_min_separation":
+            column = rounded_column(self.rounds, self.min_separation, self.min_separation)
+            return PrivacyEvent(
+                noise, noise_multiplier, self.rounds, self.sampling, self.sampling_rate, self.neighbouring, column
+            )
         return PrivacyEvent(noise, noise_multiplier, count, self.sampling, rate, self.neighbouring)
 
     def solve(self) -> tuple[float, float]:
@@ -194,7 +193,13 @@ def _check_separation(question: Question, min_separation: int | None, most: int)
         )
     if banded and question.sampling == "fixed":
         raise ConfigError(
-            "cohort_sampling: banded_matrix_factorization has no accountant for fixed cohorts; use poisson or rotating"
+            "cohort_sampling: banded_matrix_factorization has no accountant for fixed cohorts; use poisson, rotating "
+            "or b_min_separation"
+        )
+    if question.sampling == "b_min_separation" and (not banded or question.min_separation == 1):
+        raise ConfigError(
+            "cohort_sampling: b_min_separation is accounted for banded_matrix_factorization, with a min_separation of "
+            "2 or more; use those, or poisson"
         )
     if question.sampling_rate * question.min_separation > 1 + 1e-12:
         raise PrivacyError(
@@ -207,10 +212,16 @@ def over_rounds(question: Question, noise_multiplier: float, points: int = 10) -
     """Epsilon after 1, 2, 5, 10, 20, ... rounds, up to all of them."""
     marks = [m * 10**e for e in range(10) for m in (1, 2, 5) if m * 10**e < question.rounds]
     rows: list[dict[str, float | None]] = []
-    for rounds in [*marks[-(points - 1) :], question.rounds]:
+    whole = question.event(noise_multiplier)
+    of_all = epsilon_of(whole, question.delta, question.accountant)
+    for rounds in marks[-(points - 1) :]:
         event = replace(question, rounds=rounds).event(noise_multiplier)
-        rows.append({"rounds": rounds, "epsilon": finite(epsilon_of(event, question.delta, question.accountant))})
-    return rows
+        asked = question.accountant
+        if whole.column:
+            # With the noise of the whole run; a second is enough for each, as what all rounds cost bounds them.
+            event, asked = replace(whole, count=rounds), "rdp"
+        rows.append({"rounds": rounds, "epsilon": finite(min(of_all, epsilon_of(event, question.delta, asked)))})
+    return [*rows, {"rounds": question.rounds, "epsilon": finite(of_all)}]
 
 
 def _rate(sampling_rate: float | None, cohort_size: int | None, population: int | None) -> float:

@@ -19,14 +19,13 @@ import numpy.typing as npt
 from fedflair.errors import PrivacyError
 from fedflair.privacy.accounting.accountants import (
     SMALLEST_PLD_DELTA,
-    PrivacyEvent,
     epsilon,
-    is_sampled,
     quiet,
     renyi_epsilons,
     resolve_accountant,
 )
 from fedflair.privacy.accounting.cache import remembered
+from fedflair.privacy.accounting.events import PrivacyEvent, is_sampled, without_sampling
 from fedflair.privacy.accounting.fixed_cohorts import fixed_group_epsilon
 from fedflair.privacy.accounting.losses import composed_losses
 from fedflair.privacy.accounting.persons import person_epsilon
@@ -76,6 +75,8 @@ def trade_off(event: PrivacyEvent, delta: float) -> TradeOff:
     if event.noise == "gaussian" and not is_sampled(event) and event.noise_multiplier > 0:
         none = np.zeros(0)
         return TradeOff(none, none, gaussian_mu(event))
+    if event.column:
+        raise PrivacyError("curve: none is known for b_min_separation cohorts; leave it out, or use poisson ones")
     finest = max(delta, SMALLEST_PLD_DELTA)
     resolve_accountant(event, "pld", finest)
     if event.noise_multiplier == 0 or event.count == 0:
@@ -111,12 +112,9 @@ def group_epsilon(
     if size == 1 or event.noise_multiplier == 0 or event.count == 0:
         return epsilon(event, delta)
     # Without the help of sampling, the sums are that much further apart.
-    drawn = "replace_one" if event.sampling == "fixed" and is_sampled(event) else event.neighbouring
-    everybody = replace(
-        event, sampling="none", sampling_rate=1.0, neighbouring=drawn, noise_multiplier=event.noise_multiplier / size
-    )
+    everybody = without_sampling(replace(event, noise_multiplier=event.noise_multiplier / size))
     bounds = [epsilon(everybody, delta)]
-    if is_sampled(event):
+    if is_sampled(event) and not event.column:
         if event.sampling == "poisson" and not apart:
             mixture = person_epsilon(event, size, delta)
             bounds += [] if mixture is None else [mixture]
