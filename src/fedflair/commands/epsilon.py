@@ -117,6 +117,7 @@ def epsilon(
             group_size=group_size,
             runs=runs,
             selected_from=selected_from,
+            drawn_from=None if cohort_size is None or population is None else (cohort_size, population),
         )
     if table:
         facts["table"] = over_rounds(question, answer.noise_multiplier)
