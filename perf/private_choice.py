@@ -22,7 +22,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 
 from fedflair.privacy.contract import PrivacyOptions
-from fedflair.privacy.mechanisms.auto import Candidate, candidates, chosen
+from fedflair.privacy.mechanisms.auto import CHOSEN_AMONG, Candidate, candidates, chosen
 from fedflair.sampling import SamplerDescription
 from fedflair.sweep.results import plus_minus
 
@@ -49,9 +49,7 @@ def main() -> None:
 def _noise(cohort_size: int) -> None:
     """What each mechanism adds, for cohorts of that many of FLAIR's training users, drawn in secret or in turn."""
     asked = PrivacyOptions("auto", epsilon=EPSILON, delta=DELTA)
-    found = candidates(
-        asked, [SamplerDescription(kind, cohort_size, POPULATION) for kind in ("poisson", "rotating")], ROUNDS
-    )
+    found = candidates(asked, [SamplerDescription(kind, cohort_size, POPULATION) for kind in CHOSEN_AMONG], ROUNDS)
     best = chosen(found)
     print(f"\ncohorts of {cohort_size:,} of {POPULATION:,}, {ROUNDS:,} rounds, epsilon {EPSILON:g} at delta {DELTA:g}")
     print(f"noise over bound of a round, and of running sums{'':22} {''.join(f'{name:>18}' for name in TRAINED)}")

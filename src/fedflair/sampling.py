@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-SamplingKind = Literal["poisson", "fixed", "rotating"]
+SamplingKind = Literal["poisson", "fixed", "rotating", "b_min_separation"]
 # ``auto`` leaves it to the mechanism.
 AskedSampling = Literal[SamplingKind, "auto"]
 
@@ -50,8 +50,9 @@ class SamplerDescription:
     """What the accountant must know about how cohorts are drawn.
 
     kind: ``poisson`` (each client independently with probability ``sampling_rate``), ``fixed`` (exactly
-    ``cohort_size`` of ``population`` clients without replacement) or ``rotating`` (so many of them in turn).
-    cohort_size: expected (poisson) or exact (fixed) number of clients in a cohort.
+    ``cohort_size`` of ``population`` clients without replacement), ``rotating`` (so many of them in turn) or
+    ``b_min_separation`` (by coins, but for clients that were in one of the cohorts just before).
+    cohort_size: expected (by coins) or exact number of clients in a cohort.
     population: number of clients that a cohort is drawn from.
     """
 

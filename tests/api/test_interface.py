@@ -214,7 +214,7 @@ def test_wrong_arguments_are_configuration_errors(message: str) -> None:
 def test_the_accountants_answer_is_a_value() -> None:
     found = fedflair.epsilon(rounds=100, delta=1e-5, cohort_size=50, population=5000_000, epsilon=2, accountant="rdp")
     question = make_question(
-        mechanism="gaussian_moments_accountant", rounds=100, delta=1e-5, sampling="poisson", sampling_rate=1e-5,
+        mechanism="gaussian_moments_accountant", rounds=100, delta=1e-5, cohort_sampling="poisson", sampling_rate=1e-5,
         cohort_size=None, population=None, min_separation=None, neighbouring=None, accountant="rdp", epsilon=2,
         noise_multiplier=None,
     )  # fmt: skip

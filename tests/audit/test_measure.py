@@ -11,7 +11,7 @@ import pytest
 
 from fedflair.audit.measure import AuditResult, Sizes, audit_central, audit_local
 from fedflair.errors import ConfigError
-from fedflair.privacy.accounting.accountants import PrivacyEvent
+from fedflair.privacy.accounting.events import PrivacyEvent
 from fedflair.privacy.contract import LocalMechanism, PrivacyOptions
 from fedflair.privacy.path import PrivacyPath
 from tests.audit.faults import (
@@ -92,6 +92,9 @@ def test_faults_of_every_mechanism_are_found(kind: str, fault: str) -> None:
         ("banded", "min_separation violated", "is in the cohorts of rounds"),
         ("banded", "correlation lost", "have correlation"),
         ("banded", "columns of norm 2", r"correlated noise lets a client count 2\.0000 times in 4 rounds"),
+        ("apart", "min_separation violated", "is in the cohorts of rounds"),
+        ("apart", "noise halved", r"the noise's standard deviation is 0\.(49|50)"),
+        ("apart", "columns of norm 2", "lets a contribution count more in a round than it is accounted for"),
         ("blt", "min_separation violated", "is in the cohorts of rounds"),
         ("blt", "correlation lost", "have correlation"),
         ("rotating", "min_separation violated", "is in the cohorts of rounds"),

@@ -17,7 +17,7 @@ from fedflair.audit.statistics import (
     most_right,
     refutes,
 )
-from fedflair.privacy.accounting.accountants import PrivacyEvent
+from fedflair.privacy.accounting.events import PrivacyEvent
 
 
 def _most_likely(epsilon: float, delta: float, num_canaries: int, num_right: int) -> float:

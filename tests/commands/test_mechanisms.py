@@ -11,7 +11,7 @@ SMALL = {"rounds": 30, "epsilon": 4.0, "delta": 1e-4, "cohort_size": 20, "popula
 
 
 def test_the_table_has_every_mechanism_and_what_auto_takes(capsys: pytest.CaptureFixture[str]) -> None:
-    mechanisms(**SMALL, sampling="rotating")  # type: ignore[arg-type]
+    mechanisms(**SMALL, cohort_sampling="rotating")  # type: ignore[arg-type]
     head, *rows, last = capsys.readouterr().out.splitlines()
     assert head.split() == ["error", "largest", "a", "round's", "multiplier", "vectors", "mechanism"]
     names = [row.split(None, 5)[5] for row in rows]
@@ -23,7 +23,7 @@ def test_the_table_has_every_mechanism_and_what_auto_takes(capsys: pytest.Captur
         "tree_aggregation",
     ]
     assert last.removeprefix("auto: ") in names
-    mechanisms(**SMALL, sampling="rotating", json_=True)  # type: ignore[arg-type]
+    mechanisms(**SMALL, cohort_sampling="rotating", json_=True)  # type: ignore[arg-type]
     answer = json.loads(capsys.readouterr().out)
     assert answer["chosen"] == last.removeprefix("auto: ")
     assert [f"{one['error']:.5g}" for one in answer["candidates"]] == [row.split()[0] for row in rows]

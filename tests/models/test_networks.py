@@ -213,6 +213,19 @@ def test_what_is_no_network_is_refused_in_one_line(tiny_store: Path, model_type:
         make_setup(small_config(tiny_store, model_type=model_type), noise_seed=0)
 
 
+@pytest.mark.parametrize(
+    ("model_type", "message"),
+    [
+        ("resnet19", "no torchvision classification model 'resnet19'"),
+        ("fcn_resnet50", "no torchvision classification model 'fcn_resnet50'"),
+        ("timm:resnet_18", "timm publishes no weights of resnet_18; use --pretrained false"),
+    ],
+)
+def test_of_what_is_no_network_there_are_no_published_weights_either(model_type: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        start_weights(model_type, None)
+
+
 def test_weights_that_are_nowhere_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))

@@ -31,6 +31,12 @@ MECHANISMS: dict[str, dict[str, Any]] = {
     },
     "metrics": {"central_privacy_mechanism": "gaussian_moments_accountant", "private_metrics": 0.2},
     "banded": {"central_privacy_mechanism": "banded_matrix_factorization", "cohort_size": 1, "min_separation": 3},
+    "apart": {
+        "central_privacy_mechanism": "banded_matrix_factorization",
+        "cohort_sampling": "b_min_separation",
+        "cohort_size": 2,
+        "min_separation": 2,
+    },
     "blt": {"central_privacy_mechanism": "buffered_linear_toeplitz", "cohort_size": 2, "num_buffers": 2},
     "local gaussian": {"local_privacy_mechanism": "gaussian"},
     "local laplace": {"local_privacy_mechanism": "laplace"},

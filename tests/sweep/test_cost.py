@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from fedflair.config.train_config import TrainConfig
-from fedflair.privacy.accounting.accountants import PrivacyEvent, epsilon
+from fedflair.privacy.accounting.accountants import epsilon
+from fedflair.privacy.accounting.events import PrivacyEvent
 from fedflair.privacy.accounting.shown import show
 from fedflair.runs.folder import RunFolder
 from fedflair.sweep.cost import cost_of, sentence_of

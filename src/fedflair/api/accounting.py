@@ -5,11 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from fedflair.api.checked import checked
-from fedflair.privacy.accounting.accountants import AskedAccountant
-from fedflair.privacy.accounting.question import AskedNeighbouring, NamedMechanism, answer_to, make_question
+from fedflair.privacy.accounting.events import AskedAccountant
+from fedflair.privacy.accounting.question import (
+    AskedNeighbouring,
+    CohortSampling,
+    NamedMechanism,
+    answer_to,
+    make_question,
+)
 from fedflair.privacy.accounting.shown import show
 
 
@@ -55,7 +60,7 @@ def epsilon(
     epsilon: float | None = None,
     mechanism: NamedMechanism = "gaussian_moments_accountant",
     accountant: AskedAccountant = "auto",
-    sampling: Literal["poisson", "fixed"] = "poisson",
+    cohort_sampling: CohortSampling = "poisson",
     min_separation: int | None = None,
     neighbouring: AskedNeighbouring | None = None,
 ) -> Epsilon:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedflair.errors import ConfigError
-from fedflair.privacy.accounting.accountants import Accountant, PrivacyEvent
+from fedflair.privacy.accounting.events import Accountant, PrivacyEvent
 from fedflair.privacy.contract import MechanismState
 from fedflair.privacy.path import PrivacyPath
 
@@ -32,6 +32,7 @@ class Accounted:
     multiplier: scale of the fresh noise on a sum over the clipping bound: from the event, where one of its releases is
         one contribution; where it is all of a client's, as stated, and what each client adds up to is compared with it.
     rotating: who is in a cohort is known to everybody.
+    column: what one contribution is accounted to add to the rounds from its own on, under b-min-separation; else None.
     """
 
     event: PrivacyEvent
@@ -43,6 +44,12 @@ class Accounted:
     strategy: Vector
     multiplier: float
     rotating: bool
+    column: Vector | None
+
+    @property
+    def turns(self) -> int:
+        """Groups of clients that take turns."""
+        return 1 if self.column is not None else self.min_separation
 
     @property
     def signed(self) -> bool:
@@ -78,6 +85,7 @@ def accounted(path: PrivacyPath, num_rounds: int, state: MechanismState) -> Acco
         strategy=np.eye(num_rounds) if mechanism.strategy is None else mechanism.strategy(state, num_rounds),
         multiplier=multiplier,
         rotating=rotating,
+        column=np.array(event.column) if event.column else None,
     )
 
 

@@ -56,7 +56,7 @@ def _terms(path: PrivacyPath, seen: Seen) -> list[str]:
     true, stated = finite(epsilon(event, known.delta, known.accountant)), facts["run_epsilon"]
     if not _same(true, stated):
         found.append(f"epsilon is stated as {show(stated)}, and its event costs {show(true)}")
-    rate = known.min_separation * sampler.sampling_rate
+    rate = known.turns * sampler.sampling_rate
     is_drawn = event.sampling == sampler.kind and event.sampling_rate >= rate * (1 - _CLOSE)
     if not is_drawn and not (known.rotating and sampler.kind == "rotating"):
         found.append(
@@ -78,7 +78,7 @@ def _terms(path: PrivacyPath, seen: Seen) -> list[str]:
 def _releases(seen: Seen) -> list[str]:
     """Of drawn cohorts: every group's turn is a release, in which a client counts once."""
     known, num_rounds = seen.accounted, len(seen.asked)
-    found, releases = [], math.ceil(num_rounds / known.min_separation)
+    found, releases = [], math.ceil(num_rounds / known.turns)
     if known.event.count < releases:
         found.append(f"{releases} releases are accounted as {known.event.count}")
     norm = float(np.linalg.norm(known.strategy, axis=0).max())
@@ -88,6 +88,11 @@ def _releases(seen: Seen) -> list[str]:
             f"correlated noise lets a client count {norm:.4f} times in {width} rounds, accounted as once in "
             f"{known.min_separation}"
         )
+    if known.column is not None:
+        lags = range(min(num_rounds, len(known.column)))
+        own = np.array([np.abs(known.strategy.diagonal(-lag)).max() for lag in lags])
+        if (own > known.column[: len(own)] + _CLOSE).any() or known.strategy.min() < -_CLOSE:
+            found.append("correlated noise lets a contribution count more in a round than it is accounted for")
     return found
 
 
@@ -140,7 +145,7 @@ def _repeated_clients(cohorts: list[list[str]], min_separation: int) -> list[str
 
 def _too_many(seen: Seen, description: SamplerDescription) -> list[str]:
     sizes = [len(cohort) for cohort in seen.asked]
-    expected = description.population * seen.accounted.event.sampling_rate / seen.accounted.min_separation
+    expected = description.population * seen.accounted.event.sampling_rate / seen.accounted.turns
     if seen.accounted.rotating:
         expected = description.cohort_size
     if seen.accounted.rotating or seen.accounted.event.sampling == "fixed":

@@ -11,8 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fedflair.audit.statistics import Bools, largest, lower_bound, most_right, normal_tail
-from fedflair.privacy.accounting.accountants import Accountant, PrivacyEvent, epsilon
+from fedflair.privacy.accounting.accountants import coins_of, epsilon
 from fedflair.privacy.accounting.cache import unremembered
+from fedflair.privacy.accounting.events import Accountant, PrivacyEvent, without_sampling
+from fedflair.privacy.accounting.monte_carlo import estimated_epsilon
+from fedflair.privacy.accounting.replicas import make_tilt
 
 Vector = npt.NDArray[np.float64]
 
@@ -105,6 +108,8 @@ def _epsilon(game: Game, signal: float) -> float:
     if signal <= 0.01:
         return 0.0
     stronger = replace(game.event, noise_multiplier=game.event.noise_multiplier / min(signal, _STRONGEST))
+    if stronger.column:
+        return min(estimated_epsilon(coins_of(stronger), game.delta), epsilon(without_sampling(stronger), game.delta))
     # Of this audit's luck alone: nobody asks for it again.
     with unremembered():
         return epsilon(stronger, game.delta, game.accountant)
@@ -130,6 +135,8 @@ def _refuted_signal(game: Game) -> float:
 @lru_cache(maxsize=1024)
 def advantage(event: PrivacyEvent, signal: float) -> float:
     """Total variation, at most, between what is seen of a canary whose coin is heads and of one whose coin is tails."""
+    if event.column:
+        return _advantage_apart(replace(event, noise_multiplier=event.noise_multiplier / signal))
     import dp_accounting
     from dp_accounting import NeighboringRelation
     from dp_accounting.pld import PLDAccountant
@@ -149,3 +156,11 @@ def advantage(event: PrivacyEvent, signal: float) -> float:
     with np.errstate(all="ignore"):
         accountant.compose(dp_accounting.SelfComposedDpEvent(release, event.count))
         return float(min(accountant.get_delta(0.0), 1.0))
+
+
+def _advantage_apart(event: PrivacyEvent) -> float:
+    """The same under b-min-separation, by the second moment: E |L - 1| is at most the root of E (L - 1)^2."""
+    tilt = make_tilt(np.array(event.column) / event.noise_multiplier, event.sampling_rate, event.count, 2)
+    if tilt is None or tilt.log_moment > 1:
+        return 1.0
+    return min(1.0, math.sqrt(math.expm1(tilt.log_moment)) / 2)

@@ -23,7 +23,8 @@ from fedflair.errors import ConfigError
 from fedflair.federated.client import ClientUpdate
 from fedflair.federated.local_metrics import LocalMetrics
 from fedflair.federated.server import Broadcast
-from fedflair.privacy.accounting.accountants import Noise, PrivacyEvent, single_release
+from fedflair.privacy.accounting.calibration import single_release
+from fedflair.privacy.accounting.events import Noise, PrivacyEvent
 from fedflair.privacy.contract import Clipping, LocalMechanism, LocalPrivacyOptions
 from fedflair.privacy.mechanisms.clipping import clip_update
 from fedflair.training.client_group import bound_update

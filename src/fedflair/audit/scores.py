@@ -11,7 +11,8 @@ from fedflair.audit.accounted import Accounted
 from fedflair.audit.game import Game
 from fedflair.audit.run import Seen, canary_number
 from fedflair.audit.statistics import Bools
-from fedflair.privacy.accounting.accountants import PrivacyEvent
+from fedflair.privacy.accounting.b_min_separation import log_likelihood_ratio as log_ratio_apart
+from fedflair.privacy.accounting.events import PrivacyEvent
 from fedflair.privacy.path import PrivacyPath
 
 Vector = npt.NDArray[np.float64]
@@ -33,6 +34,11 @@ def game_of(path: PrivacyPath, seen: Seen, heads: Bools) -> Game:
         lengths = ((known.strategy @ could) ** 2).sum(axis=0)
         scores = ((matched * could).sum(axis=0) - lengths / known.multiplier / 2) / known.multiplier
         expected = float(lengths.mean()) / known.multiplier
+    elif known.column is not None:
+        column = known.column / known.multiplier
+        scores = log_ratio_apart(iter(seen.released[:, :num_canaries]), column, known.event.sampling_rate)
+        # Read in every round, a contribution is seen in those of the rounds beside its own that share rows with it.
+        expected = float((known.strategy.T @ known.strategy).sum()) * rate * _apart(known.seen)
     else:
         scores = (log_likelihood_ratio(matched, squares, known.seen) * could).sum(axis=0)
         expected = float((squares[:, None] * could).sum(axis=0).mean()) * rate * _apart(known.seen)
@@ -83,7 +89,7 @@ def _rounds_of_canaries(path: PrivacyPath, known: Accounted, num_canaries: int, 
             could[round_, _canaries(path, round_)] = True
         return could
     could = np.ones((num_rounds, num_canaries), dtype=bool)
-    if separation == 1:
+    if separation == 1 or known.column is not None:
         return could
     draws = min(math.ceil(7 / min(known.event.sampling_rate, 1.0)), _MOST_DRAWS)
     for round_ in range(separation * draws):

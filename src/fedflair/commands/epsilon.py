@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from fedflair.config.parsing import as_usage_errors
 from fedflair.errors import ConfigError
-from fedflair.privacy.accounting.accountants import AskedAccountant
+from fedflair.privacy.accounting.events import AskedAccountant
 from fedflair.privacy.accounting.further import further, rows_of
 from fedflair.privacy.accounting.plot import draw, draw_curve
 from fedflair.privacy.accounting.question import (
     AskedNeighbouring,
+    CohortSampling,
     NamedMechanism,
     answer_to,
     make_question,
@@ -36,7 +37,7 @@ def epsilon(
     epsilon: float | None = None,
     mechanism: NamedMechanism = "gaussian_moments_accountant",
     accountant: AskedAccountant = "auto",
-    sampling: Literal["poisson", "fixed"] = "poisson",
+    cohort_sampling: CohortSampling = "poisson",
     min_separation: int | None = None,
     neighbouring: AskedNeighbouring | None = None,
     deltas: str | None = None,
@@ -62,10 +63,13 @@ def epsilon(
     What is accounted:
         mechanism: What makes the sums private.
         accountant: Composition by privacy loss distributions or by Renyi divergence; auto is pld where it has a bound.
-        sampling: Cohorts by independent coin flips, or of a fixed size without replacement.
-        min_separation: Rounds between two cohorts of one client (banded_matrix_factorization).
+        cohort_sampling: Cohorts by independent coin flips, of a fixed size without replacement, all clients in turn
+            (rotating), which gains nothing from sampling, or by coins of those who were in none of the last
+            min_separation - 1 cohorts (b_min_separation, which takes up to a minute or two).
+        min_separation: Rounds between two cohorts of one client (banded_matrix_factorization, rotating); if not given,
+            as many as rotating cohorts keep, population // cohort_size.
         neighbouring: What one client's privacy means; if not given, zero_out (its contribution becomes zero, the number
-            of clients is public; add_remove is another name for it here) for poisson, and replace_one for fixed.
+            of clients is public; add_remove is another name for it with poisson), and replace_one for fixed.
 
     What is shown:
         deltas: Also show epsilon at these deltas: 1e-5,1e-6.
@@ -83,7 +87,7 @@ def epsilon(
             mechanism=mechanism,
             rounds=rounds,
             delta=delta,
-            sampling=sampling,
+            cohort_sampling=cohort_sampling,
             sampling_rate=sampling_rate,
             cohort_size=cohort_size,
             population=population,
@@ -113,6 +117,7 @@ def epsilon(
             group_size=group_size,
             runs=runs,
             selected_from=selected_from,
+            drawn_from=None if cohort_size is None or population is None else (cohort_size, population),
         )
     if table:
         facts["table"] = over_rounds(question, answer.noise_multiplier)
@@ -148,6 +153,9 @@ def _text(answer: dict[str, Any]) -> str:
         rows.insert(2, ("epsilon of one", f"{one} (each round alone, with everybody in it)"))
     if answer["min_separation"] > 1:
         rows.append(("min separation", f"{answer['min_separation']} rounds"))
+    if answer["sampling"] == "rotating":
+        most = math.ceil(answer["rounds"] / answer["min_separation"])
+        rows.append(("participations", f"at most {most:,} of one client, none hidden by a draw"))
     rows += rows_of(answer)
     lines = [f"{name:<18}{value}" for name, value in rows]
     for name, found in answer["neighbours"].items():

@@ -19,7 +19,7 @@ def mechanisms(
     delta: float,
     cohort_size: int,
     population: int,
-    sampling: Literal["auto", "poisson", "rotating"] = "auto",
+    cohort_sampling: Literal["auto", "poisson", "b_min_separation", "rotating"] = "auto",
     min_separation: int | None = None,
     num_buffers: int | None = None,
     json_: bool = False,
@@ -30,9 +30,10 @@ def mechanisms(
         rounds: Number of rounds.
         epsilon: Budget of all rounds.
         delta: Failure probability of the guarantee, below 1/population.
-        cohort_size: Clients in a cohort, expected (poisson) or exact (rotating).
+        cohort_size: Clients in a cohort, expected (by coins) or exact (rotating).
         population: Clients that cohorts are drawn from.
-        sampling: Cohorts by secret coins, or all clients in turn; auto compares both.
+        cohort_sampling: Cohorts by secret coins, in groups that take turns (poisson) or of those who were in none of
+            the last ones (b_min_separation), or all clients in turn; auto compares them all.
         min_separation: Rounds between two cohorts of one client; else as many as there can be, or the best.
         num_buffers: Vectors as long as the model that correlated noise keeps; else chosen.
         json_: Print JSON.
@@ -60,7 +61,7 @@ def mechanisms(
     options = PrivacyOptions(
         "auto", epsilon=epsilon, delta=delta, min_separation=min_separation, num_buffers=num_buffers
     )
-    kinds = CHOSEN_AMONG if sampling == "auto" else (sampling,)
+    kinds = CHOSEN_AMONG if cohort_sampling == "auto" else (cohort_sampling,)
     samplers = [SamplerDescription(kind, cohort_size, population) for kind in kinds]
     found = candidates(options, samplers, rounds)
     best = chosen(found)

@@ -56,6 +56,10 @@ _SAMPLING_OF: dict[str, AskedSampling] = {
 }
 
 
+# What cohorts by coins with a separation are accounted for.
+_APART = ("banded_matrix_factorization", "auto")
+
+
 @dataclass(frozen=True, repr=False)
 class TrainConfig:
     """Options of ``fedflair train``, by group. Raises ConfigError where they cannot be, alone or together."""
@@ -200,6 +204,11 @@ def _check_privacy(config: TrainConfig) -> None:
     mechanism = central.central_privacy_mechanism
     if mechanism == "none" and (central.noise_cohort_size or config.cohort.cohort_size) < config.cohort.cohort_size:
         raise ConfigError("noise_cohort_size: must be at least cohort_size")
+    if config.cohort.cohort_sampling == "b_min_separation" and mechanism not in _APART:
+        raise ConfigError(
+            f"cohort_sampling: b_min_separation is not accounted for central_privacy_mechanism {mechanism}; use "
+            "banded_matrix_factorization, or other cohorts"
+        )
     if config.server.central_optimizer == "adam_bc" and mechanism in ("none", "norm_clipping_only"):
         raise ConfigError(
             f"central_optimizer: adam_bc corrects for a central mechanism's noise, and {mechanism} adds none; use "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from fedflair.data.images.photographs import Photograph
+from fedflair.system import html_page
 from fedflair.system.terminal import cell
 
 # A page of a few megabytes whatever there is to show.
@@ -35,11 +35,8 @@ def page(title: str, facts: Mapping[str, str], shown: Sequence[Labelled], notes:
     rows = "".join(f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>" for name, value in facts.items())
     sentences = "".join(f"<p>{_text(note)}</p>" for note in notes)
     figures = "\n".join(map(_figure, shown))
-    return (
-        _PAGE.replace("$STYLE", _STYLE)
-        .replace("$TITLE", _text(title))
-        .replace("$CONTENT", f"<dl>{rows}</dl>{sentences}<main>{figures}</main>")
-    )
+    body = f"<h1>{_text(title)}</h1>\n<dl>{rows}</dl>{sentences}<main>{figures}</main>"
+    return html_page.whole(title, _STYLE, body, colours=_COLOURS)
 
 
 def _figure(one: Labelled) -> str:
@@ -65,18 +62,15 @@ def _thumbnail(photograph: Photograph) -> str:
 
 
 def _text(text: str) -> str:
-    """Somebody's text as it is shown in an element: nothing in it is markup or invisible."""
-    return html.escape(cell(text))
+    """Somebody's text in one line, as it is shown in an element."""
+    return html_page.text(cell(text))
 
+
+_COLOURS = {"bar": ("#cfe3f7", "#1f4468"), "no": ("#ececec", "#2b2b2b")}
 
 _STYLE = """
-:root { --ink: #1b1b1b; --paper: #fff; --faint: #5c5c5c; --line: #dcdcdc; --bar: #cfe3f7; --no: #ececec; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e4e4e4; --paper: #161616; --faint: #a8a8a8; --line: #3a3a3a; --bar: #1f4468; --no: #2b2b2b; }
-}
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 90rem; padding: 0 1rem; color: var(--ink);
-  background: var(--paper); }
-h1 { font-size: 1.5rem; margin: 0 0 .6rem; overflow-wrap: anywhere; }
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 90rem; padding: 0 1rem; }
+h1 { font-size: 1.5rem; margin: 0 0 .6rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; margin: 0 0 .6rem; }
 dt { color: var(--faint); } dd { margin: 0; overflow-wrap: anywhere; }
 p { color: var(--faint); margin: .2rem 0; }
@@ -92,21 +86,4 @@ li i { position: absolute; inset: 0 auto 0 0; background: var(--bar); border-rad
 li.no i { background: var(--no); } li.no { color: var(--faint); }
 li b, li span { position: relative; } li b { font-weight: 600; overflow-wrap: anywhere; } li.no b { font-weight: 400; }
 li span { font-variant-numeric: tabular-nums; }
-"""
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>$TITLE</title>
-<style>$STYLE</style>
-</head>
-<body>
-<h1>$TITLE</h1>
-$CONTENT
-</body>
-</html>
 """

@@ -13,6 +13,10 @@ from fedflair.errors import ConfigError
 from fedflair.privacy.mechanisms import MechanismState
 
 Tensors = Mapping[str, torch.Tensor]
+# (parameters, gradient, state, learning_rate) -> (parameters, state)
+Apply = Callable[[torch.Tensor, torch.Tensor, Tensors, float], tuple[torch.Tensor, Tensors]]
+# (gradient, state, number of the step, from 1) -> (what Adam divides by, the averages that it is made of)
+Denominator = Callable[[torch.Tensor, Tensors, int], tuple[torch.Tensor, Tensors]]
 
 # Elements that the server's optimizer works on at once.
 PIECE = 2**16
@@ -60,7 +64,7 @@ class ServerOptimizer:
     """
 
     init: Callable[[torch.Tensor], Tensors]
-    apply: Callable[[torch.Tensor, torch.Tensor, Tensors, float], tuple[torch.Tensor, Tensors]]
+    apply: Apply
     knows_noise: bool = False
 
 
@@ -130,24 +134,13 @@ def avgm(options: ServerOptions) -> ServerOptimizer:
 
 def adam(options: ServerOptions) -> ServerOptimizer:
     """AdamW with bias correction (Loshchilov and Hutter, 2019), as ``torch.optim.AdamW`` computes it."""
-    beta1, beta2, eps = options.adam_beta1, options.adam_beta2, options.adaptivity_degree
+    beta2, eps = options.adam_beta2, options.adaptivity_degree
 
-    def init(parameters: torch.Tensor) -> Tensors:
-        zeros = torch.zeros_like(parameters)
-        return {"step": torch.zeros((), dtype=torch.int64), "mean": zeros, "square": zeros.clone()}
-
-    def apply(
-        parameters: torch.Tensor, gradient: torch.Tensor, state: Tensors, learning_rate: float
-    ) -> tuple[torch.Tensor, Tensors]:
-        step = int(state["step"]) + 1
-        mean = torch.lerp(state["mean"], gradient, 1 - beta1)
+    def denominator(gradient: torch.Tensor, state: Tensors, step: int) -> tuple[torch.Tensor, Tensors]:
         square = (state["square"] * beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        denominator = (square.sqrt() / (1 - beta2**step) ** 0.5).add_(eps)
-        decayed = parameters * (1 - learning_rate * options.central_weight_decay)
-        moved = decayed.addcdiv_(mean, denominator, value=-learning_rate / (1 - beta1**step))
-        return moved, {"step": torch.tensor(step), "mean": mean, "square": square}
+        return (square.sqrt() / (1 - beta2**step) ** 0.5).add_(eps), {"square": square}
 
-    return ServerOptimizer(init, apply)
+    return ServerOptimizer(_moments, _mean_over(denominator, options))
 
 
 def adam_bc(options: ServerOptions) -> ServerOptimizer:
@@ -158,46 +151,55 @@ def adam_bc(options: ServerOptions) -> ServerOptimizer:
     directions. The denominator is sqrt(max(v - noise, eps^2)), with eps = ``adaptivity_degree``; both averages forget
     and are corrected for their start alike, so that noise which changes from round to round is taken out as it came in.
     """
-    beta1, beta2, eps = options.adam_beta1, options.adam_beta2, options.adaptivity_degree
+    beta2, eps = options.adam_beta2, options.adaptivity_degree
 
     def init(parameters: torch.Tensor) -> Tensors:
         none = torch.zeros((), dtype=torch.float64)
-        return {**adam(options).init(parameters), "noise": none, NOISE_VARIANCE: none.clone()}
+        return {**_moments(parameters), "noise": none, NOISE_VARIANCE: none.clone()}
 
-    def apply(
-        parameters: torch.Tensor, gradient: torch.Tensor, state: Tensors, learning_rate: float
-    ) -> tuple[torch.Tensor, Tensors]:
-        step = int(state["step"]) + 1
-        mean = torch.lerp(state["mean"], gradient, 1 - beta1)
+    def denominator(gradient: torch.Tensor, state: Tensors, step: int) -> tuple[torch.Tensor, Tensors]:
         square = (state["square"] * beta2).addcmul_(gradient, gradient, value=1 - beta2)
         noise = state["noise"] * beta2 + state[NOISE_VARIANCE] * (1 - beta2)
-        denominator = ((square - noise) / (1 - beta2**step)).clamp_(min=eps**2).sqrt_()
-        decayed = parameters * (1 - learning_rate * options.central_weight_decay)
-        moved = decayed.addcdiv_(mean, denominator, value=-learning_rate / (1 - beta1**step))
-        after = {"step": torch.tensor(step), "mean": mean, "square": square, "noise": noise}
-        return moved, {**after, NOISE_VARIANCE: state[NOISE_VARIANCE]}
+        root = ((square - noise) / (1 - beta2**step)).clamp_(min=eps**2).sqrt_()
+        return root, {"square": square, "noise": noise, NOISE_VARIANCE: state[NOISE_VARIANCE]}
 
-    return ServerOptimizer(init, apply, knows_noise=True)
+    return ServerOptimizer(init, _mean_over(denominator, options), knows_noise=True)
 
 
 def yogi(options: ServerOptions) -> ServerOptimizer:
     """As ``adam``, but the second moment moves by steps of the squared gradient's size (Zaheer et al., 2018)."""
-    beta1, beta2, eps = options.adam_beta1, options.adam_beta2, options.adaptivity_degree
+    beta2, eps = options.adam_beta2, options.adaptivity_degree
+
+    def denominator(gradient: torch.Tensor, state: Tensors, step: int) -> tuple[torch.Tensor, Tensors]:
+        squared = gradient.square()
+        direction = torch.sign(squared - state["square"])
+        square = state["square"] + direction.mul_(squared).mul_(1 - beta2)
+        return (square.sqrt() / (1 - beta2**step) ** 0.5).add_(eps), {"square": square}
+
+    return ServerOptimizer(_moments, _mean_over(denominator, options))
+
+
+def _moments(parameters: torch.Tensor) -> Tensors:
+    """Nothing averaged yet."""
+    zeros = torch.zeros_like(parameters)
+    return {"step": torch.zeros((), dtype=torch.int64), "mean": zeros, "square": zeros.clone()}
+
+
+def _mean_over(denominator: Denominator, options: ServerOptions) -> Apply:
+    """Adam's step: weight decay, then the gradients' running mean, corrected for its start, over ``denominator``."""
+    beta1 = options.adam_beta1
 
     def apply(
         parameters: torch.Tensor, gradient: torch.Tensor, state: Tensors, learning_rate: float
     ) -> tuple[torch.Tensor, Tensors]:
         step = int(state["step"]) + 1
         mean = torch.lerp(state["mean"], gradient, 1 - beta1)
-        squared = gradient.square()
-        direction = torch.sign(squared - state["square"])
-        square = state["square"] + direction.mul_(squared).mul_(1 - beta2)
-        denominator = (square.sqrt() / (1 - beta2**step) ** 0.5).add_(eps)
+        below, averages = denominator(gradient, state, step)
         decayed = parameters * (1 - learning_rate * options.central_weight_decay)
-        moved = decayed.addcdiv_(mean, denominator, value=-learning_rate / (1 - beta1**step))
-        return moved, {"step": torch.tensor(step), "mean": mean, "square": square}
+        moved = decayed.addcdiv_(mean, below, value=-learning_rate / (1 - beta1**step))
+        return moved, {"step": torch.tensor(step), "mean": mean, **averages}
 
-    return ServerOptimizer(adam(options).init, apply)
+    return apply
 
 
 def adagrad(options: ServerOptions) -> ServerOptimizer:

@@ -78,7 +78,10 @@ def start_weights(model_type: str, path: Path | None) -> Mapping[str, torch.Tens
         return read_weights(path)
     if family in FAMILIES and name:
         return FAMILIES[family].published(name)
-    return None if name else imagenet_weights(model_type)
+    if name:
+        return None
+    _require_torchvisions(model_type)
+    return imagenet_weights(model_type)
 
 
 def _initialised(model_type: str, num_labels: int, seed: int) -> nn.Module:
@@ -98,11 +101,7 @@ def _initialised(model_type: str, num_labels: int, seed: int) -> nn.Module:
 def _torchvisions(model_type: str, num_labels: int) -> nn.Module:
     from torchvision import models
 
-    if model_type not in backbones():
-        raise ConfigError(
-            f"model_type: no torchvision classification model {model_type!r}; e.g. resnet18, mobilenet_v2, timm:NAME, "
-            "hf:NAME, or MODULE:FUNCTION for your own"
-        )
+    _require_torchvisions(model_type)
     builder = models.get_model_builder(model_type)
     options: dict[str, bool] = {}
     # The auxiliary heads of GoogLeNet and Inception serve ImageNet training only.
@@ -113,3 +112,11 @@ def _torchvisions(model_type: str, num_labels: int) -> nn.Module:
     module: nn.Module = builder(weights=None, num_classes=num_labels, **options)
     replace_stochastic_depth(module)
     return module
+
+
+def _require_torchvisions(model_type: str) -> None:
+    if model_type not in backbones():
+        raise ConfigError(
+            f"model_type: no torchvision classification model {model_type!r}; e.g. resnet18, mobilenet_v2, timm:NAME, "
+            "hf:NAME, or MODULE:FUNCTION for your own"
+        )

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from fedflair.errors import PrivacyError
-from fedflair.privacy.accounting.accountants import AskedAccountant, PrivacyEvent
+from fedflair.privacy.accounting.events import AskedAccountant, PrivacyEvent
 from fedflair.sampling import SamplerDescription
 
 MechanismState = Mapping[str, torch.Tensor]

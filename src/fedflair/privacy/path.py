@@ -39,7 +39,7 @@ def make_path(
     """
     mechanism, kind = mechanism_and_sampling(options, sampling, cohort_size, len(client_ids), num_rounds, noise_seed)
     cohort_seed = noise_seed if is_due(mechanism) and kind != "rotating" else seed
-    if kind == "poisson":
+    if kind in ("poisson", "b_min_separation"):
         return PrivacyPath(mechanism, sampler_for(mechanism, client_ids, cohort_size, cohort_seed))
     return PrivacyPath(mechanism, SAMPLERS[kind](client_ids, cohort_size, cohort_seed))
 

@@ -1,13 +1,12 @@
-"""Pieces of the page: text, tables, legends. Every text of a run is escaped here, and may break where it is long."""
+"""Pieces of the page: text, tables, legends. Every text of a run is escaped, and may break where it is long."""
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Collection, Sequence
 
 from fedflair.report.plots import COLOURS, MARKERS
-from fedflair.system.terminal import printable
+from fedflair.system.html_page import text
 
 # More columns than a page of 1280 pixels holds side by side: each row becomes a block of its own.
 MOST_COLUMNS = 11
@@ -15,11 +14,6 @@ MOST_REPEATED = 200  # characters
 _BREAKS = re.compile(r"([_=,:/]+)(?=[^_=,:/\s\d])")
 # What a marker of matplotlib looks like in text.
 _SHAPES = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "X": "✖", "<": "◀", ">": "▶", "*": "★"}
-
-
-def text(words: str) -> str:
-    """Text of a run, as it is shown in an element: nothing in it is markup, invisible, or impossible in a file."""
-    return html.escape(printable(words))
 
 
 def name(words: str) -> str:

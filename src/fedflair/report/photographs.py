@@ -17,6 +17,7 @@ from fedflair.data.store.packed import Partition, Store, open_store
 from fedflair.errors import DataError
 from fedflair.report import markup
 from fedflair.report.data import Group, Run
+from fedflair.system.html_page import text
 
 TITLES = {
     "right": "Right: the label it is surest of is there",
@@ -90,7 +91,7 @@ def _kind(kind: str, examples: Sequence[Any], stores: Stores, partition: Partiti
             f'<div class="photo">{drawn}<b class="{kind}">{markup.name(one["label"])} {one["probability"]:.3f}</b>'
             f"<span>{markup.name(there)}</span><span>{markup.name(one['name'])}</span></div>"
         )
-    return f'<h3>{markup.text(TITLES[kind])}</h3><div class="photos">{tiles}</div>'
+    return f'<h3>{text(TITLES[kind])}</h3><div class="photos">{tiles}</div>'
 
 
 def _thumbnail(partition: Partition, image: int) -> str:

@@ -21,6 +21,7 @@ from fedflair.report.plots import (
 )
 from fedflair.runs.environment import Entry, lines_of
 from fedflair.sweep.results import plus_minus, spread, words_of
+from fedflair.system.html_page import text
 from fedflair.system.terminal import cell
 
 MOST_LABELS, SHOWN_LABELS = 60, 25
@@ -197,7 +198,7 @@ def environments(groups: Sequence[Group]) -> str:
     same = {name: found[0] for name, found in values.items() if len(set(found)) == 1 and found[0] != "-"}
     differ = [name for name, found in values.items() if len(set(found)) > 1]
     title = "What made the runs: " + (f"they differ in {', '.join(differ)}" if differ else "all alike")
-    lines = "".join(f"<dt>{markup.text(k)}</dt><dd>{markup.name(v)}</dd>" for k, v in same.items())
+    lines = "".join(f"<dt>{text(k)}</dt><dd>{markup.name(v)}</dd>" for k, v in same.items())
     rows = [[run.name, *(values[name][k] for name in differ)] for k, run in enumerate(runs)]
     unlike = markup.table(["run", *differ], rows, words=differ, marked=False) if differ else ""
     return markup.section(

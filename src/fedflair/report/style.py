@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from fedflair.report.markup import name, text
+from fedflair.report.markup import name
+from fedflair.system import html_page
 
 
 def whole(title: str, content: str) -> str:
-    """The page. It loads nothing from elsewhere and runs no script. content: markup."""
-    return _PAGE.replace("$TITLE", text(title)).replace("$HEADING", name(title)).replace("$CONTENT", content)
+    """The page, which runs no script. content: markup."""
+    return html_page.whole(title, _STYLE, f"<h1>{name(title)}</h1>\n{content}", colours=_COLOURS)
 
+
+_COLOURS = {"good": ("#17795a", "#4cc39c"), "bad": ("#b3401a", "#f0875c")}
 
 _STYLE = """
-:root { --ink: #1b1b1b; --paper: #fff; --faint: #5c5c5c; --line: #dcdcdc; --box: #f5f5f5; --good: #17795a;
-  --bad: #b3401a; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e4e4e4; --paper: #161616; --faint: #a8a8a8; --line: #3a3a3a; --box: #222; --good: #4cc39c;
-    --bad: #f0875c; }
-}
-* { box-sizing: border-box; }
-body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 78rem; padding: 0 1.25rem;
-  color: var(--ink); background: var(--paper); }
-h1 { font-size: 1.55rem; line-height: 1.3; margin: 0 0 .3rem; overflow-wrap: anywhere; }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 78rem; padding: 0 1.25rem; }
+h1 { font-size: 1.55rem; line-height: 1.3; margin: 0 0 .3rem; }
 h2 { font-size: 1.15rem; margin: 2.4rem 0 .5rem; overflow-wrap: anywhere; }
 h3 { font-size: 1rem; margin: 1.3rem 0 .4rem; overflow-wrap: anywhere; }
 p { margin: .3rem 0; max-width: 62rem; overflow-wrap: anywhere; }
@@ -68,27 +63,9 @@ table.blocks td::before { content: attr(data-of) ": "; color: var(--faint); }
 }
 @media print {
   @page { size: A4 landscape; margin: 12mm; }
-  :root { --ink: #000; --paper: #fff; --faint: #444; --line: #bbb; --box: #f5f5f5; --good: #17795a; --bad: #b3401a; }
   body { margin: 0; padding: 0; max-width: none; font-size: 10pt; print-color-adjust: exact; }
   h2, h3 { break-after: avoid; } tr, figure, .photo { break-inside: avoid; }
   .figures { gap: 1rem; } figure { flex: 0 1 calc(33% - 1rem); } .photos { grid-template-columns: repeat(6, 1fr); }
   th, td { padding: .2rem .45rem; }
 }
-"""
-
-_PAGE = f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>$TITLE</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<h1>$HEADING</h1>
-$CONTENT
-</body>
-</html>
 """

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedflair.errors import PrivacyError
-from fedflair.privacy.accounting.accountants import PrivacyEvent
+from fedflair.privacy.accounting.events import event_of
 from fedflair.privacy.accounting.shown import finite, show
 from fedflair.privacy.accounting.together import epsilon_together
 
@@ -34,7 +34,7 @@ def cost_of(terms: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | None:
         if any(one["artificial_users"] for one in private):
             return {**facts, "refused": "artificial users are other groups of images in runs of another seed"}
         for name, source in (("epsilon", "event"), ("run_epsilon", "run_event")):
-            found = epsilon_together([PrivacyEvent(**one[source]) for one in private], facts["delta"])
+            found = epsilon_together([event_of(one[source]) for one in private], facts["delta"])
             seeded = any(one["noise_from_seed"] for one in private) and (
                 source == "run_event" or not facts["simulated"]
             )

@@ -20,6 +20,7 @@ _RELATIONS = {
 _SAMPLING = {
     "poisson": "drawn by Poisson sampling",
     "fixed": "of a fixed size, drawn without replacement",
+    "b_min_separation": "drawn by b-min-separation sampling",
     "rotating": "that take turns, so that no sampling amplifies privacy",
 }
 

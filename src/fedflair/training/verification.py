@@ -206,7 +206,7 @@ def _check_against_run(
         found.problems.append(f"has {len(rounds)} rounds, of a run of {totals[-1]}")
         return terms, reached
     most, sizes = num_clients, None
-    if mechanism.description["sampling"] != "poisson":
+    if mechanism.description["sampling"] not in ("poisson", "b_min_separation"):
         most = config.cohort.cohort_size
         sizes = [most] * len(rounds) if config.cohort.dropout_rate == 0 else None
     if clients is not None and seed is not None:

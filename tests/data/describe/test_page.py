@@ -196,7 +196,7 @@ def test_in_a_browser(hostile_page: Path, tmp_path: Path, fragment: str, tiles: 
     command = [CHROMIUM, *options.split(), hostile_page.as_uri() + fragment]
     dom = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     page = Elements(dom)
-    assert page.texts["title"] == "<i>s.hdf5"
+    assert page.texts["title"].strip() == "<i>s.hdf5"
     assert len([tag for tag, _ in page.tags if tag == "script"]) == 2
     assert len(re.findall(r'<img src="data:image/jpeg', dom)) == tiles
     if not fragment:

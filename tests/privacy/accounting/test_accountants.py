@@ -10,15 +10,10 @@ import pytest
 from scipy.stats import norm
 
 from fedflair.errors import PrivacyError
-from fedflair.privacy.accounting import accountants, cache
-from fedflair.privacy.accounting.accountants import (
-    PrivacyEvent,
-    accounted_round,
-    calibrate,
-    epsilon,
-    resolve_accountant,
-    single_release,
-)
+from fedflair.privacy.accounting import cache, calibration
+from fedflair.privacy.accounting.accountants import accounted_round, epsilon, resolve_accountant
+from fedflair.privacy.accounting.calibration import calibrate, single_release
+from fedflair.privacy.accounting.events import PrivacyEvent
 
 
 def test_published_noise_multipliers() -> None:
@@ -174,7 +169,7 @@ def test_a_calibration_that_misses_what_was_asked_for_is_refused(
 ) -> None:
     event = PrivacyEvent("gaussian", 0.0, 10, "poisson", 0.01)
     for multiplier in (0.3, 30.0, math.nan):
-        monkeypatch.setattr(accountants, "_calibrate", lambda *inputs, found=multiplier: found)
+        monkeypatch.setattr(calibration, "_calibrate", lambda *inputs, found=multiplier: found)
         with pytest.raises(PrivacyError, match="ask for another epsilon or delta"):
             calibrate(event, 2.0, 1e-5)
 

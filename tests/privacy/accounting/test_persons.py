@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from scipy.stats import binom, norm
 
-from fedflair.privacy.accounting.accountants import PrivacyEvent, calibrate, epsilon
+from fedflair.privacy.accounting.accountants import epsilon
+from fedflair.privacy.accounting.calibration import calibrate
+from fedflair.privacy.accounting.events import PrivacyEvent
 from fedflair.privacy.accounting.persons import participations, person_epsilon
 
 # The published private setting on artificial users: noise of cohorts of 5,000 of 6,918, scaled down to cohorts of 200.

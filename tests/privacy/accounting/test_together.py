@@ -10,7 +10,8 @@ import pytest
 from scipy.stats import norm
 
 from fedflair.errors import PrivacyError
-from fedflair.privacy.accounting.accountants import PrivacyEvent, epsilon
+from fedflair.privacy.accounting.accountants import epsilon
+from fedflair.privacy.accounting.events import PrivacyEvent
 from fedflair.privacy.accounting.together import epsilon_together, selection_epsilon
 
 POISSON = PrivacyEvent("gaussian", 1.0, 12, "poisson", 0.05)

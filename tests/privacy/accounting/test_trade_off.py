@@ -9,7 +9,8 @@ import pytest
 from scipy.stats import binom, norm
 
 from fedflair.errors import PrivacyError
-from fedflair.privacy.accounting.accountants import PrivacyEvent, epsilon
+from fedflair.privacy.accounting.accountants import epsilon
+from fedflair.privacy.accounting.events import PrivacyEvent
 from fedflair.privacy.accounting.together import gaussian_mu, zcdp
 from fedflair.privacy.accounting.trade_off import group_epsilon, points_of_curve, trade_off
 

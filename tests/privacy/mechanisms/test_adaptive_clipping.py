@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fedflair.errors import ConfigError, PrivacyError
-from fedflair.privacy.accounting.accountants import PrivacyEvent
+from fedflair.privacy.accounting.events import PrivacyEvent
 from fedflair.privacy.contract import binding_of
 from fedflair.privacy.ledger import record as ledger
 from fedflair.privacy.ledger.verification import noise_problems, round_problems
@@ -115,5 +115,7 @@ def test_impossible_options_are_named(changes: dict[str, object], error: type[Ex
 
 def test_fixed_cohorts_are_refused() -> None:
     options = PrivacyOptions("gaussian_moments_accountant", delta=1e-5, adaptive_clipping=True)
-    with pytest.raises(PrivacyError, match="adaptive_clipping: its noise is split for poisson cohorts"):
+    with pytest.raises(
+        PrivacyError, match="adaptive_clipping: its noise is split for poisson and rotating cohorts; use one of them"
+    ):
         make_mechanism(options, SamplerDescription("fixed", 100, 1000), 5, SEED)

@@ -8,7 +8,8 @@ import torch
 from scipy.linalg import toeplitz
 
 from fedflair.errors import ConfigError, PrivacyError
-from fedflair.privacy.accounting.accountants import PrivacyEvent, epsilon
+from fedflair.privacy.accounting.accountants import epsilon
+from fedflair.privacy.accounting.events import PrivacyEvent
 from fedflair.privacy.mechanisms import CohortStats, Mechanism, PrivacyOptions, make_mechanism
 from fedflair.privacy.mechanisms.banded_matrix_factorization import choose_bands, predicted_error
 from fedflair.privacy.mechanisms.deployment import make_deployment

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from fedflair.errors import ConfigError, PrivacyError
-from fedflair.privacy.accounting.accountants import PrivacyEvent, epsilon
+from fedflair.privacy.accounting.accountants import epsilon
+from fedflair.privacy.accounting.events import PrivacyEvent
 from fedflair.privacy.accounting.persons import person_epsilon
 from fedflair.privacy.accounting.shown import show
 from fedflair.privacy.contract import PersonImages

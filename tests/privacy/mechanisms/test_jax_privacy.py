@@ -7,9 +7,11 @@ import math
 import numpy as np
 import pytest
 
+from fedflair.privacy.accounting.b_min_separation import log_likelihood_ratio, rate_when_free
+from fedflair.privacy.accounting.monte_carlo import Coins, monte_carlo_epsilon
 from fedflair.privacy.mechanisms.correlated.buffered_linear_toeplitz import buffered_linear_toeplitz
 from fedflair.privacy.mechanisms.correlated.inverse_square_root import banded_inverse_square_root
-from fedflair.privacy.mechanisms.toeplitz import optimal_coefficients, prefix_error
+from fedflair.privacy.toeplitz import optimal_coefficients, prefix_error
 
 toeplitz = pytest.importorskip("jax_privacy.matrix_factorization.toeplitz", exc_type=ImportError)
 
@@ -51,3 +53,24 @@ def test_their_buffers_make_the_same_matrix() -> None:
     assert strategy.matrix(500, state)[:, 0] == pytest.approx(coefficients, rel=1e-4)
     inverse = np.asarray(theirs.inverse().toeplitz_coefs(500), dtype=np.float64)
     assert strategy.growth == pytest.approx(np.sqrt(np.cumsum(inverse**2)), rel=1e-4)
+
+
+def test_what_b_min_separation_gives_away_is_theirs_by_other_draws() -> None:
+    """The logarithm of the likelihood ratio to rounding, and delta by users' own coins within its error.
+
+    Of two bands: of more, jax-privacy 2.0 has the lengths of the last rounds' columns in reverse order.
+    """
+    batches = pytest.importorskip("jax_privacy.batch_selection", exc_type=ImportError)
+    theirs = pytest.importorskip("jax_privacy.experimental.monte_carlo.sample_generation", exc_type=ImportError)
+    num_rounds, bands, rate, multiplier = 40, 2, 0.05, 0.9
+    column = optimal_coefficients(num_rounds, bands)
+    strategy = batches.BMinSepSampling(rate_when_free(rate, bands), num_rounds, bands)
+    rows = multiplier * np.random.default_rng(0).standard_normal((num_rounds, 20)) + 0.3
+    ours = log_likelihood_ratio(iter(rows / multiplier), column / multiplier, rate)
+    for number in range(20):
+        found = theirs.compute_privacy_loss(strategy, rows[:, number], multiplier, column)
+        assert ours[number] == pytest.approx(float(found), rel=1e-9)
+    losses = np.asarray(theirs.get_privacy_loss_sample(strategy, multiplier, column, seed=0, num_samples=4000)[0])
+    eps = monte_carlo_epsilon(Coins(column / multiplier, rate, num_rounds), 0.02)
+    given_away = -np.expm1(np.minimum(eps - losses, 0.0))
+    assert given_away.mean() == pytest.approx(0.02 / 1.15, abs=0.15 * 0.02 + 4 * given_away.std() / math.sqrt(4000))

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from fedflair.errors import ConfigError, PrivacyError
-from fedflair.privacy.accounting.accountants import PrivacyEvent, epsilon
+from fedflair.privacy.accounting.accountants import epsilon
+from fedflair.privacy.accounting.events import PrivacyEvent
 from fedflair.privacy.mechanisms import CohortStats, PrivacyOptions, make_mechanism
 from fedflair.privacy.mechanisms.clipping import exact_grid
 from fedflair.sampling import SamplerDescription

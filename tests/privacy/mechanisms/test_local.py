@@ -7,7 +7,8 @@ import torch
 from scipy.stats import norm
 
 from fedflair.errors import ConfigError, PrivacyError
-from fedflair.privacy.accounting.accountants import PrivacyEvent, epsilon
+from fedflair.privacy.accounting.accountants import epsilon
+from fedflair.privacy.accounting.events import PrivacyEvent
 from fedflair.privacy.mechanisms import LocalMechanism, LocalPrivacyOptions, make_local_mechanism
 from fedflair.privacy.mechanisms.noise import noise_key, standard_normal
 from fedflair.sampling import SamplerDescription

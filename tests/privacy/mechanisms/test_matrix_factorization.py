@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from fedflair.errors import ConfigError, PrivacyError
-from fedflair.privacy.accounting.accountants import PrivacyEvent, epsilon
+from fedflair.privacy.accounting.accountants import epsilon
+from fedflair.privacy.accounting.events import PrivacyEvent
 from fedflair.privacy.mechanisms import CohortStats, Mechanism, PrivacyOptions, make_mechanism
 from fedflair.privacy.mechanisms.noise import binding, noise_key, standard_normal
 from fedflair.runs.tensors import load_tensors, save_tensors

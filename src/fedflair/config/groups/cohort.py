@@ -14,9 +14,11 @@ class CohortOptions:
 
     Args:
         cohort_size: Clients in a round (expected number where cohorts are Poisson).
-        cohort_sampling: How cohorts are drawn: by coins (poisson), of a fixed size, or all clients in turn (rotating),
-            which needs no secret and gains nothing from one. auto is fixed without a central mechanism, rotating with
-            one that is accounted for nothing else, what goes with the mechanism that auto chooses, and else poisson.
+        cohort_sampling: How cohorts are drawn: by coins (poisson), of a fixed size, all clients in turn (rotating),
+            which needs no secret and gains nothing from one, or by coins of those who were in none of the last
+            min_separation - 1 cohorts (b_min_separation, with banded_matrix_factorization). auto is fixed without a
+            central mechanism, rotating with one that is accounted for nothing else, what goes with the mechanism that
+            auto chooses, and else poisson.
         dropout_rate: Probability that a sampled client drops out of a round before it answers.
         over_selection: Share of additional clients that are asked; the fastest cohort_size answers count.
         client_speed_std: Standard deviation of the logarithm of clients' speeds, in the simulated time of a round.
@@ -31,7 +33,7 @@ class CohortOptions:
     """
 
     cohort_size: int = 200
-    cohort_sampling: Literal["auto", "poisson", "fixed", "rotating"] = "auto"
+    cohort_sampling: Literal["auto", "poisson", "fixed", "rotating", "b_min_separation"] = "auto"
     dropout_rate: float = 0.0
     over_selection: float = 0.0
     client_speed_std: float = 0.0

@@ -1,14 +1,12 @@
 """The page of ``fedflair describe``: tables, plots and a gallery in one HTML file that loads nothing from elsewhere.
 
-All text of the dataset reaches the page through ``_text``, or as JSON that the script puts into text nodes; the
-content security policy lets no script run but the page's own, by its hash.
+All text of the dataset reaches the page through ``html_page.text``, or as JSON that the script puts into text nodes;
+no script runs but the page's own.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
-import html
 import json
 from pathlib import Path
 from typing import Any
@@ -32,8 +30,9 @@ from fedflair.data.describe.statistics import Statistics, join
 from fedflair.data.published import licence_of
 from fedflair.data.store.packed import Store
 from fedflair.errors import DataError
+from fedflair.system import html_page
 from fedflair.system.files import write_atomically
-from fedflair.system.terminal import printable
+from fedflair.system.html_page import text
 
 FINE_ROWS = 40
 
@@ -68,31 +67,20 @@ def render(
     licence: str,
 ) -> str:
     """The whole page as text. titles: of the plots, by name. licence: what is to be said of the photographs."""
-    digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     # Escaped so that no text of the dataset can end the element that holds it.
     data = json.dumps(gallery, ensure_ascii=True, separators=(",", ":"))
     data = data.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-    return "\n".join(
+    body = "\n".join(
         [
-            '<!doctype html><html lang="en"><head><meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            '<meta name="color-scheme" content="light dark">',
-            f"<title>{_text(title)}</title><style>{_STYLE}</style></head><body>",
-            f"<header><h1>{_text(title)}</h1>{_summary(plain)}",
+            f"<header><h1>{text(title)}</h1>{_summary(plain)}",
             '<nav><a href="#tables">Tables</a><a href="#plots">Plots</a><a href="#gallery">Gallery</a></nav></header>',
             f'<main><section id="tables">{_tables(plain)}</section>',
             f'<section id="plots">{"".join(_figure(titles[name], name, plots[name]) for name in plots)}</section>',
-            f'<section id="gallery">{_GALLERY.replace("$LICENCE", _text(licence))}</section></main>',
+            f'<section id="gallery">{_GALLERY.replace("$LICENCE", text(licence))}</section></main>',
             f'<script type="application/json" id="data">{data}</script>',
-            f"<script>{_SCRIPT}</script></body></html>\n",
         ]
     )
-
-
-def _text(text: str) -> str:
-    return html.escape(printable(text))
+    return html_page.whole(title, _STYLE, body, colours=_COLOURS, script=_SCRIPT)
 
 
 def _summary(plain: dict[str, Any]) -> str:
@@ -140,10 +128,10 @@ def _tables(plain: dict[str, Any]) -> str:
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
-    head = "".join(f"<th>{_text(cell)}</th>" for cell in header)
+    head = "".join(f"<th>{text(cell)}</th>" for cell in header)
     body = "".join(
-        f"<tr{' class=published' if row[0] == 'in FLAIR' else ''}><th>{_text(row[0])}</th>"
-        + "".join(f"<td>{_text(cell)}</td>" for cell in row[1:])
+        f"<tr{' class=published' if row[0] == 'in FLAIR' else ''}><th>{text(row[0])}</th>"
+        + "".join(f"<td>{text(cell)}</td>" for cell in row[1:])
         + "</tr>"
         for row in rows
     )
@@ -154,26 +142,20 @@ def _figure(title: str, name: str, png: bytes) -> str:
     kind, caption = PLOTS[name]
     source = base64.b64encode(png).decode()
     return (
-        f"<figure><h2>{_text(title)}</h2><figcaption>{_text(caption)}</figcaption>"
-        f'<div class="plot"><img alt="{_text(kind)}" src="data:image/png;base64,{source}"></div></figure>'
+        f"<figure><h2>{text(title)}</h2><figcaption>{text(caption)}</figcaption>"
+        f'<div class="plot"><img alt="{text(kind)}" src="data:image/png;base64,{source}"></div></figure>'
     )
 
 
+_COLOURS = {"accent": ("#2a6fb0", "#3f86c9"), "chosen": ("#e1edf8", "#1f3d5a")}
+
 _STYLE = """
-:root { --ink: #1f2933; --muted: #5f6c7b; --line: #e4e7eb; --accent: #2a6fb0; --paper: #fff; --box: #f5f7fa;
-  --chosen: #e1edf8; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e4e4e4; --muted: #a0a8b1; --line: #3a3f45; --accent: #3f86c9; --paper: #161616; --box: #22262b;
-    --chosen: #1f3d5a; }
-}
-* { box-sizing: border-box; }
-body { margin: 0; font: 15px/1.5 system-ui, "DejaVu Sans", sans-serif; color: var(--ink);
-  background: var(--paper); }
+body { margin: 0; font: 15px/1.5 system-ui, "DejaVu Sans", sans-serif; }
 header, main { max-width: 1240px; margin: 0 auto; padding: 0 20px; }
 header { padding-top: 28px; }
-h1 { font-size: 26px; margin: 0; overflow-wrap: anywhere; }
+h1 { font-size: 26px; margin: 0; }
 h2 { font-size: 18px; margin: 32px 0 6px; }
-p, figcaption { color: var(--muted); margin: 0 0 8px; }
+p, figcaption { color: var(--faint); margin: 0 0 8px; }
 .facts span { display: inline-block; margin-right: 24px; white-space: nowrap; }
 .facts b { color: var(--ink); font-size: 18px; }
 nav { border-bottom: 1px solid var(--line); padding-bottom: 10px; }
@@ -185,18 +167,20 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size
 th, td { padding: 3px 14px 3px 0; text-align: right; white-space: nowrap; }
 th:first-child { text-align: left; }
 tbody th { font-weight: 500; max-width: 320px; overflow: hidden; text-overflow: ellipsis; }
-thead th { color: var(--muted); font-weight: 500; border-bottom: 1px solid var(--line); }
+thead th { color: var(--faint); font-weight: 500; border-bottom: 1px solid var(--line); }
 tr.published th { padding-left: 16px; }
-tr.published { color: var(--muted); }
+tr.published { color: var(--faint); }
 summary { margin: 24px 0 8px; cursor: pointer; font-size: 18px; font-weight: bold; }
 figure { margin: 0; break-inside: avoid; }
-.plot { overflow-x: auto; background: #fff; border-radius: 6px; }
-@media (prefers-color-scheme: dark) { .plot { padding: 10px; width: fit-content; max-width: 100%; } }
+.plot { overflow-x: auto; }
+/* Black on white becomes the page's own ink on its paper, and hues stay what they are. */
+@media screen and (prefers-color-scheme: dark) { .plot img { filter: invert(.914) hue-rotate(180deg); } }
 figure img { max-width: 100%; height: auto; }
 .browser { display: grid; grid-template-columns: 310px 1fr; gap: 24px; min-height: 420px; margin-bottom: 60px; }
 .kinds button { font: inherit; padding: 5px 14px; border: 1px solid var(--line); color: var(--ink);
   background: var(--paper); cursor: pointer; }
-.kinds button[aria-pressed=true] { background: var(--accent); border-color: var(--accent); color: #fff; }
+.kinds button[aria-pressed=true] { background: var(--accent); border-color: var(--accent);
+  color: var(--paper); }
 #filter { width: 100%; font: inherit; padding: 5px 8px; margin: 10px 0; border: 1px solid #9aa5b1; border-radius: 4px;
   color: var(--ink); background: var(--paper); }
 #list { max-height: 620px; overflow-y: auto; border-top: 1px solid var(--line); }
@@ -205,20 +189,19 @@ figure img { max-width: 100%; height: auto; }
 #list button:hover { background: var(--box); }
 #list button[aria-current=true] { background: var(--chosen); }
 #list .name { flex: 1; min-width: 0; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
-#list .more { color: var(--muted); font-size: 13px; }
+#list .more { color: var(--faint); font-size: 13px; }
 #shown h3 { margin: 4px 0; overflow-wrap: anywhere; }
 #tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(130px, 1fr)); gap: 18px 14px; }
 #tiles img, #tiles .broken { width: 100%; aspect-ratio: 1; object-fit: cover; border-radius: 4px;
   background: var(--box); }
-#tiles .broken { display: grid; place-items: center; color: var(--muted); font-size: 13px; }
-#tiles .labels { font-size: 12px; line-height: 1.35; color: var(--muted); overflow-wrap: anywhere; }
+#tiles .broken { display: grid; place-items: center; color: var(--faint); font-size: 13px; }
+#tiles .labels { font-size: 12px; line-height: 1.35; color: var(--faint); overflow-wrap: anywhere; }
 #tiles .labels b { color: var(--ink); font-weight: 500; display: block; }
 @media screen and (max-width: 700px) {
   .browser { grid-template-columns: minmax(0, 1fr); } #list { max-height: 240px; }
   th, td { padding-right: 8px; } .plot img { width: 620px; max-width: none; }
 }
 @media print {
-  :root { --ink: #000; --muted: #444; --line: #bbb; --paper: #fff; }
   nav, .browser > :first-child { display: none; } .browser { display: block; } tr { break-inside: avoid; }
   #tiles { grid-template-columns: repeat(6, 1fr); }
 }

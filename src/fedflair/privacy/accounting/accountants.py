@@ -1,4 +1,4 @@
-"""From events to epsilon and back, over dp-accounting; results are cached on disk by their inputs.
+"""From events to epsilon, over dp-accounting; results are cached on disk by their inputs.
 
 Everything here is about one quantity, the noise multiplier: the noise's scale (standard deviation of Gaussian noise,
 scale parameter of Laplace noise) over the bound on one client's contribution to the sum.
@@ -10,28 +10,28 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from functools import partial
-from typing import Any, Literal
+from dataclasses import replace
+from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 
 from fedflair.errors import PrivacyError
 from fedflair.privacy.accounting.cache import remembered
+from fedflair.privacy.accounting.events import (
+    Accountant,
+    AskedAccountant,
+    PrivacyEvent,
+    in_turns,
+    is_sampled,
+    neighbour_distance,
+    without_sampling,
+)
 from fedflair.privacy.accounting.fixed_cohorts import fixed_cohort_losses
-from fedflair.privacy.accounting.roots import root_of
+from fedflair.privacy.accounting.monte_carlo import Coins, moment_epsilon, monte_carlo_epsilon
 
-Accountant = Literal["pld", "rdp"]
-# ``auto`` is pld where it has a bound, else rdp.
-AskedAccountant = Literal["auto", "pld", "rdp"]
-Neighbouring = Literal["zero_out", "replace_one"]
-Noise = Literal["gaussian", "laplace"]
-Sampling = Literal["none", "poisson", "fixed"]
-
-# Relative errors of epsilon: of a value that is shown, of a first step of calibration, and of calibration's last step.
-_TOLERANCE = 1e-5
-_COARSE_TOLERANCE = 1e-3
-_CALIBRATION_TOLERANCE = 5e-6
+# Relative error of an epsilon that is shown.
+TOLERANCE = 1e-5
 # What bounds time and memory, by a coarser grid where an answer would take more, which still errs upwards: points of a
 # whole composition, of one release, and of the largest loss of one Laplace release.
 MAX_GRID_POINTS = 2.5e5
@@ -46,32 +46,6 @@ _REACH = 10.0
 SMALLEST_PLD_DELTA = 1e-10
 # Noise over the bound on one contribution, beyond which rdp looks no further.
 _MOST_NOISE = 1e6
-# How much less than what was asked for a calibration may cost: orders of Renyi divergence leave gaps.
-_GAP = 1e-2
-
-
-@dataclass(frozen=True)
-class PrivacyEvent:
-    """What was released, as plain data: ``count`` noisy sums, each over a fresh random cohort.
-
-    noise_multiplier: scale of the noise over the bound on the norm of one client's contribution (not over the distance
-        between neighbouring sums, which is twice that bound where a client is replaced); 0 is no noise.
-    sampling: ``poisson`` (each client independently with probability ``sampling_rate``), ``fixed`` (that share of all
-        clients, without replacement) or ``none`` (every client, every time).
-    neighbouring: ``zero_out``, one client's contribution replaced by zero, the number of clients being public: its
-        dominating pair is that of adding or removing a client at a given rate; or ``replace_one`` client by another.
-        Of cohorts of fixed size only the second is bounded, which the first is then at most, as zero is a contribution.
-    """
-
-    noise: Noise
-    noise_multiplier: float
-    count: int
-    sampling: Sampling = "none"
-    sampling_rate: float = 1.0
-    neighbouring: Neighbouring = "zero_out"
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def resolve_accountant(event: PrivacyEvent, asked: AskedAccountant, delta: float) -> Accountant:
@@ -79,6 +53,15 @@ def resolve_accountant(event: PrivacyEvent, asked: AskedAccountant, delta: float
 
     Raises PrivacyError, with what to do instead, where that one has no proven bound for the event.
     """
+    if event.sampling == "b_min_separation":
+        if asked == "pld" or event.noise != "gaussian" or event.neighbouring != "zero_out":
+            raise PrivacyError(
+                "accountant: b_min_separation cohorts are accounted for gaussian noise and zero_out, by monte_carlo or "
+                "rdp; use auto"
+            )
+        return "rdp" if asked == "rdp" else "monte_carlo"
+    if asked == "monte_carlo":
+        raise PrivacyError("accountant: monte_carlo is of b_min_separation cohorts only; use auto")
     if event.sampling == "fixed" and event.noise != "gaussian":
         raise PrivacyError("cohort_sampling: laplace noise has no accountant for fixed cohorts; use poisson")
     sampled_other = is_sampled(event) and event.sampling != "fixed"
@@ -102,10 +85,6 @@ def resolve_accountant(event: PrivacyEvent, asked: AskedAccountant, delta: float
     return "rdp"
 
 
-def is_sampled(event: PrivacyEvent) -> bool:
-    return event.sampling != "none" and event.sampling_rate < 1
-
-
 def epsilon(event: PrivacyEvent, delta: float, accountant: AskedAccountant = "auto") -> float:
     """The smallest epsilon the accountant can prove at ``delta`` in (0, 1); inf where there is no noise.
 
@@ -116,7 +95,7 @@ def epsilon(event: PrivacyEvent, delta: float, accountant: AskedAccountant = "au
     if event.noise_multiplier == 0:
         return math.inf
     chosen = resolve_accountant(event, accountant, delta)
-    compute = partial(_epsilon, event, delta, chosen)
+    compute = partial(compute_epsilon, event, delta, chosen)
     return remembered("epsilon", {**event.as_dict(), "delta": delta, "accountant": chosen}, compute)
 
 
@@ -124,41 +103,7 @@ def epsilon_anew(event: PrivacyEvent, delta: float, accountant: AskedAccountant)
     """As ``epsilon``, computed whatever the cache says, which then says the same."""
     chosen = resolve_accountant(event, accountant, delta)
     inputs = {**event.as_dict(), "delta": delta, "accountant": chosen}
-    return remembered("epsilon", inputs, partial(_epsilon, event, delta, chosen), anew=True)
-
-
-def calibrate(event: PrivacyEvent, epsilon: float, delta: float, accountant: AskedAccountant = "auto") -> float:
-    """The least noise multiplier (to 1e-4 relative) with which ``event`` costs at most ``epsilon`` at ``delta``.
-
-    ``event.noise_multiplier`` is ignored. What it then costs is computed anew from what is returned, wherever that came
-    from. Raises PrivacyError where no accountant can bound the event, or where the cost is not what was asked for.
-    """
-    chosen = resolve_accountant(event, accountant, delta)
-    inputs = {**event.as_dict(), "noise_multiplier": None, "epsilon": epsilon, "delta": delta, "accountant": chosen}
-    found = math.nan
-    for anew in (False, True):
-        multiplier = remembered("calibrate", inputs, partial(_calibrate, event, epsilon, delta, chosen), anew=anew)
-        if multiplier > 0 and math.isfinite(multiplier):
-            found = epsilon_anew(replace(event, noise_multiplier=multiplier), delta, chosen)
-            if epsilon * (1 - _GAP) <= found <= epsilon:
-                return multiplier
-    raise PrivacyError(
-        f"epsilon: the noise calibrated for {epsilon} at delta {delta:g} costs {found:.6g} by {chosen}; "
-        "ask for another epsilon or delta"
-    )
-
-
-def single_release(noise: Noise, epsilon: float, delta: float, neighbouring: Neighbouring = "zero_out") -> float:
-    """The noise multiplier with which one release, of everybody, is (epsilon, delta)-private.
-
-    Gaussian: the analytic mechanism of Balle and Wang (2018, arXiv:1805.06530). Laplace: 1 / epsilon, with delta 0.
-    """
-    distance = neighbour_distance(neighbouring)
-    if noise == "laplace":
-        return distance / epsilon
-    import dp_accounting
-
-    return distance * float(dp_accounting.get_sigma_gaussian(epsilon, delta))
+    return remembered("epsilon", inputs, partial(compute_epsilon, event, delta, chosen), anew=True)
 
 
 def accounted_round(num_rounds: int, total_rounds: int) -> int:
@@ -173,16 +118,13 @@ def accounted_round(num_rounds: int, total_rounds: int) -> int:
     return min(reached, max(total_rounds, num_rounds))
 
 
-def neighbour_distance(neighbouring: Neighbouring) -> float:
-    """Distance between neighbouring sums over the bound on one contribution."""
-    return 2.0 if neighbouring == "replace_one" else 1.0
-
-
-def _epsilon(
-    event: PrivacyEvent, delta: float, accountant: Accountant, tolerance: float = _TOLERANCE, rough: float = 0.0
+def compute_epsilon(
+    event: PrivacyEvent, delta: float, accountant: Accountant, tolerance: float = TOLERANCE, rough: float = 0.0
 ) -> float:
     import dp_accounting
 
+    if event.sampling == "b_min_separation":
+        return spaced_epsilon(event, delta, accountant)
     with quiet():
         if not is_sampled(event):
             if event.noise == "gaussian":
@@ -193,12 +135,25 @@ def _epsilon(
         elif event.sampling == "fixed":
             event = replace(event, neighbouring="replace_one")
         if accountant == "rdp":
-            return _rdp_epsilon(event, delta, _orders(event))
+            return _rdp_epsilon(event, delta, renyi_orders(event))
         try:
             return _pld_epsilon(event, delta, _interval(event, delta, tolerance, rough))
         except OverflowError:
             # Losses of hundreds, whose exponentials no float holds: nothing is promised.
             return math.inf
+
+
+@lru_cache(maxsize=64)
+def spaced_epsilon(event: PrivacyEvent, delta: float, accountant: Accountant) -> float:
+    """Under b-min-separation. It takes up to a minute, and follows from the arguments alone."""
+    bound = moment_epsilon([(coins_of(event), 1)], delta) if accountant == "rdp" else 0.0
+    bound = bound or monte_carlo_epsilon(coins_of(event), delta)
+    return min(bound, compute_epsilon(without_sampling(event), delta, "pld"))
+
+
+def coins_of(event: PrivacyEvent) -> Coins:
+    """Of an event under b-min-separation."""
+    return Coins(np.array(event.column) / event.noise_multiplier, event.sampling_rate, event.count)
 
 
 def _dp_event(event: PrivacyEvent, distance: float) -> Any:
@@ -216,7 +171,7 @@ def _dp_event(event: PrivacyEvent, distance: float) -> Any:
     return dp_accounting.SelfComposedDpEvent(release, event.count)
 
 
-def _orders(event: PrivacyEvent) -> Sequence[float]:
+def renyi_orders(event: PrivacyEvent) -> Sequence[float]:
     return _FIXED_ORDERS if event.sampling == "fixed" else _RDP_ORDERS
 
 
@@ -227,7 +182,7 @@ def best_of_many(event: PrivacyEvent, expected_runs: float, delta: float) -> flo
     elif event.sampling == "fixed":
         event = replace(event, neighbouring="replace_one")
     with quiet():
-        return _rdp_epsilons(event, [delta], _orders(event), expected_runs)[0]
+        return _rdp_epsilons(event, [delta], renyi_orders(event), expected_runs)[0]
 
 
 def renyi_epsilons(event: PrivacyEvent, deltas: Sequence[float]) -> list[float]:
@@ -236,7 +191,7 @@ def renyi_epsilons(event: PrivacyEvent, deltas: Sequence[float]) -> list[float]:
     if event.sampling == "fixed" and is_sampled(event):
         event = replace(event, neighbouring="replace_one")
     with quiet():
-        return _rdp_epsilons(event, deltas, _orders(event))
+        return _rdp_epsilons(event, deltas, renyi_orders(event))
 
 
 def _rdp_epsilon(event: PrivacyEvent, delta: float, orders: Sequence[float]) -> float:
@@ -298,6 +253,8 @@ def _interval(event: PrivacyEvent, delta: float, tolerance: float, rough: float)
 
 
 def rough_epsilon(event: PrivacyEvent, delta: float) -> float:
+    if event.sampling == "b_min_separation":
+        event = in_turns(event)
     if event.noise == "laplace":
         one = _one_laplace_loss(event)
         return min(one * event.count, one * math.sqrt(2 * event.count * math.log(1 / delta)))
@@ -321,52 +278,6 @@ def largest_gaussian_loss(event: PrivacyEvent) -> float:
 
 def _sampled_loss(event: PrivacyEvent, loss: float) -> float:
     return math.log1p(event.sampling_rate * math.expm1(loss)) if loss < 700 else loss
-
-
-def _calibrate(event: PrivacyEvent, target: float, delta: float, accountant: Accountant) -> float:
-    # Aiming a little below the target puts the answer on the safe side of it.
-    aim = target * (1 - _CALIBRATION_TOLERANCE)
-    if accountant == "rdp" and (is_sampled(event) or event.noise != "gaussian"):
-        _refuse_below_rdp(target, delta, _orders(event))
-
-    def gap(log_multiplier: float, tolerance: float = _TOLERANCE, rough: float = 0.0) -> float:
-        noisy = replace(event, noise_multiplier=math.exp(log_multiplier))
-        return math.log(max(_epsilon(noisy, delta, accountant, tolerance, rough), 1e-12) / aim)
-
-    start = math.log(quick_noise_multiplier(event, target, delta))
-    if accountant == "pld":
-        coarse = partial(gap, tolerance=_COARSE_TOLERANCE, rough=target)
-        start = root_of(coarse, start, step=0.1, tolerance=_COARSE_TOLERANCE)
-    # Discretised as ``epsilon`` does it, so that what it then finds is at most what was asked for.
-    return math.exp(root_of(gap, start, step=1e-3, tolerance=_CALIBRATION_TOLERANCE))
-
-
-def _refuse_below_rdp(target: float, delta: float, orders: Sequence[float]) -> None:
-    """PrivacyError for an epsilon that rdp jumps over: down to what a divergence of 0 at these orders proves, or to 0.
-
-    Canonne, Kamath and Steinke (2020, arXiv:2004.00010), proposition 12.
-    """
-    least = min(math.log1p(-1 / order) - math.log(delta * order) / (order - 1) for order in orders)
-    if target < least:
-        raise PrivacyError(
-            f"epsilon: rdp proves nothing between 0 and {least:.6g} at a delta of {delta:g}, whatever the noise; "
-            "ask for another epsilon or delta"
-        )
-
-
-def quick_noise_multiplier(event: PrivacyEvent, target: float, delta: float) -> float:
-    """Within a few tens of percent of ``calibrate``, in well under a second: for comparing, not for promising."""
-    if event.noise == "laplace":
-        return 2 * neighbour_distance(event.neighbouring) * max(event.sampling_rate * event.count, 1.0) / target
-    low, high = 1e-2, 1e4
-    with quiet():
-        while high / low > 1.1:
-            middle = math.sqrt(low * high)
-            if rough_epsilon(replace(event, noise_multiplier=middle), delta) > target:
-                low = middle
-            else:
-                high = middle
-    return high
 
 
 @contextmanager

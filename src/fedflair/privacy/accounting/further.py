@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from fedflair.errors import ConfigError, PrivacyError
-from fedflair.privacy.accounting.accountants import Accountant, PrivacyEvent, resolve_accountant
 from fedflair.privacy.accounting.accountants import epsilon as epsilon_of
+from fedflair.privacy.accounting.accountants import resolve_accountant
+from fedflair.privacy.accounting.events import Accountant, PrivacyEvent
 from fedflair.privacy.accounting.question import Question
 from fedflair.privacy.accounting.shown import finite, show
 from fedflair.privacy.accounting.together import epsilon_together, gaussian_mu, selection_epsilon, zcdp
@@ -25,9 +26,11 @@ def further(
     group_size: int | None,
     runs: int | None,
     selected_from: float | None,
+    drawn_from: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
     """Facts by name, of what was asked for; a number that is None is infinite, and a fact without a proof.
 
+    drawn_from: the sizes of a cohort and of the population, where they are known, which helps groups of clients.
     Raises ConfigError for what is impossible, PrivacyError where no accountant has a bound.
     """
     event, delta = question.event(noise_multiplier), question.delta
@@ -35,8 +38,9 @@ def further(
     if deltas:
         facts["deltas"] = [_at(event, question, each) for each in deltas]
     if group_size is not None:
-        _require(1 <= group_size <= _MOST_CLIENTS, "group_size", group_size, f"in 1 .. {_MOST_CLIENTS:,}")
-        found = group_epsilon(event, group_size, delta, apart=question.min_separation > 1)
+        most = min(_MOST_CLIENTS, _MOST_CLIENTS if drawn_from is None else drawn_from[1])
+        _require(1 <= group_size <= most, "group_size", group_size, f"in 1 .. {most:,}")
+        found = group_epsilon(event, group_size, delta, apart=question.min_separation > 1, drawn_from=drawn_from)
         facts["group"] = {"size": group_size, "epsilon": finite(found)}
     if runs is not None:
         _require(1 <= runs <= _MOST_RUNS, "runs", runs, f"in 1 .. {_MOST_RUNS:,}")
@@ -49,7 +53,8 @@ def further(
 
 def rows_of(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """As they are read, a heading and words each. facts: of the question too."""
-    alone = ", for which sampling gains nothing" if facts["sampling_rate"] * facts["min_separation"] < 1 else ""
+    is_drawn = facts["sampling"] != "rotating" and facts["sampling_rate"] * facts["min_separation"] < 1
+    alone = ", for which sampling gains nothing" if is_drawn else ""
     rows = [(f"at delta {each['delta']:g}", f"epsilon {show(each['epsilon'])}") for each in facts.get("deltas", ())]
     if facts["zcdp_rho"] is not None:
         rows.append(("zCDP", f"rho {show(facts['zcdp_rho'])}{alone if facts['gdp_mu'] is not None else ''}"))

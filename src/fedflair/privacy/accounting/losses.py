@@ -10,13 +10,11 @@ from typing import Any
 from fedflair.privacy.accounting.accountants import (
     MAX_GRID_POINTS,
     MAX_LOSS_POINTS,
-    PrivacyEvent,
-    is_sampled,
     largest_gaussian_loss,
-    neighbour_distance,
     quiet,
     rough_epsilon,
 )
+from fedflair.privacy.accounting.events import PrivacyEvent, is_sampled, neighbour_distance
 from fedflair.privacy.accounting.fixed_cohorts import fixed_cohort_losses
 
 # Relative error of an epsilon that is read off such a distribution, which errs upwards.

@@ -13,8 +13,9 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from fedflair.privacy.accounting.accountants import SMALLEST_PLD_DELTA, PrivacyEvent, epsilon, quiet
+from fedflair.privacy.accounting.accountants import SMALLEST_PLD_DELTA, epsilon, quiet
 from fedflair.privacy.accounting.cache import remembered
+from fedflair.privacy.accounting.events import PrivacyEvent
 
 # Shares of delta, and of epsilon, that may be given away for a smaller computation; both err upwards.
 _TAIL_SHARE = 1e-3
@@ -33,7 +34,7 @@ def person_epsilon(event: PrivacyEvent, num_groups: int, delta: float) -> float 
 
     event: what the run releases, with clients that are sampled independently of each other in every round.
     """
-    if event.noise != "gaussian" or event.neighbouring != "zero_out":
+    if event.noise != "gaussian" or event.neighbouring != "zero_out" or event.column:
         return None
     if num_groups <= 1 or event.noise_multiplier == 0 or event.count == 0 or event.sampling_rate == 0:
         return epsilon(event, delta)

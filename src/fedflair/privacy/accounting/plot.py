@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from fedflair.errors import DataError
-from fedflair.privacy.accounting.accountants import calibrate
+from fedflair.privacy.accounting.calibration import calibrate
 from fedflair.privacy.accounting.question import Question, over_rounds
 from fedflair.privacy.accounting.shown import show
 from fedflair.privacy.accounting.trade_off import TradeOff, points_of_curve
@@ -54,12 +53,11 @@ def draw(question: Question, noise_multiplier: float, cohort_size: int | None, p
 
 def noise_by_cohort(question: Question, epsilon: float) -> tuple[list[float], list[float]]:
     """(sampling rates, noise on the mean at equal epsilon, 1 at the question's own rate): cohorts of 1/4 to 4 times."""
-    own = question.sampling_rate
-    rates = [own * 2.0**k for k in range(-2, 3) if own * 2.0**k * question.min_separation <= 1]
-    events = [replace(question, sampling_rate=rate).event(0.0) for rate in rates]
-    multipliers = [calibrate(event, epsilon, question.delta, question.accountant) for event in events]
+    sized = [found for k in range(-2, 3) if (found := question.resized(2.0**k)) is not None]
+    rates = [one.sampling_rate for one in sized]
+    multipliers = [calibrate(one.event(0.0), epsilon, one.delta, one.accountant) for one in sized]
     noises = [multiplier / rate for multiplier, rate in zip(multipliers, rates)]
-    reference = noises[rates.index(own)]
+    reference = noises[rates.index(question.sampling_rate)]
     return rates, [noise / reference for noise in noises]
 
 

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 
 from fedflair.errors import PrivacyError
 from fedflair.privacy.accounting.accountants import (
     SMALLEST_PLD_DELTA,
-    PrivacyEvent,
     best_of_many,
+    coins_of,
     epsilon,
-    is_sampled,
-    neighbour_distance,
     quiet,
     resolve_accountant,
 )
 from fedflair.privacy.accounting.cache import remembered
+from fedflair.privacy.accounting.events import PrivacyEvent, is_sampled, neighbour_distance, without_sampling
 from fedflair.privacy.accounting.losses import composed_losses
+from fedflair.privacy.accounting.monte_carlo import moment_epsilon
 
 
 def epsilon_together(events: Sequence[PrivacyEvent], delta: float) -> float:
@@ -29,6 +29,8 @@ def epsilon_together(events: Sequence[PrivacyEvent], delta: float) -> float:
     Of events for ``zero_out`` and fixed cohorts for ``replace_one`` it is that of ``zero_out``, which both bound.
     Raises PrivacyError where no accountant has a bound.
     """
+    if any(event.column for event in events):
+        return _spaced_together(events, delta)
     counts: Counter[PrivacyEvent] = Counter()
     for event in events:
         if event.count > 0 and event.sampling_rate > 0:
@@ -51,6 +53,23 @@ def epsilon_together(events: Sequence[PrivacyEvent], delta: float) -> float:
     return remembered("together", inputs, partial(_composed, merged, delta))
 
 
+def _spaced_together(events: Sequence[PrivacyEvent], delta: float) -> float:
+    """Of runs under b-min-separation: each begins anew, so that their moments multiply."""
+    counts = Counter(event for event in events if event.count > 0)
+    if any(event.noise_multiplier == 0 for event in counts):
+        return math.inf
+    if len(counts) == 1 and counts.total() == 1:
+        return epsilon(next(iter(counts)), delta)
+    if not all(event.column for event in counts):
+        raise PrivacyError("accountant: runs with b_min_separation cohorts are composed with each other only")
+    inputs = {"events": sorted((str(asdict(event)), times) for event, times in counts.items()), "delta": delta}
+    return remembered("moments together", inputs, partial(_moments_together, counts, delta))
+
+
+def _moments_together(counts: Mapping[PrivacyEvent, int], delta: float) -> float:
+    return moment_epsilon([(coins_of(event), times) for event, times in counts.items()], delta)
+
+
 def _composed(events: Sequence[PrivacyEvent], delta: float) -> float:
     try:
         with quiet():
@@ -65,14 +84,8 @@ def gaussian_mu(event: PrivacyEvent) -> float:
     Exact without sampling. With it, it is a bound, and no smaller mu holds at every epsilon: far out in the tail, a
     client who was drawn is told as if all were.
     """
-    return _furthest(event) / event.noise_multiplier * math.sqrt(event.count)
-
-
-def _furthest(event: PrivacyEvent) -> float:
-    """Distance between neighbouring sums over the bound on one contribution, whoever is drawn."""
-    if event.sampling == "fixed" and is_sampled(event):
-        return neighbour_distance("replace_one")
-    return neighbour_distance(event.neighbouring)
+    event = without_sampling(event)
+    return neighbour_distance(event.neighbouring) / event.noise_multiplier * math.sqrt(event.count)
 
 
 def zcdp(event: PrivacyEvent) -> float:
@@ -82,8 +95,9 @@ def zcdp(event: PrivacyEvent) -> float:
     release is (epsilon, 0)-private, with sampling a smaller epsilon, and epsilon^2 / 2 each.
     """
     if event.noise == "gaussian":
+        event = without_sampling(event)
         # Not by way of mu, whose root would show an integer as a little more than it is.
-        return event.count * (_furthest(event) / event.noise_multiplier) ** 2 / 2
+        return event.count * (neighbour_distance(event.neighbouring) / event.noise_multiplier) ** 2 / 2
     one = neighbour_distance(event.neighbouring) / event.noise_multiplier
     if is_sampled(event) and one < 700:
         one = math.log1p(event.sampling_rate * math.expm1(one))
@@ -99,5 +113,7 @@ def selection_epsilon(event: PrivacyEvent, expected_runs: float, delta: float) -
     resolve_accountant(event, "rdp", delta)
     if event.noise_multiplier == 0:
         return math.inf
+    if event.column:
+        event = without_sampling(event)
     inputs = {**event.as_dict(), "expected_runs": expected_runs, "delta": delta}
     return remembered("selection", inputs, partial(best_of_many, event, expected_runs, delta))

@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from fedflair.errors import DataError
-from fedflair.privacy.accounting.accountants import PrivacyEvent, accounted_round, epsilon
+from fedflair.privacy.accounting.accountants import accounted_round, epsilon
+from fedflair.privacy.accounting.events import event_of
 from fedflair.privacy.accounting.shown import finite
 from fedflair.privacy.ledger.agreement import differences, is_number
 from fedflair.privacy.ledger.terms import terms_problem
@@ -84,7 +85,7 @@ def _epsilons(terms: Mapping[str, Any], rounds: int) -> dict[str, float | None]:
     found: dict[str, float | None] = {}
     for name, source in (("epsilon", "event"), ("run_epsilon", "run_event")):
         # Within min_separation rounds every client is in at most one cohort: together they are one release.
-        event = replace(PrivacyEvent(**terms[source]), count=math.ceil(rounds / terms["min_separation"]))
+        event = replace(event_of(terms[source]), count=math.ceil(rounds / terms["min_separation"]))
         found[name] = finite(epsilon(event, terms["delta"], terms["accountant"]))
     return found
 

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fedflair.errors import DataError, PrivacyError
 from fedflair.privacy.accounting.accountants import accounted_round, epsilon
+from fedflair.privacy.accounting.events import PrivacyEvent
 from fedflair.privacy.accounting.shown import finite
 from fedflair.privacy.contract import CohortStats, Mechanism, MechanismState, binding_of
 from fedflair.privacy.ledger import anchor as anchors
@@ -259,11 +260,20 @@ def cumulative_epsilon(mechanism: Mechanism, num_rounds: int, totals: Sequence[i
     """
     facts = mechanism.description
     rounds = reached_round(num_rounds, totals or (facts["rounds"],))
-    events = {"epsilon": mechanism.event(rounds), "run_epsilon": mechanism.run_event(rounds)}
-    return {
-        name: None if event is None else finite(epsilon(event, facts["delta"], facts["accountant"]))
-        for name, event in events.items()
-    }
+    made = {"epsilon": mechanism.event, "run_epsilon": mechanism.run_event}
+    return {name: _epsilon_after(event_after, rounds, facts) for name, event_after in made.items()}
+
+
+def _epsilon_after(
+    event_after: Callable[[int], PrivacyEvent | None], rounds: int, facts: Mapping[str, Any]
+) -> float | None:
+    event, whole, delta = event_after(rounds), event_after(facts["rounds"]), facts["delta"]
+    if event is None or whole is None:
+        return None
+    if facts["accountant"] != "monte_carlo" or event.count >= whole.count:
+        return finite(epsilon(event, delta, facts["accountant"]))
+    # On the way a second is enough, not a minute; and what all rounds cost bounds what the first of them do.
+    return finite(min(epsilon(event, delta, "rdp"), epsilon(whole, delta, "monte_carlo")))
 
 
 def seed_commitment(noise_seed: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fedflair.errors import ConfigError
-from fedflair.privacy.accounting.accountants import PrivacyEvent
+from fedflair.privacy.accounting.events import PrivacyEvent
 from fedflair.privacy.contract import (
     ClipResult,
     CohortStats,

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 from fedflair.errors import ConfigError
-from fedflair.privacy.accounting.accountants import Noise
+from fedflair.privacy.accounting.events import Noise
 from fedflair.privacy.contract import (
     BINDING,
     CohortStats,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fedflair.errors import ConfigError, PrivacyError
-from fedflair.privacy.accounting.accountants import calibrate
+from fedflair.privacy.accounting.calibration import calibrate
 from fedflair.privacy.contract import Mechanism, PrivacyOptions
 from fedflair.privacy.mechanisms.additive import no_adaptive_clipping
 from fedflair.privacy.mechanisms.banded_matrix_factorization import (
@@ -33,6 +33,7 @@ from fedflair.privacy.mechanisms.matrix_factorization import (
     tree_aggregation,
     tree_strategy,
 )
+from fedflair.privacy.toeplitz import rounded_column
 from fedflair.sampling import SamplerDescription, SamplingKind
 
 _MAKERS = {
@@ -42,7 +43,7 @@ _MAKERS = {
     "buffered_linear_toeplitz": buffered_linear_toeplitz,
     "tree_aggregation": tree_aggregation,
 }
-CHOSEN_AMONG: tuple[SamplingKind, ...] = ("poisson", "rotating")
+CHOSEN_AMONG: tuple[SamplingKind, ...] = ("poisson", "b_min_separation", "rotating")
 # For cohorts that rotate; the first is independent noise, as one band.
 _STRATEGIES: dict[str, Callable[[Deployment], Strategy]] = {
     "gaussian_moments_accountant": lambda deployment: banded(deployment.num_rounds, 1),
@@ -111,9 +112,13 @@ def with_table(mechanism: Mechanism, found: Sequence[Candidate]) -> Mechanism:
 
 
 def chosen(found: Sequence[Candidate]) -> Candidate:
-    """The least error; of those within 2 % of it, the one that keeps the fewest vectors."""
+    """The least error; of those within 2 % of it, the one that keeps the fewest vectors, and is accounted exactly."""
     enough = _AS_GOOD * min(one.error for one in found)
-    return min((one for one in found if one.error <= enough), key=lambda one: (one.num_buffers, one.error))
+    return min((one for one in found if one.error <= enough), key=_effort)
+
+
+def _effort(one: Candidate) -> tuple[int, bool, float]:
+    return one.num_buffers, one.sampling == "b_min_separation", one.error
 
 
 def candidates(
@@ -124,8 +129,8 @@ def candidates(
     found = [one for sampler in samplers for one in _of(make_deployment(options, sampler, num_rounds))]
     if not found:
         raise ConfigError(
-            "central_privacy_mechanism: auto chooses among poisson and rotating cohorts, whose promises are of one "
-            "kind; use --cohort_sampling auto, or name a mechanism"
+            "central_privacy_mechanism: auto chooses among poisson, b_min_separation and rotating cohorts, whose "
+            "promises are of one kind, and finds none here; use --cohort_sampling auto, or name a mechanism"
         )
     return tuple(sorted(found, key=lambda one: one.error))
 
@@ -141,6 +146,15 @@ def _of(deployment: Deployment) -> Iterator[Candidate]:
                 continue
             multiplier = one * strategy.sensitivity(num_rounds, deployment.min_separation)
             yield _candidate(deployment, name, strategy, multiplier, deployment.min_separation)
+    if deployment.sampler.kind == "b_min_separation":
+        separation = options.min_separation or choose_bands(deployment)
+        bands = separation if options.num_buffers is None else min(separation, options.num_buffers)
+        event = deployment.spaced(0.0, num_rounds, rounded_column(num_rounds, bands, separation))
+        if separation > 1 and separation * event.sampling_rate <= 1:
+            multiplier = calibrate(event, options.epsilon, options.delta, options.accountant)
+            yield _candidate(
+                deployment, "banded_matrix_factorization", banded(num_rounds, bands), multiplier, separation
+            )
     if deployment.sampler.kind == "poisson":
         for separation in sorted({1, options.min_separation or choose_bands(deployment)}):
             event = deployment.event("gaussian", 0.0, num_rounds, separation)

@@ -8,6 +8,7 @@ import numpy as np
 
 from fedflair.errors import PrivacyError
 from fedflair.privacy.contract import Mechanism
+from fedflair.privacy.mechanisms.separated_sampling import b_min_separation_sampler
 from fedflair.sampling import CohortSampler, SamplerDescription, poisson_sampler, stream
 
 
@@ -37,8 +38,10 @@ def cyclic_poisson_sampler(client_ids: list[str], cohort_size: int, seed: int, m
 
 
 def sampler_for(mechanism: Mechanism, client_ids: list[str], cohort_size: int, seed: int) -> CohortSampler:
-    """The Poisson sampler whose cohorts ``mechanism`` is accounted for."""
+    """The sampler by coins whose cohorts ``mechanism`` is accounted for."""
     min_separation = int(mechanism.description.get("min_separation", 1))
+    if mechanism.description.get("sampling") == "b_min_separation":
+        return b_min_separation_sampler(client_ids, cohort_size, seed, min_separation)
     if min_separation == 1:
         return poisson_sampler(client_ids, cohort_size, seed)
     return cyclic_poisson_sampler(client_ids, cohort_size, seed, min_separation)

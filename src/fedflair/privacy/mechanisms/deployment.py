@@ -7,13 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fedflair.errors import ConfigError, PrivacyError
-from fedflair.privacy.accounting.accountants import (
-    Neighbouring,
-    Noise,
-    PrivacyEvent,
-    epsilon,
-    resolve_accountant,
-)
+from fedflair.privacy.accounting.accountants import epsilon, resolve_accountant
+from fedflair.privacy.accounting.events import Neighbouring, Noise, PrivacyEvent
 from fedflair.privacy.accounting.persons import person_epsilon
 from fedflair.privacy.accounting.shown import finite, sentences
 from fedflair.privacy.contract import PrivacyOptions
@@ -64,9 +59,23 @@ class Deployment:
         """
         if self.sampler.kind == "rotating":
             return self.rotated(noise, noise_multiplier, num_rounds, self.min_separation)
+        if self.sampler.kind == "b_min_separation":
+            raise PrivacyError(
+                "cohort_sampling: b_min_separation is accounted for banded_matrix_factorization only; use poisson"
+            )
         rate = min_separation * self.noise_cohort_size / self.population
         count = math.ceil(num_rounds / min_separation)
         return PrivacyEvent(noise, noise_multiplier, count, self.sampler.kind, rate, self.neighbouring)
+
+    def spaced(self, noise_multiplier: float, num_rounds: int, column: tuple[float, ...]) -> PrivacyEvent:
+        """What ``num_rounds`` rounds of the deployment release under b-min-separation. column: as of the event."""
+        rate = self.noise_cohort_size / self.population
+        return PrivacyEvent("gaussian", noise_multiplier, num_rounds, "b_min_separation", rate, column=column)
+
+    def run_spaced(self, noise_multiplier: float, num_rounds: int, column: tuple[float, ...]) -> PrivacyEvent:
+        """The same of this run."""
+        multiplier, rate = noise_multiplier * self.noise_scale, self.sampler.sampling_rate
+        return PrivacyEvent("gaussian", multiplier, num_rounds, "b_min_separation", rate, column=column)
 
     def run_event(
         self, noise: Noise, noise_multiplier: float, num_rounds: int, min_separation: int = 1
@@ -147,6 +156,7 @@ def describe(
     promised = epsilon(event, options.delta, options.accountant)
     true = epsilon(run_event, options.delta, options.accountant) if deployment.simulated else promised
     used = {resolve_accountant(one, options.accountant, options.delta) for one in (event, run_event)}
+    accountant = next(name for name in ("rdp", "monte_carlo", "pld") if name in used)
     std = noise_multiplier * options.clipping_bound * deployment.noise_scale
     facts: dict[str, Any] = {
         "mechanism": name,
@@ -157,7 +167,7 @@ def describe(
         "noise_std": std * math.sqrt(2) if noise == "laplace" else std,
         "clipping_bound": options.clipping_bound,
         "order": order,
-        "accountant": "rdp" if "rdp" in used else "pld",
+        "accountant": accountant,
         "neighbouring": deployment.neighbouring,
         "sampling": sampler.kind,
         "sampling_rate": event.sampling_rate,

@@ -6,7 +6,7 @@ clipping bound is added once to each coordinate of a cohort's sum.
 
 from __future__ import annotations
 
-from fedflair.privacy.accounting.accountants import calibrate, single_release
+from fedflair.privacy.accounting.calibration import calibrate, single_release
 from fedflair.privacy.contract import Mechanism, PrivacyOptions
 from fedflair.privacy.mechanisms.adaptive_clipping import adaptive_gaussian, check_adaptive_clipping
 from fedflair.privacy.mechanisms.additive import additive_mechanism, check_order, no_adaptive_clipping

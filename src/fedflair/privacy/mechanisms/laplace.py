@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedflair.privacy.accounting.accountants import single_release
+from fedflair.privacy.accounting.calibration import single_release
 from fedflair.privacy.contract import Mechanism, PrivacyOptions
 from fedflair.privacy.mechanisms.additive import additive_mechanism, no_adaptive_clipping
 from fedflair.privacy.mechanisms.deployment import make_deployment

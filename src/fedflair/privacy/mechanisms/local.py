@@ -11,7 +11,9 @@ from typing import Any, Literal
 
 import torch
 
-from fedflair.privacy.accounting.accountants import Noise, PrivacyEvent, epsilon, single_release
+from fedflair.privacy.accounting.accountants import epsilon
+from fedflair.privacy.accounting.calibration import single_release
+from fedflair.privacy.accounting.events import Noise, PrivacyEvent
 from fedflair.privacy.accounting.shown import SEEDED, finite, show
 from fedflair.privacy.contract import ClipResult, LocalMechanism, LocalPrivacyOptions
 from fedflair.privacy.mechanisms.additive import ORDERS, check_order

@@ -12,7 +12,8 @@ from functools import partial
 import torch
 
 from fedflair.errors import ConfigError
-from fedflair.privacy.accounting.accountants import PrivacyEvent, calibrate
+from fedflair.privacy.accounting.calibration import calibrate
+from fedflair.privacy.accounting.events import PrivacyEvent
 from fedflair.privacy.contract import BINDING, CohortStats, Mechanism, MechanismState, PrivacyOptions, encoded
 from fedflair.privacy.mechanisms.additive import check_order, no_adaptive_clipping
 from fedflair.privacy.mechanisms.clipping import clip_update, exact_grid

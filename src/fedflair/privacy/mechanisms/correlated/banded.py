@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from fedflair.privacy.mechanisms.correlated.strategy import State, Strategy, participations, toeplitz_matrix
-from fedflair.privacy.mechanisms.toeplitz import growth, optimal_coefficients, prefix_errors
+from fedflair.privacy.toeplitz import growth, optimal_coefficients, prefix_errors
 
 
 def banded(num_rounds: int, num_bands: int) -> Strategy:

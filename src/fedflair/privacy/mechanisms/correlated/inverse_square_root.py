@@ -19,7 +19,7 @@ from fedflair.privacy.mechanisms.correlated.strategy import (
     toeplitz_matrix,
     toeplitz_sensitivity,
 )
-from fedflair.privacy.mechanisms.toeplitz import divided
+from fedflair.privacy.toeplitz import divided
 
 
 def banded_inverse_square_root(num_rounds: int, num_bands: int) -> Strategy:

@@ -17,6 +17,9 @@ import numpy.typing as npt
 
 Vector = npt.NDArray[np.float64]
 
+# What a column is rounded up to a multiple of, so that the last digits of another machine are no other column.
+_COLUMN_STEPS = 1e9
+
 
 def optimal_coefficients(num_rounds: int, num_bands: int) -> Vector:
     """c with |c| = 1 and the least ``prefix_error``: float64 [min(num_bands, num_rounds)].
@@ -101,3 +104,14 @@ def _log_objective(coefficients: Vector, num_rounds: int) -> tuple[float, Vector
         lags = np.array([np.dot(weighted[j:], moved[: num_rounds - j]) for j in range(1, len(coefficients))])
     norm = float(np.dot(coefficients, coefficients))
     return math.log(norm * squared), 2 * coefficients[1:] / norm - 2 * lags / squared
+
+
+def rounded_column(num_rounds: int, num_bands: int, separation: int) -> tuple[float, ...]:
+    """What one contribution adds to ``separation`` rounds, from its own on, of as many bands as asked for.
+
+    Rounded up, so that every machine's is the same; a larger column costs more, so that epsilon still holds.
+    """
+    column = np.zeros(separation)
+    coefficients = optimal_coefficients(num_rounds, num_bands)
+    column[: len(coefficients)] = np.ceil(coefficients * _COLUMN_STEPS) / _COLUMN_STEPS
+    return tuple(column.tolist())

@@ -5,7 +5,7 @@ import pytest
 from scipy.linalg import toeplitz
 from scipy.optimize import approx_fprime, minimize
 
-from fedflair.privacy.mechanisms.toeplitz import (
+from fedflair.privacy.toeplitz import (
     _log_objective,
     optimal_coefficients,
     prefix_error,
