@@ -222,7 +222,8 @@ def canary_worker(
 ) -> WorkerSetup:
     """What trains canaries: no more of a model than there has to be, and nothing to score."""
     return WorkerSetup(
-        config=replace(TrainConfig.of(device="cpu", num_threads=1), cohort=cohort),
+        # Who is drawn is the server's, and goes with a mechanism that a worker has not.
+        config=replace(TrainConfig.of(device="cpu", num_threads=1), cohort=replace(cohort, cohort_sampling="auto")),
         # No photographs, no labels.
         store=Store(Path("canaries"), StoreMetadata((), (), {}, {}), {}),
         labels=LabelSpace((), fine=False),

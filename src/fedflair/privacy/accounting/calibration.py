@@ -40,7 +40,7 @@ _CALIBRATION_TOLERANCE = 5e-6
 _GAP = 1e-2
 # Of noise under b-min-separation: how often a proof is tried, of noises that lie this share apart, on either side of
 # the first at most so many: what is tried after a proof's draws were looked at is then one of 4,000 all the same.
-_PROOFS = 8
+_PROOFS = 12
 _NOISE_STEP = 5e-4
 _MOST_STEPS = 1999
 
@@ -130,6 +130,8 @@ def _calibrate_spaced(event: PrivacyEvent, target: float, delta: float, accounta
         lambda x: math.log(max(found(x, proof=False), 1e-12) / aim), start, step=0.05, tolerance=_COARSE_TOLERANCE
     )
     steps, moved, gap, slope = 0, 0, 0.0, 2.0
+    # Too little noise, and too much, as far as is known.
+    low, high = -_MOST_STEPS - 1, _MOST_STEPS + 1
     for _ in range(_PROOFS):
         proven, before = found(logarithm + steps * _NOISE_STEP, proof=True), gap
         if target * (1 - _GAP) <= proven <= target:
@@ -138,9 +140,10 @@ def _calibrate_spaced(event: PrivacyEvent, target: float, delta: float, accounta
         if moved:
             # Epsilon falls as the noise grows, or as its square, and near 0 faster.
             slope = min(max((before - gap) / (moved * _NOISE_STEP), 1.0), 20.0)
-        moved = round(gap / slope / _NOISE_STEP) or (1 if gap > 0 else -1)
-        moved = min(max(moved, -_MOST_STEPS - steps), _MOST_STEPS - steps)
-        steps += moved
+        low, high = (steps, high) if gap > 0 else (low, steps)
+        aimed = steps + (round(gap / slope / _NOISE_STEP) or (1 if gap > 0 else -1))
+        following = aimed if low < aimed < high else (low + high) // 2
+        steps, moved = following, following - steps
     raise PrivacyError(
         f"epsilon: no proof of {target:g} at delta {delta:g} settles under b_min_separation; use --accountant rdp, or "
         "--cohort_sampling poisson"

@@ -42,8 +42,8 @@ _MOST_RUNS = 1 << 18
 _MOST_ROWS = 8e8
 # What a proof is to lie above the estimate, of delta, where so many runs do: half a percent of epsilon.
 _SLACK = 0.15
-# Epsilons that are tried to be proven one after another: each is larger by the first share at least, and so large that
-# the estimate of delta is smaller by the second one, of which small epsilons need the more.
+# Epsilons that are tried to be proven one after another: each is larger by the first share at least, later ones by
+# more, and so large that the estimate of delta is smaller by the second one, which small epsilons need.
 _STEP = 2e-3
 _DELTA_STEP = 0.04
 _TRIES = 60
@@ -81,7 +81,7 @@ def monte_carlo_epsilon(coins: Coins, delta: float) -> float:
     ratios = _ratios(tilt, coins, "proof", _enough(tilt, pilot, start, allowed, _most_runs(coins)))
     for number in range(_TRIES):
         least = _root(tilt, pilot, allowed / (1 + _SLACK) / (1 + _DELTA_STEP) ** number, proven)
-        eps = max(start * (1 + _STEP) ** number, least)
+        eps = max(start * (1 + _STEP) ** (number + number**2 // 8), least)
         if eps >= proven:
             break
         if _at_most(tilt, ratios, eps, _WRONG * delta / 2 ** (number + 1)) <= allowed:
