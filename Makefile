@@ -12,7 +12,7 @@ ALONE := $(addprefix perf/,gpu.py mutate.py parity_curves.py private_choice.py r
 # The GPU machine's, where it differs from this one's.
 TARGET := --python-version 3.12 --implementation cp --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64
 
-.PHONY: help setup demo test lint bench gpu wheels dist docs pictures clean
+.PHONY: help setup demo test fuzz lint bench gpu wheels dist docs pictures clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,9 +39,12 @@ demo: $(READY) ## train the benchmark's four settings and an honest private one 
 	$(BIN)/fedflair report $(DEMO)/flair_iid $(DEMO)/flair $(DEMO)/flair_iid_dp $(DEMO)/flair_dp \
 	    $(DEMO)/flair_dp_own_users --output $(DEMO)/report.html
 
-# Two processes, each with whole files: what a file's tests share is made once.
+# Two processes, each with whole files: what a file's tests share is made once. Long files first (tests/conftest.py).
 test: $(READY) ## run the suite: no network, no GPU, under ten minutes on two cores
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+fuzz: $(READY) ## try the tests of properties with other examples than the suite's, and twenty times as many
+	$(BIN)/python -m pytest -n 2 -m hypothesis --hypothesis-profile fuzz
 
 lint: $(READY) ## check style, types, dead code, dependencies and the floors that imports may go down
 	$(BIN)/ruff check .

@@ -33,15 +33,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--output", type=Path, default=Path("parity"))
     parser.add_argument("--seeds", type=int, default=3, help="Runs of each tool and setting.")
+    parser.add_argument("--more", type=int, default=0, help="Further ones of natural users alone.")
     options = parser.parse_args()
     output: Path = options.output
     output.mkdir(parents=True, exist_ok=True)
     store, pfl_file = _files(output)
-    for seed in range(options.seeds):
-        for setting in SETTINGS:
+    seeds = {setting: options.seeds + (options.more if setting == "natural" else 0) for setting in SETTINGS}
+    for seed in range(options.seeds + options.more):
+        for setting in (name for name in SETTINGS if seed < seeds[name]):
             for tool in TOOLS:
                 _run(tool, setting, seed, output, store, pfl_file)
-    curves = {setting: {tool: _curves(output, tool, setting, options.seeds) for tool in TOOLS} for setting in SETTINGS}
+    curves = {setting: {tool: _curves(output, tool, setting, seeds[setting]) for tool in TOOLS} for setting in SETTINGS}
     rounds = [row["round"] for row in _rows(output, "fedflair", "natural", 0)]
     _draw(curves, rounds, output / "curves.png")
     print(f"{'':9} {'':>13} {'fedflair':>15} {'pfl':>15} {'difference, 95 %':>18} {'Welch p':>8} {'permutation p':>14}")

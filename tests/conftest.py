@@ -18,6 +18,7 @@ from PIL import Image
 from fedflair.backends.ray.cluster import LOOPBACK
 from fedflair.data.store import writing
 from fedflair.data.store.packed import PartitionColumns, StoreMetadata
+from tests import properties
 
 # Read when Ray is imported. A token of our own, so that none is written to the home folder.
 os.environ.update({**LOOPBACK, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)})
@@ -27,9 +28,30 @@ os.environ.update({**LOOPBACK, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secre
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-# On a busy machine an example may take any time.
-settings.register_profile("any time", deadline=None)
-settings.load_profile("any time")
+# make fuzz chooses the other one, by --hypothesis-profile.
+settings.load_profile(properties.SAME)
+
+# Begun first, in this order, so that in the end no process waits for another's long file.
+LONG = (
+    "backends/ray/test_backend.py",
+    "audit/test_measure.py",
+    "commands/test_damaged_runs.py",
+    "backends/ray/test_nodes.py",
+    "api/test_notebooks.py",
+    "privacy/test_killed_runs.py",
+    "backends/ray/test_partition.py",
+    "test_perf.py",
+    "privacy/test_runs.py",
+    "training/test_verification.py",
+    "evaluation/test_features.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONG)}
+    here = Path(__file__).parent
+    items.sort(key=lambda item: places.get(item.path.relative_to(here).as_posix(), len(LONG)))
+
 
 LABELS = ("animal", "food", "outdoor", "plant")
 FINE_LABELS = ("cat", "dog", "bread", "sky", "tree")
@@ -78,6 +100,12 @@ def write_tiny_store(
         relation = dict(zip(FINE_LABELS, (labels[k] for k in (0, 0, 1, 2, 3))))
         writer.metadata(StoreMetadata(tuple(labels), FINE_LABELS, relation, {"source": "test"}))
     return path
+
+
+@pytest.fixture(autouse=True)
+def same_random_numbers() -> None:
+    """A test that draws from torch's own generator gets the same numbers whatever was run before it."""
+    torch.default_generator.manual_seed(0)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The command line as a process whose disk, memory or permissions are limited, as an ordinary user's are."""
+"""The command line as a process whose memory or permissions are limited, as an ordinary user's are."""
 
 from __future__ import annotations
 
@@ -16,23 +16,21 @@ _OVERRIDES = (1, 2)  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
 
 def fedflair(
     *arguments: str | Path,
-    file_size: int | None = None,
     memory: int | None = None,
     environment: Mapping[str, str] | None = None,
     timeout: float = 120,
 ) -> subprocess.CompletedProcess[str]:
     """Runs a command; permissions of files bind it even where the tests are run by root.
 
-    file_size: no file may grow beyond so many bytes, as on a full disk. memory: bytes of address space.
+    memory: bytes of address space.
     """
 
     def limit() -> None:
         libc = ctypes.CDLL(None)
         for capability in _OVERRIDES:
             libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
-        for kind, value in ((resource.RLIMIT_FSIZE, file_size), (resource.RLIMIT_AS, memory)):
-            if value is not None:
-                resource.setrlimit(kind, (value, value))
+        if memory is not None:
+            resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
 
     return subprocess.run(
         [sys.executable, "-m", "fedflair.cli", *map(str, arguments)],

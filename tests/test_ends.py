@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from fedflair.cli import guarded, main
+from tests import prepared
 from tests.limits import assert_one_line, fedflair, hidden
 from tests.processes import descendants
 
@@ -37,7 +38,7 @@ def writer(name: str, store: Path, output: Path) -> list[str | Path]:
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_full_disk_is_one_line_and_leaves_nothing(tiny_store: Path, tmp_path: Path, name: str) -> None:
     output = tmp_path / "out" / "new"
-    done = fedflair(*writer(name, tiny_store, output), file_size=1000)
+    done = prepared.run(list(map(str, writer(name, tiny_store, output))), file_size=1000)
     assert_one_line(done, str(output), FULL)
     assert hidden(tmp_path) == []
     assert not output.exists() or not any(output.iterdir())

@@ -6,7 +6,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from fedflair.federated.server import ServerState
 from fedflair.federated.setup import initial_state, make_setup
 from fedflair.runs.folder import RunFolder, read_rows
 from fedflair.training.round import run_round
+from tests import prepared
 from tests.small_runs import small_config, timeless_rows
 
 PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
@@ -39,8 +39,7 @@ def commands() -> list[list[str]]:
 
 def run(folder: Path, words: list[str], *more: str) -> subprocess.CompletedProcess[str]:
     assert words[0] == "fedflair"
-    given = [sys.executable, "-m", "fedflair.cli", *words[1:], *more]
-    return subprocess.run(given, cwd=folder, capture_output=True, text=True)
+    return prepared.run([*words[1:], *more], folder)
 
 
 @pytest.fixture(scope="module")

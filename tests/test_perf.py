@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+
+from tests import prepared
 
 PERF = Path(__file__).parents[1] / "perf"
 CASES = [
@@ -72,18 +77,19 @@ def test_check_names_what_is_slower_than_it_may_be() -> None:
     ]
 
 
+def both_ways(folder: Path, cases: Sequence[str]) -> int:
+    parity = importlib.import_module("parity")
+    solved = parity.both_ways(cases, "small_cnn", folder, ["float64"])
+    print(json.dumps([[one.case, one.way, one.apart] for one in solved]))
+    return 0
+
+
 def test_what_pfl_computes_is_what_we_compute(tmp_path: Path) -> None:
     """In float64, with randomness taken out: as ``perf/parity.py`` shows of every algorithm and of ResNet-18."""
     pytest.importorskip("pfl", reason="the pfl package is not installed; make setup installs it")
-    program = (
-        "import json, parity\n"
-        "from pathlib import Path\n"
-        f"solved = parity.both_ways(CASES, 'small_cnn', Path({str(tmp_path)!r}), ['float64'])\n"
-        "print(json.dumps([[one.case, one.way, one.apart] for one in solved]))\n"
-    ).replace("CASES", repr(CASES))
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(command, cwd=PERF, capture_output=True, text=True, check=True, timeout=300)
-    solved = json.loads(done.stdout)
+    done = prepared.run(CASES, PERF, through=partial(both_ways, tmp_path))
+    assert done.returncode == 0, done.stderr
+    solved = json.loads(done.stdout.splitlines()[-1])
     assert [case for case, _, _ in solved] == CASES
     for case, way, apart in solved:
         assert way > 0.1, case

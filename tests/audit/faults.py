@@ -318,6 +318,7 @@ FAULTS_OF: dict[str, dict[str, Callable[[PrivacyPath], PrivacyPath]]] = {
         "correlation lost": correlation_lost,
         "columns of norm 2": columns_of_norm_two,
     },
+    "apart": {"min_separation violated": separation_not_enforced, "columns of norm 2": columns_of_norm_two},
     "blt": {"min_separation violated": back_too_soon, "correlation lost": buffers_lost},
     "rotating": {"min_separation violated": back_too_soon},
     "adaptive": {"no noise on the count": count_noise_times(0.0), "count's noise halved": count_noise_times(0.5)},

@@ -81,7 +81,7 @@ def test_planted_faults_are_named(fault: str, message: str) -> None:
 
 # The others have the sampler, or the check, of gaussian_moments_accountant.
 @pytest.mark.parametrize("fault", ["noise halved", "noise x 0.9", "a weight of 2"])
-@pytest.mark.parametrize("kind", ["laplace", "adaptive", "banded", "apart", "blt", "simulated"])
+@pytest.mark.parametrize("kind", ["laplace", "adaptive", "banded", "blt", "simulated"])
 def test_faults_of_every_mechanism_are_found(kind: str, fault: str) -> None:
     assert small(kind, fault).findings
 
@@ -92,6 +92,9 @@ def test_faults_of_every_mechanism_are_found(kind: str, fault: str) -> None:
         ("banded", "min_separation violated", "is in the cohorts of rounds"),
         ("banded", "correlation lost", "have correlation"),
         ("banded", "columns of norm 2", r"correlated noise lets a client count 2\.0000 times in 4 rounds"),
+        ("apart", "min_separation violated", "is in the cohorts of rounds"),
+        ("apart", "noise halved", r"the noise's standard deviation is 0\.(49|50)"),
+        ("apart", "columns of norm 2", "lets a contribution count more in a round than it is accounted for"),
         ("blt", "min_separation violated", "is in the cohorts of rounds"),
         ("blt", "correlation lost", "have correlation"),
         ("rotating", "min_separation violated", "is in the cohorts of rounds"),

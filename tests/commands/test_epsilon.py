@@ -72,6 +72,13 @@ def test_neighbours_are_compared(capsys: pytest.CaptureFixture[str]) -> None:
     assert fixed["neighbours"]["zero_out"] == fixed["neighbours"]["replace_one"]
     assert ask(capsys, noise_multiplier=4.0, cohort_sampling="fixed", accountant="rdp")["epsilon"] > fixed["epsilon"]
     assert ask(capsys, noise_multiplier=1.0, neighbouring="add_remove") == answer
+    # Where the sizes are known, so is how many of a group a cohort has.
+    sized = {"sampling_rate": None, "cohort_size": 20, "population": 400}
+    groups = [
+        ask(capsys, noise_multiplier=4.0, cohort_sampling="fixed", group_size=20, **sizes)["group"]["epsilon"]
+        for sizes in ({}, sized)
+    ]
+    assert groups[1] < groups[0] / 10
 
 
 def test_banded_matrix_factorization_counts_releases_not_rounds(capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,6 +216,11 @@ def test_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ({"noise_multiplier": 1.0, "deltas": "1e-5,x"}, ConfigError, "deltas: '1e-5,x' is not a list of numbers"),
         ({"noise_multiplier": 1.0, "deltas": "1e-5,2"}, ConfigError, "deltas: 2.0 is impossible"),
         ({"noise_multiplier": 1.0, "group_size": 0}, ConfigError, "group_size: 0 is impossible"),
+        (
+            {"noise_multiplier": 1.0, "group_size": 9, "sampling_rate": None, "cohort_size": 2, "population": 8},
+            ConfigError,
+            "group_size: 9 is impossible; it must be in 1 .. 8",
+        ),
         ({"noise_multiplier": 1.0, "runs": 0}, ConfigError, "runs: 0 is impossible"),
         ({"noise_multiplier": 1.0, "selected_from": 1.0}, ConfigError, "selected_from: 1.0 is impossible"),
         ({"epsilon": 1.0, "sampling_rate": 1.5}, ConfigError, "sampling_rate: 1.5"),

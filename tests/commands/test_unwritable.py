@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import resource
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from fedflair.cli import main
+from tests import prepared
 from tests.report.folders import write_run
 
 
@@ -74,15 +72,9 @@ def test_a_folder_that_is_closed(
 @pytest.mark.parametrize("command", ["report", "describe"])
 def test_a_disk_that_takes_no_more(command: str, commands: dict[str, list[str]], tmp_path: Path) -> None:
     output = tmp_path / "out" / "page"
-    done = subprocess.run(
-        [sys.executable, "-m", "fedflair.cli", *commands[command], f"--output={output}"],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
-        # What libraries write for themselves would meet the limit first.
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "MPLCONFIGDIR": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    # What libraries write for themselves would meet the limit first.
+    environment = {**os.environ, "MPLCONFIGDIR": str(tmp_path)}
+    done = prepared.run([*commands[command], f"--output={output}"], environment=environment, file_size=1000)
     assert done.returncode == 1
     said = [line for line in done.stderr.splitlines() if line.startswith("fedflair: ")]
     assert len(said) == 1

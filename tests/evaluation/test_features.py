@@ -6,7 +6,6 @@ import hashlib
 import json
 import shutil
 import signal
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from fedflair.runs.tensors import load_tensors
 from fedflair.sampling import stream
 from fedflair.training.train import train
 from fedflair.training.verification import verify
+from tests.prepared import Prepared
 from tests.small_runs import command, small_config, timeless_rows
 
 HEAD: dict[str, Any] = {"model": "small_cnn", "trainable": "head", "local_augmentation": "none"}
@@ -78,10 +78,10 @@ def test_who_computes_does_not_matter(store: Path, run: Path, tmp_path: Path, op
 def test_a_run_killed_while_it_computes_goes_on(store: Path, run: Path, tmp_path: Path) -> None:
     fresh = Path(shutil.copy(store, tmp_path / "tiny.hdf5"))
     config = small_config(fresh, run=tmp_path / "killed", **HEAD)
-    with subprocess.Popen(command(config), stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        assert process.stderr.readline().startswith("features of ")
-        process.kill()
+    process = Prepared(command(config)[3:])
+    assert process.error_line().startswith("features of ")
+    process.kill()
+    process.wait()
     resumed = train(config.changed(resume=True))
     assert torch.equal(parameters(resumed), parameters(run))
 
@@ -90,11 +90,10 @@ def test_a_stopped_run_keeps_what_it_computed(store: Path, tmp_path: Path) -> No
     fresh = Path(shutil.copy(store, tmp_path / "tiny.hdf5"))
     resnet = {**HEAD, "model": "multi_label_cnn", "model_type": "resnet18"}
     config = small_config(fresh, run=tmp_path / "stopped", **resnet)
-    with subprocess.Popen(command(config), stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        assert process.stderr.readline().startswith("features of ")
-        process.send_signal(signal.SIGTERM)
-        said = process.stderr.read()
+    process = Prepared(command(config)[3:])
+    assert process.error_line().startswith("features of ")
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate()
     assert process.returncode == 130
     assert said.splitlines()[-1] == (
         f"fedflair: stopped after round 0; continue with: fedflair train --resume --run {config.run.run}"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score, log_loss, precision_score, recall_score
 
 from fedflair.metrics.multi_label import Targets, multi_label_metrics
+from tests.properties import examples
 
 
 def drawn(seed: int, num_examples: int, num_labels: int, decimals: int) -> tuple[npt.NDArray[np.float32], Targets]:
@@ -43,7 +44,7 @@ def test_all_metrics_against_scikit_learn() -> None:
     assert got["macro_loss"] == pytest.approx(expected, rel=1e-6)
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(
     seed=st.integers(0, 10**6),
     num_examples=st.integers(1, 40),

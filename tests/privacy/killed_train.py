@@ -1,4 +1,4 @@
-"""Training runs that are killed again and again at random instants; run by test_killed_runs.py as a process of its own.
+"""Training runs that are killed again and again at random instants; run by test_killed_runs.py in a process of its own.
 
 Arguments: store, folder, number of kills, names of mechanisms. For each mechanism the folder then holds a run that was
 never killed and one that was. Prints, for each kill: the mechanism, rounds in the ledger, and what is wrong with it.
@@ -10,13 +10,11 @@ import os
 import random
 import shutil
 import signal
-import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-import dp_accounting.pld  # noqa: F401 - once here, not in every child
 import torch
-import torch.utils.tensorboard
 
 from fedflair.config.train_config import TrainConfig
 from fedflair.runs.folder import RunFolder
@@ -69,11 +67,11 @@ def signature(folder: Path) -> tuple[int, ...]:
     return tuple(found)
 
 
-def main() -> None:
-    store, folder, num_kills = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+def main(words: Sequence[str]) -> int:
+    store, folder, num_kills = Path(words[0]), Path(words[1]), int(words[2])
     torch.set_num_threads(1)
     chance = random.Random(num_kills)
-    for name in sys.argv[4:]:
+    for name in words[3:]:
         whole = run_config(store, folder / name / "whole", name, noise_from_seed=True, evaluation_frequency=2)
         killed = whole.changed(run=folder / name / "killed")
         os.waitpid(start(whole), 0)
@@ -83,7 +81,4 @@ def main() -> None:
                 found = verify(folder / name / "killed", use_cache=True)
                 print(name, found.num_rounds, *found.problems, sep="\t", flush=True)
         os.waitpid(start(killed), 0)
-
-
-if __name__ == "__main__":
-    main()
+    return 0

@@ -99,7 +99,7 @@ def test_what_leaves_the_promise_alone_is_allowed(options: dict[str, Any]) -> No
     [
         ({"mechanism": "banded_matrix_factorization", "min_separation": 2}, "cohort_sampling: banded_matrix_factor"),
         ({"mechanism": "laplace"}, "cohort_sampling: laplace noise has no accountant for fixed cohorts"),
-        ({"mechanism": "gaussian_moments_accountant", "adaptive_clipping": True}, "use cohort_sampling poisson"),
+        ({"mechanism": "gaussian_moments_accountant", "adaptive_clipping": True}, "for poisson and rotating cohorts"),
     ],
 )
 def test_fixed_cohorts_are_refused_where_nothing_accounts_for_them(options: dict[str, Any], message: str) -> None:

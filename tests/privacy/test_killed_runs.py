@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,8 @@ import torch
 from fedflair.runs.folder import RunFolder, read_summary
 from fedflair.runs.tensors import load_tensors
 from fedflair.training.verification import verify
+from tests import prepared
+from tests.privacy import killed_train
 from tests.small_runs import timeless_rows
 
 # "both" has a local mechanism beside the central one.
@@ -23,13 +23,8 @@ LOCAL = ("local laplace",)
 def killed_runs(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[str]]]:
     """(folder of the runs, for each kill: mechanism, rounds in the ledger and what is wrong with it)."""
     folder = tmp_path_factory.mktemp("killed")
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.privacy.killed_train", str(tiny_store), str(folder), "5", *CENTRAL, *LOCAL],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    words = [str(tiny_store), str(folder), "5", *CENTRAL, *LOCAL]
+    done = prepared.run(words, through=killed_train.main)
     assert done.returncode == 0, done.stderr
     return folder, [line.split("\t") for line in done.stdout.splitlines()]
 

@@ -9,8 +9,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +33,7 @@ from fedflair.training.round import run_round
 from fedflair.training.train import train
 from fedflair.training.verification import verify
 from fedflair.training.words import describe_setup, noise_words
+from tests import prepared
 from tests.privacy.runs import MECHANISMS, run_config
 from tests.small_runs import timeless_rows
 
@@ -76,10 +75,7 @@ def test_a_run_with_a_central_mechanism_has_a_ledger_that_verifies(run_of: Any, 
 
 
 def test_the_command_verifies_a_run(run_of: Any) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "fedflair.cli", "ledger", "verify", str(run_of("moments"))],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    done = prepared.run(["ledger", "verify", str(run_of("moments"))])
     assert "sound, 8 rounds" in done.stdout
     assert "epsilon of the run: 8 at delta 0.01" in done.stdout
 

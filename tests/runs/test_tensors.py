@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from fedflair.engine.vector import copied
 from fedflair.errors import DataError
 from fedflair.runs.tensors import _separate, load_facts, load_tensors, save_tensors
 from fedflair.system.files import sweep
+from tests import prepared
 
 
 def test_views_and_shared_memory_are_saved_as_they_are(tmp_path: Path) -> None:
@@ -89,18 +89,15 @@ def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(tmp_path: Pat
     assert load_tensors(tmp_path / "c.safetensors")[0]["parameters"].numel() == 4
 
 
+def save_zeros(words: Sequence[str]) -> int:
+    save_tensors(Path(words[0]), {"parameters": torch.zeros(1000)}, {})
+    return 0
+
+
 def test_a_disk_that_refuses_is_one_line_and_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "c.safetensors"
     save_tensors(path, {"parameters": torch.arange(4.0)}, {})
-    script = (
-        "import resource, signal, sys, torch\n"
-        "from pathlib import Path\n"
-        "from fedflair.runs.tensors import save_tensors\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        "save_tensors(Path(sys.argv[1]), {'parameters': torch.zeros(1000)}, {})\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False)
+    done = prepared.run([str(path)], through=save_zeros, file_size=1000)
     assert f"fedflair.errors.DiskError: {path}: " in done.stderr.splitlines()[-1]
     assert load_tensors(path)[0]["parameters"].numel() == 4
     assert [file.name for file in tmp_path.iterdir()] == ["c.safetensors"]

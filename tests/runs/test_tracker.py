@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import struct
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from fedflair.cli import main
 from fedflair.runs.folder import new_run, read_rows, write_config
 from fedflair.runs.tracker import tracker
+from tests import prepared
 from tests.small_runs import command, small_config
 
 BLOCK, HEADER = 32768, 7
@@ -103,20 +103,21 @@ def test_weights_and_biases_gets_every_row_and_a_resumed_run_its_id(
     assert yaml.safe_load(folder.config.read_text())["wandb_project_id"] == "flair"
 
 
+class Absent:
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name == "wandb":
+            raise ModuleNotFoundError("No module named 'wandb'")
+
+
+def without_wandb(words: Sequence[str]) -> int:
+    assert "wandb" not in sys.modules
+    sys.meta_path.insert(0, Absent())
+    return main(words)
+
+
 def test_without_the_package_nothing_starts(tiny_store: Path, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(
-        "import sys\n"
-        "class Absent:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name == 'wandb':\n"
-        "            raise ModuleNotFoundError(\"No module named 'wandb'\")\n"
-        "sys.meta_path.insert(0, Absent())\n"
-    )
     config = small_config(tiny_store, run=tmp_path / "run")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
-    result = subprocess.run(
-        [*command(config), "--wandb_project_id", "flair"], env=environment, capture_output=True, text=True, check=False
-    )
+    result = prepared.run([*command(config)[3:], "--wandb_project_id", "flair"], through=without_wandb)
     assert result.returncode == 1
     assert result.stderr == (
         "fedflair: wandb_project_id: needs the package wandb (No module named 'wandb'); "

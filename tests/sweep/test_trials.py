@@ -7,8 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -28,6 +26,7 @@ from fedflair.sweep.plan import SweepSpec, plan_sweep
 from fedflair.sweep.trials import run_trials
 from fedflair.training.checkpoint import load_state
 from fedflair.training.train import train
+from tests.prepared import Prepared
 from tests.processes import is_running
 from tests.small_runs import small_config, timeless_rows
 
@@ -64,7 +63,7 @@ def test_a_sweep_outlives_crashes_and_kills(
     arguments = ["sweep", "--sweep_config", str(tmp_path / "sweep.yaml"), "--output", str(output)]
 
     # The first run is killed: it is noted and the second starts. Then the sweep is killed, and its run ends with it.
-    process = subprocess.Popen([sys.executable, "-m", "fedflair.cli", *arguments], stderr=subprocess.DEVNULL)
+    process = Prepared(arguments)
     try:
         wait_for(lambda: num_rows(first) >= 3)
         os.kill(child(output), signal.SIGKILL)

@@ -23,6 +23,7 @@ from fedflair.runs.folder import RunFolder, read_rows, read_summary, writing
 from fedflair.runs.tensors import load_tensors
 from fedflair.training.train import train
 from tests.conftest import jpeg, write_tiny_store
+from tests.prepared import Prepared
 from tests.small_runs import command, small_config, timeless_rows
 
 SMALL = {"model": "small_cnn", "num_threads": 1}
@@ -36,7 +37,7 @@ def test_a_run_folder_is_written_by_one_process(
     tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = small_config(tiny_store, run=tmp_path / "run", central_num_iterations=100000, **SMALL)
-    process = subprocess.Popen(command(config), stderr=subprocess.DEVNULL)
+    process = Prepared(command(config)[3:])
     run = RunFolder(tmp_path / "run")
     try:
         deadline = time.monotonic() + 120
@@ -158,9 +159,7 @@ def test_a_run_moves_with_its_store_and_without_its_weights(tmp_path: Path) -> N
 def test_a_run_killed_before_its_first_evaluation_resumes_bit_for_bit(tiny_store: Path, tmp_path: Path) -> None:
     options = {"evaluation_frequency": 1000, "central_num_iterations": 30, **SMALL}
     whole = train(small_config(tiny_store, run=tmp_path / "whole", **options))
-    process = subprocess.Popen(
-        command(small_config(tiny_store, run=tmp_path / "halted", **options)), stderr=subprocess.DEVNULL
-    )
+    process = Prepared(command(small_config(tiny_store, run=tmp_path / "halted", **options))[3:])
     try:
         deadline = time.monotonic() + 120
         while not read_rows(RunFolder(tmp_path / "halted")) and time.monotonic() < deadline:

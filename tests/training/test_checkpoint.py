@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 
+from fedflair.cli import main
 from fedflair.commands.train import parse_train_config
 from fedflair.errors import ConfigError, DataError, FedflairError
 from fedflair.evaluation.run import score_run
@@ -26,6 +27,7 @@ from fedflair.runs.tensors import load_facts, load_tensors
 from fedflair.training.checkpoint import check_states, go_back, load_state, save_checkpoint
 from fedflair.training.train import train
 from fedflair.training.verification import verify
+from tests import prepared
 from tests.small_runs import command, small_config, timeless_rows
 from tests.write_order import write_order
 
@@ -301,6 +303,21 @@ def test_rows_that_survive_are_those_that_a_checkpoint_covers(tiny_store: Path, 
     assert run.metrics.read_text().splitlines()[:2] == kept
 
 
+def die_in_round_three(victim: str, words: Sequence[str]) -> int:
+    """Runs a command in a process that dies just before the file of round 3 takes its name."""
+    replace, victims = os.replace, 0
+
+    def die(source: Any, target: Any) -> None:
+        nonlocal victims
+        victims += Path(target).name == victim
+        if victims == (2 if victim == "last.safetensors" else 1):
+            os._exit(9)
+        replace(source, target)
+
+    os.replace = die
+    return main(words)
+
+
 @pytest.mark.parametrize("victim", ["last.safetensors", "best.safetensors"])
 def test_a_kill_between_a_rounds_line_its_checkpoint_and_its_model_costs_nothing(
     tiny_store: Path, tmp_path: Path, victim: str
@@ -308,22 +325,8 @@ def test_a_kill_between_a_rounds_line_its_checkpoint_and_its_model_costs_nothing
     options = {"model": "small_cnn", "num_threads": 1, "central_num_iterations": 3, "evaluation_frequency": 3}
     config = small_config(tiny_store, run=tmp_path / "whole", **options, **PRIVATE)
     whole = RunFolder(train(config))
-    # The process dies just before the file of round 3 takes its name.
-    script = (
-        "import os, sys\n"
-        "from pathlib import Path\n"
-        "replace, victims = os.replace, []\n"
-        "def die(source, target):\n"
-        "    victims.extend([1] if Path(target).name == sys.argv[1] else [])\n"
-        "    if len(victims) == (2 if sys.argv[1] == 'last.safetensors' else 1):\n"
-        "        os._exit(9)\n"
-        "    replace(source, target)\n"
-        "os.replace = die\n"
-        "from fedflair.cli import main\n"
-        "main(sys.argv[2:])\n"
-    )
     words = command(config.changed(run=tmp_path / "killed"))[3:]
-    done = subprocess.run([sys.executable, "-c", script, victim, *words], capture_output=True, check=False, timeout=120)
+    done = prepared.run(words, through=partial(die_in_round_three, victim))
     assert done.returncode == 9, done.stderr
     killed = RunFolder(tmp_path / "killed")
     assert not killed.best.exists()

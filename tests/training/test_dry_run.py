@@ -105,6 +105,18 @@ def test_other_kinds_of_runs(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_nothing_is_estimated_of_workers_that_were_not_started(tiny_store: Path) -> None:
+    pytest.importorskip("ray")
+    config = small_config(tiny_store, model="small_cnn", workers=5, num_threads=1)
+    told = dict(re.findall(r"^(memory|time) +(.*)$", dry_run(config), re.MULTILINE))
+    assert told["time"].startswith(
+        "not known of Ray's workers, which were not started; with 1 thread of this process about "
+    )
+    assert told["memory"].endswith(
+        " if it trained itself; Ray's workers are processes of their own, and were not measured"
+    )
+
+
 def test_published_weights_are_not_fetched(tiny_store: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     shown = dry_run(small_config(tiny_store, pretrained=True))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,14 +16,15 @@ from fedflair.runs.folder import RunFolder, read_rows
 from fedflair.runs.tensors import load_tensors
 from fedflair.system.processes import REPEAT_SECONDS, signals_as_errors
 from fedflair.training.stopping import out_of_patience, stop_on_signals
+from tests.prepared import Prepared
 from tests.small_runs import command, small_config
 
 
 @contextmanager
-def training(run: Path, store: Path, **options: object) -> Iterator[subprocess.Popen[str]]:
+def training(run: Path, store: Path, **options: object) -> Iterator[Prepared]:
     """A training that has a few rounds behind it, and its next evaluation far ahead."""
     options = {"model": "small_cnn", "central_num_iterations": 100_000, "evaluation_frequency": 100_000, **options}
-    process = subprocess.Popen(command(small_config(store, run=run, **options)), stderr=subprocess.PIPE, text=True)
+    process = Prepared(command(small_config(store, run=run, **options))[3:])
     try:
         deadline = time.monotonic() + 120
         while len(read_rows(RunFolder(run))) < 3 and process.poll() is None and time.monotonic() < deadline:
@@ -99,9 +99,11 @@ def test_a_file_that_cannot_be_written_later_ends_the_run_in_one_line(
 ) -> None:
     run = tmp_path / "run"
     with training(run, tiny_store, central_num_iterations=60) as process:
-        # A folder takes the file's place, as it might be a disk that is full.
+        # A folder takes the file's place, as it might be a disk that is full; halted, lest the run makes the file anew.
+        process.send_signal(signal.SIGSTOP)
         (run / name).unlink(missing_ok=True)
         (run / name).mkdir()
+        process.send_signal(signal.SIGCONT)
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 1, errors
     assert "Traceback" not in errors and "internal error" not in errors

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fedflair.audit.statistics import Bools, largest, lower_bound, most_right, normal_tail
-from fedflair.privacy.accounting.accountants import epsilon
+from fedflair.privacy.accounting.accountants import coins_of, epsilon
 from fedflair.privacy.accounting.cache import unremembered
-from fedflair.privacy.accounting.events import Accountant, PrivacyEvent
+from fedflair.privacy.accounting.events import Accountant, PrivacyEvent, without_sampling
+from fedflair.privacy.accounting.monte_carlo import estimated_epsilon
 from fedflair.privacy.accounting.replicas import make_tilt
 
 Vector = npt.NDArray[np.float64]
@@ -106,6 +108,8 @@ def _epsilon(game: Game, signal: float) -> float:
     if signal <= 0.01:
         return 0.0
     stronger = replace(game.event, noise_multiplier=game.event.noise_multiplier / min(signal, _STRONGEST))
+    if stronger.column:
+        return min(estimated_epsilon(coins_of(stronger), game.delta), epsilon(without_sampling(stronger), game.delta))
     # Of this audit's luck alone: nobody asks for it again.
     with unremembered():
         return epsilon(stronger, game.delta, game.accountant)
@@ -127,6 +131,8 @@ def _refuted_signal(game: Game) -> float:
     return largest(refuted, low, high, steps=8)
 
 
+# Every audit of an event climbs the same ladder of signals.
+@lru_cache(maxsize=1024)
 def advantage(event: PrivacyEvent, signal: float) -> float:
     """Total variation, at most, between what is seen of a canary whose coin is heads and of one whose coin is tails."""
     if event.column:

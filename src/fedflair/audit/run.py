@@ -220,9 +220,11 @@ def _setup(
 def canary_worker(
     cohort: CohortOptions, signs: Vector, size: int, local_mechanism: LocalMechanism, clipping: Clipping
 ) -> WorkerSetup:
-    """What trains canaries: no more of a model than there has to be, and nothing to score."""
+    """What trains canaries: no more of a model than there has to be, and nothing to score.
+
+    Whose turn it is, the path says: how cohorts are drawn is no worker's business.
+    """
     return WorkerSetup(
-        # Who is drawn is the server's, and goes with a mechanism that a worker has not.
         config=replace(TrainConfig.of(device="cpu", num_threads=1), cohort=replace(cohort, cohort_sampling="auto")),
         # No photographs, no labels.
         store=Store(Path("canaries"), StoreMetadata((), (), {}, {}), {}),

@@ -62,7 +62,8 @@ def epsilon(
 
     What is accounted:
         mechanism: What makes the sums private.
-        accountant: Composition by privacy loss distributions or by Renyi divergence; auto is pld where it has a bound.
+        accountant: Composition by privacy loss distributions or by Renyi divergence; auto is pld where it has a bound,
+            monte_carlo for b_min_separation cohorts, else rdp.
         cohort_sampling: Cohorts by independent coin flips, of a fixed size without replacement, all clients in turn
             (rotating), which gains nothing from sampling, or by coins of those who were in none of the last
             min_separation - 1 cohorts (b_min_separation, which takes up to a minute or two).
@@ -117,6 +118,7 @@ def epsilon(
             group_size=group_size,
             runs=runs,
             selected_from=selected_from,
+            drawn_from=None if cohort_size is None or population is None else (cohort_size, population),
         )
     if table:
         facts["table"] = over_rounds(question, answer.noise_multiplier)

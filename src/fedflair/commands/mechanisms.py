@@ -7,9 +7,6 @@ from dataclasses import asdict
 from typing import Literal
 
 from fedflair.errors import ConfigError
-from fedflair.privacy.contract import PrivacyOptions
-from fedflair.privacy.mechanisms.auto import CHOSEN_AMONG, candidates, choice_lines, chosen
-from fedflair.privacy.mechanisms.deployment import check_delta
 from fedflair.runs.json_text import dumps
 from fedflair.sampling import SamplerDescription
 from fedflair.system.terminal import say
@@ -55,6 +52,11 @@ def mechanisms(
         raise ConfigError(f"cohort_size: {cohort_size} is more than the population of {population}; lower it")
     if not (epsilon > 0 and math.isfinite(epsilon)):
         raise ConfigError(f"epsilon: {epsilon} is impossible; it must be a finite number above 0")
+    # Here, as what draws noise takes two seconds to load.
+    from fedflair.privacy.contract import PrivacyOptions
+    from fedflair.privacy.mechanisms.auto import CHOSEN_AMONG, candidates, choice_lines, chosen
+    from fedflair.privacy.mechanisms.deployment import check_delta
+
     check_delta("delta", delta, population, "the population")
     options = PrivacyOptions(
         "auto", epsilon=epsilon, delta=delta, min_separation=min_separation, num_buffers=num_buffers

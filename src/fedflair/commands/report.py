@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedflair.errors import UsageError
-from fedflair.report.data import read_groups, summaries
-from fedflair.report.findings import Findings, findings, rule_of
-from fedflair.report.page import page
-from fedflair.report.table import HEADINGS, NOISE, cells, notes, promised
 from fedflair.runs.json_text import dumps
 from fedflair.system.console import Console, table
 from fedflair.system.files import write_atomically
 from fedflair.system.terminal import say
-
-ON_TERMINAL = ("run", "rounds", "epsilon", NOISE, "macro AP", "micro AP", "minutes")
 
 
 def report(*runs: Path, output: Path = Path("report.html"), json: bool = False, no_photos: bool = False) -> None:
@@ -29,23 +23,35 @@ def report(*runs: Path, output: Path = Path("report.html"), json: bool = False, 
     """
     if not runs:
         raise UsageError("report: name at least one run folder")
+    # Here, as what tells of a run's noise takes two seconds to load.
+    from fedflair.report.data import read_groups, summaries
+    from fedflair.report.findings import findings, rule_of
+    from fedflair.report.page import page
+    from fedflair.report.table import HEADINGS, NOISE, cells, notes, promised
+
     groups = read_groups(runs)
     found, below = findings(groups), notes(groups)
     write_atomically(output, page(groups, found, below, photos=not no_photos))
     if json:
         say(dumps(summaries(groups)))
-    else:
-        _show([cells(group) for group in groups], found, [*promised(groups), *below], output)
+        return
+    rows = [dict(zip(HEADINGS, cells(group))) for group in groups]
+    noise = [NOISE] if any(row[NOISE] != "-" for row in rows) else []
+    _show(
+        [f"{found.headline}.", *found.sentences, *rule_of(found)],
+        ("run", "rounds", "epsilon", *noise, "macro AP", "micro AP", "minutes"),
+        rows,
+        [*promised(groups), *below, f"report: {output}"],
+    )
 
 
-def _show(rows: Sequence[Sequence[str]], found: Findings, sentences: Sequence[str], output: Path) -> None:
+def _show(
+    above: Sequence[str], headings: Sequence[str], rows: Sequence[Mapping[str, str]], below: Sequence[str]
+) -> None:
     console = Console()
-    for sentence in [f"{found.headline}.", *found.sentences, *rule_of(found)]:
+    for sentence in above:
         console.say(sentence)
-    headings = [
-        heading for heading in ON_TERMINAL if heading != NOISE or any(row[HEADINGS.index(NOISE)] != "-" for row in rows)
-    ]
-    shown = [[row[HEADINGS.index(heading)] for heading in headings] for row in rows]
+    shown = [[row[heading] for heading in headings] for row in rows]
     console.print(table("Test partition, best model on val", headings, shown, wrapped=[headings.index("epsilon")]))
-    for sentence in [*sentences, f"report: {output}"]:
+    for sentence in below:
         console.say(sentence)

@@ -107,10 +107,13 @@ def _cost(setup: TrainingSetup, state: ServerState, work: Work, speed: Speed, nu
     told = f"about {_bytes(memory)} of this process" + (
         f", and {_bytes(speed.gpu_memory)} of the GPU" if speed.gpu_memory else ""
     )
-    where = f"timed on {num_workers} threads of this process"
-    if uses_ray(setup.config):
-        where += ", and not on the workers asked for"
-    return {"memory": told, "time": f"{_time(setup, work, speed)}; {where}"}
+    threads = f"{num_workers} {'threads' if num_workers > 1 else 'thread'} of this process"
+    if not uses_ray(setup.config):
+        return {"memory": told, "time": f"{_time(setup, work, speed)}; timed on {threads}"}
+    return {
+        "memory": f"{told}, if it trained itself; Ray's workers are processes of their own, and were not measured",
+        "time": f"not known of Ray's workers, which were not started; with {threads} {_time(setup, work, speed)}",
+    }
 
 
 def _time(setup: TrainingSetup, work: Work, speed: Speed) -> str:

@@ -36,7 +36,9 @@ from fedflair.runs.folder import RunFolder, read_rows  # noqa: E402
 from fedflair.training.checkpoint import load_state  # noqa: E402
 from fedflair.training.client_group import ClientWork  # noqa: E402
 from fedflair.training.train import train  # noqa: E402
+from tests import prepared  # noqa: E402
 from tests.conftest import jpeg, write_tiny_store  # noqa: E402
+from tests.prepared import Prepared  # noqa: E402
 from tests.processes import descendants, executable, forget_ended_processes, listening_addresses, titled  # noqa: E402
 from tests.small_runs import command, small_config, timeless_rows  # noqa: E402
 from tests.training.test_client_group import BROKEN_CLIENT, BROKEN_IMAGE, write_broken_store  # noqa: E402
@@ -120,16 +122,6 @@ def fail_always(worker: Worker, shared: None, item: int) -> int:
 def die_always(worker: Worker, shared: None, item: int) -> int:
     os.kill(os.getpid(), signal.SIGKILL)
     return item
-
-
-def test_ray_is_not_imported_without_workers(tiny_store: Path, tmp_path: Path) -> None:
-    script = (
-        "import sys; from fedflair.cli import main; status = main(sys.argv[1:]); "
-        "sys.exit(3 if any(name.split('.')[0] == 'ray' for name in sys.modules) else status)"
-    )
-    arguments = command(small_config(tiny_store, central_num_iterations=1, run=tmp_path / "run"))[3:]
-    process = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
-    assert process.returncode == 0, process.stderr
 
 
 def test_nothing_listens_beyond_loopback(backend: Backend) -> None:
@@ -310,11 +302,13 @@ def test_a_killed_driver_leaves_nothing_behind_and_resumes_without_ray(tiny_stor
     halted = config_of(tiny_store, run=tmp_path / "halted", **options)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment["HOME"] = str(tmp_path)
-    process = subprocess.Popen(command(halted), stderr=subprocess.DEVNULL, env=environment)
+    process = Prepared(command(halted)[3:], environment=environment)
     try:
         deadline = time.monotonic() + 100
         while len(read_rows(RunFolder(tmp_path / "halted"))) < 3 and time.monotonic() < deadline:
             time.sleep(0.02)
+        # Halted, so that it does not end while it is looked at.
+        process.send_signal(signal.SIGSTOP)
         workers = worker_pids(process.pid)
         environ = Path(f"/proc/{workers[0]}/environ").read_bytes()
         addresses = listening_addresses([process.pid, *descendants(process.pid)])
@@ -334,9 +328,7 @@ def test_a_killed_driver_leaves_nothing_behind_and_resumes_without_ray(tiny_stor
     assert not titled(workers, "ray::RayWorker")
     assert not RunFolder(tmp_path / "halted").summary.exists()
     arguments = ["--resume", "--run", str(tmp_path / "halted"), "--workers", "0"]
-    resumed = subprocess.run(
-        [sys.executable, "-m", "fedflair.cli", "train", *arguments], capture_output=True, text=True, check=False
-    )
+    resumed = prepared.run(["train", *arguments])
     assert resumed.returncode == 0, resumed.stderr
     assert timeless_rows(whole) == timeless_rows(tmp_path / "halted")
 

@@ -25,9 +25,11 @@ from fedflair.data.download.transfer import partial_path
 from fedflair.data.sources import open_source
 from fedflair.errors import ConfigError, DataError, FedflairError
 from fedflair.system.locks import locked
+from tests import prepared
 from tests.data.download.fault_server import Fault, Files, serving
 from tests.data.download.small_release import LABELS, NOISE_SIZE, RELATION, archive_paths, packed, small_release
 from tests.data.releases import USERS, member, records
+from tests.prepared import Prepared
 
 
 @pytest.fixture(scope="module")
@@ -317,7 +319,7 @@ def test_labels_of_which_no_users_can_be_chosen(server: Files, tmp_path: Path, e
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_stopped_download_goes_on_where_it_stopped(server: Files, tmp_path: Path, how: signal.Signals) -> None:
     server.seconds_per_chunk = 0.05
-    process = subprocess.Popen(command(server, tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = Prepared(command(server, tmp_path)[3:])
     try:
         deadline = time.monotonic() + 60
         while server.sent < 12 * NOISE_SIZE and time.monotonic() < deadline:
@@ -341,7 +343,7 @@ def test_a_stopped_download_goes_on_where_it_stopped(server: Files, tmp_path: Pa
     assert any(sizes.values())
     server.seconds_per_chunk = 0
     server.log.clear()
-    subprocess.run(command(server, tmp_path), check=True, capture_output=True, timeout=120)
+    assert prepared.run(command(server, tmp_path)[3:]).returncode == 0
     assert images_of(tmp_path) == {r.image_id: r.image for r in records()}
     for path in archive_paths():
         there = sizes.get(path, 0)

@@ -20,6 +20,7 @@ from fedflair.data.download.ranges import BLOCK
 from fedflair.data.download.transfer import partial_path
 from fedflair.data.sources import open_source
 from fedflair.errors import DataError
+from tests import prepared
 from tests.data.download.fault_server import Fault, Files, serving
 from tests.data.download.small_hub import (
     COMMIT,
@@ -32,6 +33,7 @@ from tests.data.download.small_hub import (
     fetched,
     resolved,
 )
+from tests.prepared import Prepared
 
 
 def test_the_whole_dataset(hub: Hub, tmp_path: Path) -> None:
@@ -179,9 +181,9 @@ def test_only_labels(hub: Hub, tmp_path: Path) -> None:
 @pytest.mark.parametrize("options", [[], ["--num_users", "15"]])
 def test_a_killed_download_goes_on_where_it_stopped(hub: Hub, tmp_path: Path, options: list[str]) -> None:
     fixed = ["--endpoint", hub.files.url, "--output", str(tmp_path), "--num_connections", "2"]
-    command = [sys.executable, "-m", "fedflair.cli", "download", *fixed, *options]
+    command = ["download", *fixed, *options]
     hub.files.seconds_per_chunk = 0.03
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = Prepared(command)
     deadline = time.monotonic() + 90
     while hub.files.sent < 900_000 and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -195,7 +197,7 @@ def test_a_killed_download_goes_on_where_it_stopped(hub: Hub, tmp_path: Path, op
     there = {name: path.stat().st_size for name, path in partial.items() if path.exists()}
     whole = [name for name in names if (tmp_path / name).exists()]
     hub.files.log.clear()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=120)
+    assert prepared.run(command).returncode == 0
     found = list(open_source(tmp_path).records())
     assert len(found) == (15 if options else 20) * IMAGES_PER_USER
     if options:

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedflair.data.download.patience import Patience
 from fedflair.data.download.transfer import RemoteFile, fetch, partial_path, probe, write_all
 from fedflair.errors import DataError, Interrupted
 from tests.data.download.fault_server import Fault, Files, etag, serving
+from tests.properties import examples
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 100_000, dtype=np.uint8).tobytes()
 OTHER = CONTENT[::-1]
@@ -45,7 +46,7 @@ def test_an_empty_file(tmp_path: Path) -> None:
         assert get(files, tmp_path / "f").read_bytes() == b""
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(15, keeps_fixtures=True)
 @given(st.lists(st.integers(1, 40_000), max_size=4), st.booleans())
 def test_dropped_connections_go_on_where_they_stopped(tmp_path: Path, drops: list[int], etags: bool) -> None:
     (tmp_path / "f").unlink(missing_ok=True)

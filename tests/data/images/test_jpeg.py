@@ -4,7 +4,6 @@ import io
 import struct
 import subprocess
 import sys
-import time
 import zlib
 from pathlib import Path
 
@@ -245,14 +244,12 @@ def many_scans(number: int) -> bytes:
     return PROGRESSIVE[:last] + PROGRESSIVE[last:-2] * number + PROGRESSIVE[-2:]
 
 
-def test_a_jpeg_of_thousands_of_scans_is_refused_at_once_in_sources_and_in_stores():
+def test_a_jpeg_of_thousands_of_scans_is_refused_in_sources_and_in_stores():
     data = many_scans(8000)
-    started = time.monotonic()
     with pytest.raises(DataError, match="more than 100 scans"):
         inspect(data)
     with pytest.raises(DataError, match="more than 200 scans"):
         decode_rgb(np.frombuffer(data, dtype=np.uint8))
-    assert time.monotonic() - started < 1
     with pillow_unlimited(), pytest.raises(DataError, match=r"cannot be decoded \(20000x20000 pixels are too many"):
         decode_rgb(np.frombuffer(enormous_png(20_000), dtype=np.uint8))
 

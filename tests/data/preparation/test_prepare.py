@@ -229,7 +229,7 @@ def test_the_source_is_not_overwritten(tmp_path: Path):
 
 
 SLOW = """
-import sys, time
+import sys
 from pathlib import Path
 from fedflair.data.sources import open_source
 from fedflair.data.preparation.packing import pack
@@ -239,7 +239,7 @@ def slow():
     records = list(source.records())
     yield from records[:6]
     print("half", flush=True)
-    time.sleep(60)
+    sys.stdin.read()
 pack(replace(source, records=slow), Path(sys.argv[2]))
 """
 
@@ -248,14 +248,17 @@ pack(replace(source, records=slow), Path(sys.argv[2]))
 def test_a_killed_prepare_leaves_no_store_and_does_not_block_the_next(tmp_path: Path, number: signal.Signals):
     source = write_hub(tmp_path / "hub", records())
     output = tmp_path / "out" / "s.hdf5"
-    command = [sys.executable, "-c", SLOW.replace("sleep(60)", "sleep(2)"), str(source), str(output)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    command = [sys.executable, "-c", SLOW, str(source), str(output)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, text=True, **pipes) as process:
         assert process.stdout is not None and process.stdout.readline() == "half\n"
         assert not output.exists()
         with pytest.raises(DataError, match=r"s\.hdf5: another process is writing it"):
             prepare(source=source, output=output)
         process.send_signal(number)
-        assert process.wait(timeout=30) != 0
+        # Closes its stdin, and with it the source, for whose thread an interrupted process waits.
+        process.communicate(timeout=30)
+        assert process.returncode != 0
     assert not output.exists()
     if number == signal.SIGINT:
         assert list(output.parent.iterdir()) == []

@@ -9,11 +9,12 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedflair.data.sources.archives import safe_name, unpack, verify
 from fedflair.errors import DataError
+from tests.properties import examples
 
 IMAGES = {"small_images/1.jpg": b"one" * 500, "small_images/2.jpg": b"two" * 700}
 
@@ -137,7 +138,7 @@ def test_a_file_that_is_a_link_on_disk_is_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "out/small_images/1.jpg").read_bytes() == IMAGES["small_images/1.jpg"]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(40, keeps_fixtures=True)
 @given(st.data())
 def test_an_archive_cut_anywhere_or_with_any_byte_changed_is_noticed(tmp_path: Path, data: st.DataObject) -> None:
     content = gzip.compress(gzip.decompress(archive(tmp_path / "a.tar.gz", IMAGES).read_bytes()), mtime=0)

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedflair.data.store.features import PIECE, FeatureFiles, FeatureType, open_features, writing_features
 from fedflair.errors import DataError, DiskError
+from tests.properties import examples
 
 NUM_IMAGES, DIMENSION = 2 * PIECE + 5, 3
 ROWS = np.random.default_rng(0).normal(size=(NUM_IMAGES, DIMENSION)).astype(np.float32)
@@ -36,7 +37,7 @@ def files(tmp_path: Path) -> FeatureFiles:
     return FeatureFiles(tmp_path / "store.features" / "key", "train")
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(
     images=st.one_of(
         st.tuples(st.integers(0, NUM_IMAGES), st.integers(0, 40)).map(

@@ -13,7 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedflair.data.store.new_file import check_space
@@ -22,6 +22,7 @@ from fedflair.data.store.writing import create
 from fedflair.errors import DataError
 from tests.conftest import jpeg, write_tiny_store
 from tests.data.writes import recorded_writes
+from tests.properties import examples
 
 
 def test_a_store_gives_back_what_was_written(tmp_path: Path):
@@ -65,7 +66,7 @@ def cut_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cut") / "cut.hdf5"
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(200, keeps_fixtures=True)
 @given(st.data())
 def test_a_store_cut_at_any_byte_does_not_open(tiny_store: Path, cut_path: Path, data: st.DataObject):
     whole = tiny_store.read_bytes()

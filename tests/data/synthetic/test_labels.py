@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedflair.data.published import COARSE_COUNTS, FINE_HEAD_COUNTS, NUM_USERS
@@ -19,6 +19,7 @@ from fedflair.data.synthetic.labels import (
     partition_totals,
 )
 from fedflair.data.synthetic.vocabulary import COARSE_LABELS, FINE_TO_COARSE
+from tests.properties import examples
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,6 @@ def test_count_distribution_has_the_mean_and_deviation() -> None:
     assert np.percentile(values, [25, 50, 75]).tolist() == [2, 3, 4]
 
 
-@settings(deadline=None)
 @given(st.integers(8, 3000), st.floats(2.0, 4.0))
 def test_count_distribution_is_exact_at_any_size(n: int, mean: float) -> None:
     counts = count_distribution(n, round(n * mean), 1.149, 9)
@@ -49,7 +49,6 @@ def test_count_distribution_is_exact_at_any_size(n: int, mean: float) -> None:
     assert counts @ np.arange(1, 10) == round(n * mean)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10_000))
 def test_exchange_reaches_the_totals_and_keeps_the_rows(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -142,7 +141,7 @@ def test_partitions_do_not_depend_on_each_other_but_on_the_seed() -> None:
     assert make_labels(60, 6)["val"].fine_indices.tolist() != alone.fine_indices.tolist()
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(st.integers(10, 120), st.integers(0, 1000))
 def test_any_number_of_users_gives_every_image_a_label(num_users: int, seed: int) -> None:
     labels = make_labels(num_users, seed, min_label_share=0.02)

@@ -6,11 +6,12 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedflair.data.published import IMAGES_PER_USER, NUM_IMAGES, NUM_USERS, PARTITION_SIZES
 from fedflair.data.synthetic.users import _trade, apportion, identifiers, sizes_by_partition
+from tests.properties import examples
 
 
 def test_apportion_by_largest_remainder() -> None:
@@ -44,7 +45,7 @@ def test_the_seed_decides_who_has_how_many() -> None:
     assert sorted(first.tolist()) == sorted(other.tolist())
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(st.integers(10, 2000))
 def test_any_number_of_users_keeps_the_proportions(num_users: int) -> None:
     sizes = sizes_by_partition(num_users, seed=0)

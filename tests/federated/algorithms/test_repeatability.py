@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from fedflair.federated.server import ServerState
 from fedflair.runs.folder import RunFolder, read_rows
 from fedflair.training.checkpoint import load_state
 from fedflair.training.train import train
+from tests.prepared import Prepared
 from tests.small_runs import command, small_config, timeless_rows
 
 ALGORITHMS: dict[str, dict[str, Any]] = {
@@ -108,7 +108,7 @@ def test_client_states_survive_a_kill(tiny_store: Path, tmp_path: Path) -> None:
     }  # fmt: skip
     whole = RunFolder(train(small_config(tiny_store, run=tmp_path / "whole", **options)))
     halted = RunFolder(tmp_path / "halted")
-    process = subprocess.Popen(command(small_config(tiny_store, run=halted.path, **options)), stderr=subprocess.PIPE)
+    process = Prepared(command(small_config(tiny_store, run=halted.path, **options))[3:])
     try:
         deadline = time.monotonic() + 120
         while len(read_rows(halted)) < 7 and time.monotonic() < deadline:

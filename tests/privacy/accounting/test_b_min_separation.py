@@ -9,13 +9,14 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedflair.privacy.accounting.b_min_separation import log_likelihood_ratio, rate_when_free
 from fedflair.privacy.accounting.replicas import make_tilt, num_states, tilted_rows
 from fedflair.privacy.mechanisms.correlated.strategy import toeplitz_matrix
 from fedflair.privacy.toeplitz import optimal_coefficients
+from tests.properties import examples
 
 Array = npt.NDArray[np.float64]
 
@@ -196,7 +197,7 @@ def given_away(ratio: Array, weights: Array, eps: float) -> tuple[float, float]:
 ENTRY = st.floats(0.0, 2.0)
 
 
-@settings(max_examples=12)
+@examples(12)
 @given(
     columns=st.lists(st.tuples(ENTRY, ENTRY), min_size=1, max_size=6),
     weights=st.lists(st.floats(0.01, 1.0), min_size=7, max_size=7),
@@ -215,7 +216,7 @@ def test_leaving_out_is_told_no_better_than_putting_in(
         assert left_out <= put_in + 1e-3
 
 
-@settings(max_examples=6)
+@examples(6)
 @given(
     angles=st.lists(st.floats(-math.pi, math.pi), min_size=3, max_size=3),
     lengths=st.lists(st.floats(0.0, 1.0), min_size=3, max_size=3),

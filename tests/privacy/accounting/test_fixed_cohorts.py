@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from prv_accountant import PRVAccountant
 from prv_accountant.privacy_random_variables import PrivacyRandomVariable
@@ -18,7 +18,10 @@ from fedflair.errors import PrivacyError
 from fedflair.privacy.accounting.accountants import epsilon, resolve_accountant
 from fedflair.privacy.accounting.calibration import calibrate
 from fedflair.privacy.accounting.events import PrivacyEvent
-from fedflair.privacy.accounting.fixed_cohorts import fixed_cohort_losses
+from fedflair.privacy.accounting.fixed_cohorts import fixed_cohort_losses, fixed_group_losses
+from fedflair.privacy.accounting.persons import person_epsilon
+from fedflair.privacy.accounting.trade_off import group_epsilon
+from tests.properties import examples
 
 Array = npt.NDArray[np.float64]
 
@@ -95,24 +98,25 @@ def sampled_sum(contributions: list[float], cohort: int, sigma: float, x: Array)
 CONTRIBUTION = st.sampled_from([-1.0, -0.5, 0.0, 0.5, 1.0])
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(
     others=st.lists(CONTRIBUTION, min_size=1, max_size=4),
-    before=CONTRIBUTION,
-    after=CONTRIBUTION,
-    cohort=st.integers(1, 4),
+    replaced=st.lists(st.tuples(CONTRIBUTION, CONTRIBUTION), min_size=1, max_size=3),
+    cohort=st.integers(1, 6),
     sigma=st.sampled_from([0.7, 1.5, 4.0]),
 )
 def test_no_two_small_lists_give_more_away(
-    others: list[float], before: float, after: float, cohort: int, sigma: float
+    others: list[float], replaced: list[tuple[float, float]], cohort: int, sigma: float
 ) -> None:
-    """Every pair of neighbouring lists of up to five clients, at epsilons of both signs."""
-    size = len(others) + 1
+    """Pairs of lists of up to seven clients that differ in one to three, at epsilons of both signs."""
+    size = len(others) + len(replaced)
     cohort = min(cohort, size - 1)
     # What is lost where the integrand begins: its slope times the squared step over 8, here 2e-6 at most.
     x = np.linspace(-32, 32, 16_001)
-    here, there = (sampled_sum([*others, own], cohort, sigma, x) for own in (before, after))
-    bound = fixed_cohort_losses(sigma / 2, cohort / size, 1e-2)
+    here, there = (sampled_sum([*others, *own], cohort, sigma, x) for own in zip(*replaced))
+    bound = fixed_group_losses(sigma, cohort, size, len(replaced), 1e-2, 1e-9)
+    if len(replaced) == 1:
+        bound = fixed_cohort_losses(sigma / 2, cohort / size, 1e-2)
     for eps in (-1.5, -0.4, -0.05, 0.0, 0.05, 0.4, 1.5, 4.0):
         assert hockey_stick(here, there, x, math.exp(eps)) <= bound.get_delta_for_epsilon(eps) + 1e-5
 
@@ -134,12 +138,37 @@ def test_two_sums_of_small_lists_give_no_more_away_than_two_are_bounded_by() -> 
     assert bound.get_delta_for_epsilon(0.5) > 0.05
 
 
+def test_a_group_of_one_is_a_client() -> None:
+    one, group = fixed_cohort_losses(2.0, 0.1, 1e-3), fixed_group_losses(4.0, 30, 300, 1, 1e-3, 1e-9)
+    for eps in (-0.5, 0.0, 0.01, 0.2):
+        assert group.get_delta_for_epsilon(eps) == pytest.approx(one.get_delta_for_epsilon(eps), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("event", "sizes", "group", "chain", "drawn", "least"),
+    [
+        (fixed(4.0, 100, 0.1), (100, 1000), 2, 5.678, 5.678, 5.180),
+        (fixed(4.0, 100, 0.1), (100, 1000), 10, 1462.3, 52.31, 40.15),
+        # Of FLAIR's users.
+        (fixed(4.0, 5000, 200 / 41131), (200, 41131), 10, 33.2, 11.36, 9.149),
+    ],
+)
+def test_a_group_costs_what_the_number_of_it_in_a_cohort_makes_it_cost(
+    event: PrivacyEvent, sizes: tuple[int, int], group: int, chain: float, drawn: float, least: float
+) -> None:
+    """least: about what lists that there are give away, in which all contribute -1 and the group comes to send +1."""
+    assert group_epsilon(event, group, 1e-5) == pytest.approx(chain, rel=1e-3)
+    assert group_epsilon(event, group, 1e-5, drawn_from=sizes) == pytest.approx(drawn, rel=1e-3)
+    opposite = PrivacyEvent("gaussian", event.noise_multiplier / 2, event.count, "poisson", event.sampling_rate)
+    assert person_epsilon(opposite, group, 1e-5) == pytest.approx(least, rel=5e-3)
+
+
 def test_one_sum_is_bounded_exactly() -> None:
     for event in (fixed(4.0, 1, 0.1), fixed(0.9, 1, 0.01)):
         assert epsilon(event, 1e-6) == pytest.approx(everybody_against_one(event, 1e-6), rel=1e-6)
 
 
-@settings(max_examples=10, deadline=None)
+@examples(10)
 @given(multiplier=st.floats(0.5, 20), rate=st.floats(1e-3, 0.9), count=st.integers(1, 30), log_delta=st.floats(-8, -2))
 def test_the_bound_lies_between_two_lists_that_there_are_and_no_sampling_at_all(
     multiplier: float, rate: float, count: int, log_delta: float

@@ -1,4 +1,4 @@
-"""A run of a few rounds, killed again and again at random instants; run by test_ledger.py as a process of its own.
+"""A run of a few rounds, killed again and again at random instants; run by test_record.py in a process of its own.
 
 Arguments: folder, number of rounds, number of kills. Prints, for each kill, how many rounds the ledger had.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import random
 import signal
-import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -61,8 +61,9 @@ def kill_soon(child: int, path: Path, chance: random.Random) -> None:
         os.waitpid(child, 0)
 
 
-def main() -> None:
-    folder, num_rounds, num_kills = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+def main(words: Sequence[str]) -> int:
+    folder, num_rounds, num_kills = Path(words[0]), int(words[1]), int(words[2])
+    torch.set_num_threads(1)
     mechanism_of(config(num_rounds))
     chance = random.Random(num_kills)
     for _ in range(num_kills):
@@ -75,6 +76,7 @@ def main() -> None:
             found = verify(folder, use_cache=True)
             print(found.num_rounds, *found.problems)
     run(folder, num_rounds)
+    return 0
 
 
 def _signature(path: Path) -> tuple[int, ...]:
@@ -83,8 +85,3 @@ def _signature(path: Path) -> tuple[int, ...]:
     except FileNotFoundError:
         return ()
     return found.st_ino, found.st_size
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main()

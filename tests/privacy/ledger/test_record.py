@@ -3,8 +3,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-import subprocess
-import sys
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,6 +16,8 @@ from fedflair.privacy.ledger import record as ledger
 from fedflair.privacy.mechanisms import CohortStats, Mechanism
 from fedflair.runs.tensors import save_tensors
 from fedflair.training.verification import verify
+from tests import prepared
+from tests.privacy.ledger import killed_run
 from tests.privacy.ledgers import (
     ROUNDS,
     SEED,
@@ -255,13 +255,8 @@ def test_a_run_killed_at_any_instant_verifies_and_ends_like_one_never_killed(tmp
     for kills in (0, 30):
         folder = tmp_path / str(kills)
         folder.mkdir()
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.privacy.ledger.killed_run", str(folder), "30", str(kills)],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=120,
-        )
+        done = prepared.run([str(folder), "30", str(kills)], through=killed_run.main)
+        assert done.returncode == 0, done.stderr
         outputs.append(done.stdout.split("\n")[:-1])
         ledgers.append((folder / ledger.FILE_NAME).read_bytes())
         assert verify(folder, use_cache=True).problems == ()

@@ -115,5 +115,5 @@ def test_impossible_options_are_named(changes: dict[str, object], error: type[Ex
 
 def test_fixed_cohorts_are_refused() -> None:
     options = PrivacyOptions("gaussian_moments_accountant", delta=1e-5, adaptive_clipping=True)
-    with pytest.raises(PrivacyError, match="adaptive_clipping: its noise is split for poisson cohorts"):
+    with pytest.raises(PrivacyError, match="its noise is split for poisson and rotating cohorts"):
         make_mechanism(options, SamplerDescription("fixed", 100, 1000), 5, SEED)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -46,7 +46,6 @@ def test_clipping_by_hand() -> None:
     assert update.tolist() == pytest.approx([0.06, -0.08], rel=1e-6)
 
 
-@settings(deadline=None)
 @given(
     arrays(np.float32, st.integers(1, 50), elements=st.floats(width=32, allow_nan=True, allow_infinity=True)),
     st.floats(1e-6, 1e6),

@@ -45,7 +45,8 @@ class CentralMechanismOptions:
         population: Users that the accountant assumes; the number of training clients if not given.
         noise_cohort_size: Cohort whose noise is simulated, scaled down to cohort_size; cohort_size if not given.
         allow_large_delta: Accept a delta at or above 1/population, as in the published private runs.
-        accountant: Composition by privacy loss distributions or by Renyi divergence; auto is pld where it has a bound.
+        accountant: Composition by privacy loss distributions or by Renyi divergence; auto is pld where it has a bound,
+            monte_carlo for b_min_separation cohorts, else rdp.
     """
 
     central_privacy_mechanism: str = "none"

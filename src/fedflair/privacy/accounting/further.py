@@ -26,9 +26,11 @@ def further(
     group_size: int | None,
     runs: int | None,
     selected_from: float | None,
+    drawn_from: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
     """Facts by name, of what was asked for; a number that is None is infinite, and a fact without a proof.
 
+    drawn_from: the sizes of a cohort and of the population, where they are known, which helps groups of clients.
     Raises ConfigError for what is impossible, PrivacyError where no accountant has a bound.
     """
     event, delta = question.event(noise_multiplier), question.delta
@@ -36,8 +38,9 @@ def further(
     if deltas:
         facts["deltas"] = [_at(event, question, each) for each in deltas]
     if group_size is not None:
-        _require(1 <= group_size <= _MOST_CLIENTS, "group_size", group_size, f"in 1 .. {_MOST_CLIENTS:,}")
-        found = group_epsilon(event, group_size, delta, apart=question.min_separation > 1)
+        most = min(_MOST_CLIENTS, _MOST_CLIENTS if drawn_from is None else drawn_from[1])
+        _require(1 <= group_size <= most, "group_size", group_size, f"in 1 .. {most:,}")
+        found = group_epsilon(event, group_size, delta, apart=question.min_separation > 1, drawn_from=drawn_from)
         facts["group"] = {"size": group_size, "epsilon": finite(found)}
     if runs is not None:
         _require(1 <= runs <= _MOST_RUNS, "runs", runs, f"in 1 .. {_MOST_RUNS:,}")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -67,8 +68,8 @@ def make_tilt(column: Vector, rate: float, num_rounds: int, order: int) -> Tilt 
     largest = order**2 * float(column @ column) / 2
     if num_states(order, b) > MOST_STATES or largest > _LARGEST:
         return None
-    ages = _states(order, b - 1)
-    after, chance = _steps(ages, order, rate_when_free(rate, b))
+    ages, after = _states(order, b - 1)
+    chance = _chances(ages, order, rate_when_free(rate, b))
     usual = chance * np.exp(_rows(ages, order, column)[1])
     ahead = np.ones(len(ages))
     sums, sum_after = [ahead], np.zeros(num_rounds, dtype=np.int64)
@@ -132,33 +133,36 @@ def _so_far(column: Vector, round_: int) -> Vector:
     return np.where(np.arange(len(column)) <= round_, column, 0.0)
 
 
-def _states(order: int, num_ages: int) -> Integers:
-    """All ways in which at most ``order`` users have these ages, in the order of words."""
-    found = np.zeros((1, 0), dtype=np.int64)
+@lru_cache(maxsize=32)
+def _states(order: int, num_ages: int) -> tuple[Integers, Integers]:
+    """(ages, after) of a ``Tilt``, in the order of words of a letter an age.
+
+    As much as a calibration asks for again and again, with other noise.
+    """
+    ages = np.zeros((1, 0), dtype=np.int64)
     for _ in range(num_ages):
-        free = order - found.sum(axis=1)
-        count = np.concatenate([np.arange(n + 1) for n in free])
-        found = np.column_stack([np.repeat(found, free + 1, axis=0), count])
-    return found
+        ways = order - ages.sum(axis=1) + 1
+        before = np.repeat(np.cumsum(ways) - ways, ways)
+        ages = np.column_stack([np.repeat(ages, ways, axis=0), np.arange(len(before)) - before])
+    words, free = _words(ages), order - ages.sum(axis=1)
+    after = np.zeros((len(ages), order + 1), dtype=np.int64)
+    for drawn in range(order + 1):
+        can = np.flatnonzero(free >= drawn)
+        after[can, drawn] = np.searchsorted(words, _words(np.column_stack([np.full(len(can), drawn), ages[can, :-1]])))
+    return ages, after
 
 
 def _words(ages: Integers) -> npt.NDArray[np.bytes_]:
-    """A word for each state, of a byte an age."""
     return np.ascontiguousarray(ages, dtype=np.uint8).view(f"S{ages.shape[1]}").ravel()
 
 
-def _steps(ages: Integers, order: int, p: float) -> tuple[Integers, Vector]:
-    """(after, chance) of a ``Tilt``."""
+def _chances(ages: Integers, order: int, p: float) -> Vector:
+    """``chance`` of a ``Tilt``, where who is free is drawn with probability p."""
     from scipy.stats import binom
 
-    words, free = _words(ages), order - ages.sum(axis=1)
-    after, chance = np.zeros((len(ages), order + 1), dtype=np.int64), np.zeros((len(ages), order + 1))
-    for drawn in range(order + 1):
-        can = np.flatnonzero(free >= drawn)
-        following = np.column_stack([np.full(len(can), drawn), ages[can, :-1]])
-        after[can, drawn] = np.searchsorted(words, _words(following))
-        chance[can, drawn] = binom.pmf(drawn, free[can], p)
-    return after, chance
+    # Of each number of users who are free, of how many are drawn; none where there are not so many.
+    by_free = binom.pmf(np.arange(order + 1), np.arange(order + 1)[:, None], p)
+    return np.asarray(by_free[order - ages.sum(axis=1)], dtype=np.float64)
 
 
 def _rows(ages: Integers, order: int, column: Vector) -> tuple[Vector, Vector]:

@@ -26,6 +26,7 @@ from fedflair.privacy.accounting.accountants import (
 )
 from fedflair.privacy.accounting.cache import remembered
 from fedflair.privacy.accounting.events import PrivacyEvent, is_sampled, without_sampling
+from fedflair.privacy.accounting.fixed_cohorts import fixed_group_epsilon
 from fedflair.privacy.accounting.losses import composed_losses
 from fedflair.privacy.accounting.persons import person_epsilon
 from fedflair.privacy.accounting.together import gaussian_mu
@@ -100,11 +101,13 @@ def points_of_curve(curve: TradeOff) -> tuple[Array, Array]:
     return type_1, curve.type_2(type_1)
 
 
-def group_epsilon(event: PrivacyEvent, size: int, delta: float, *, apart: bool = False) -> float:
+def group_epsilon(
+    event: PrivacyEvent, size: int, delta: float, *, apart: bool = False, drawn_from: tuple[int, int] | None = None
+) -> float:
     """Epsilon for ``size`` clients together, at ``delta``: the least that a proof is known for here.
 
     All of them are zeroed out, or replaced. apart: they may take part in different rounds of those that the event
-    counts as one (``min_separation``).
+    counts as one (``min_separation``). drawn_from: the sizes of a cohort and of the population, where they are known.
     """
     if size == 1 or event.noise_multiplier == 0 or event.count == 0:
         return epsilon(event, delta)
@@ -120,7 +123,18 @@ def group_epsilon(event: PrivacyEvent, size: int, delta: float, *, apart: bool =
             bounds.append(remembered("chain", inputs, partial(_chained, event, size, delta)))
             with suppress(PrivacyError):
                 bounds.append(_shared_out(event, size, delta))
+        if event.sampling == "fixed" and drawn_from is not None and delta >= SMALLEST_PLD_DELTA:
+            inputs = {**event.as_dict(), "drawn_from": list(drawn_from), "size": size, "delta": delta}
+            bounds.append(remembered("group", inputs, partial(_together, event, drawn_from, size, delta)))
     return min(bounds)
+
+
+def _together(event: PrivacyEvent, drawn_from: tuple[int, int], size: int, delta: float) -> float:
+    try:
+        with quiet():
+            return fixed_group_epsilon(event.noise_multiplier, event.count, *drawn_from, size, delta)
+    except OverflowError:
+        return math.inf
 
 
 def _shared_out(event: PrivacyEvent, size: int, delta: float) -> float:

@@ -92,7 +92,7 @@ def check_adaptive_clipping(deployment: Deployment) -> None:
             f"adaptive_clipping_learning_rate: {options.adaptive_clipping_learning_rate} is impossible; use > 0"
         )
     if deployment.neighbouring != "zero_out":
-        raise PrivacyError("adaptive_clipping: its noise is split for poisson cohorts; use cohort_sampling poisson")
+        raise PrivacyError("adaptive_clipping: its noise is split for poisson and rotating cohorts; use one of them")
 
 
 def split_noise(deployment: Deployment, noise_multiplier: float, num_counts: int = 1) -> tuple[float, float]:

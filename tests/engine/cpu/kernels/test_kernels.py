@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -34,26 +35,59 @@ def built_in(cache: Path) -> Path:
     return built
 
 
-@pytest.fixture
-def kept(tmp_path: Path) -> Path:
-    """A cache with the compiled library in it."""
-    if library() is None:
+@pytest.fixture(scope="module")
+def remembering(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a compiler that keeps what it made, and notes when it is asked: compiling takes seconds."""
+    real = shutil.which("cc")
+    if library() is None or real is None:
         pytest.skip("this machine has no C compiler")
-    assert run(tmp_path) == "True"
-    return tmp_path
+    compiler = tmp_path_factory.mktemp("compiler") / "cc"
+    compiler.write_text(
+        f'#!/bin/sh\ncd {compiler.parent}\necho asked >>asked\n[ -e made ] || {real} "$@" -o made || exit 1\n'
+        'while [ "$1" != -o ]; do shift; done\ncp made "$2"\n'
+    )
+    compiler.chmod(0o755)
+    return compiler.parent
 
 
-def test_built_once_and_kept(kept: Path) -> None:
+@pytest.fixture
+def path(remembering: Path) -> str:
+    """Where programs are looked for: this compiler first, which has not been asked yet."""
+    (remembering / "asked").unlink(missing_ok=True)
+    return f"{remembering}:{os.environ['PATH']}"
+
+
+@pytest.fixture(scope="module")
+def compiled(remembering: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with the compiled library in it."""
+    cache = tmp_path_factory.mktemp("cache")
+    assert run(cache, PATH=f"{remembering}:{os.environ['PATH']}") == "True"
+    return cache
+
+
+@pytest.fixture
+def kept(compiled: Path, tmp_path: Path) -> Path:
+    """A copy that a test may spoil."""
+    return Path(shutil.copytree(compiled, tmp_path / "kept"))
+
+
+def times_asked(remembering: Path) -> int:
+    asked = remembering / "asked"
+    return len(asked.read_text().splitlines()) if asked.exists() else 0
+
+
+def test_built_once_and_kept(kept: Path, remembering: Path, path: str) -> None:
     before = built_in(kept).stat().st_mtime_ns
     # From the cache alone: there is no compiler on this path.
     assert run(kept, PATH="/nonexistent") == "False"
-    assert run(kept) == "True"
+    assert run(kept, PATH=path) == "True"
+    assert times_asked(remembering) == 0
     assert built_in(kept).stat().st_mtime_ns == before
     assert sorted(path.suffix for path in (kept / "fedflair").iterdir()) == [".sha256", ".so"]
 
 
 @pytest.mark.parametrize("damage", ["cut short", "one bit", "no checksum"])
-def test_a_damaged_library_is_built_anew(kept: Path, damage: str) -> None:
+def test_a_damaged_library_is_built_anew(kept: Path, remembering: Path, path: str, damage: str) -> None:
     built = built_in(kept)
     whole = built.read_bytes()
     if damage == "cut short":
@@ -63,28 +97,28 @@ def test_a_damaged_library_is_built_anew(kept: Path, damage: str) -> None:
         built.write_bytes(whole[:9000] + bytes([whole[9000] ^ 1]) + whole[9001:])
     else:
         built.with_suffix(".sha256").unlink()
-    assert run(kept) == "True"
+    assert run(kept, PATH=path) == "True"
+    assert times_asked(remembering) == 1
     assert built.read_bytes() == whole
     assert built.with_suffix(".sha256").is_file()
 
 
-def test_where_the_cache_may_not_run_it_another_folder_does(kept: Path) -> None:
+def test_where_the_cache_may_not_run_it_another_folder_does(kept: Path, remembering: Path, path: str) -> None:
     # Stands for a mount without exec: the checksum fits, and the loader refuses.
     built_in(kept).write_bytes(b"no library")
     built_in(kept).with_suffix(".sha256").write_text(hashlib.sha256(b"no library").hexdigest())
     built_in(kept).parent.chmod(0o500)
     try:
-        assert run(kept) == "True"
+        assert run(kept, PATH=path) == "True"
+        assert times_asked(remembering) == 1
     finally:
         built_in(kept).parent.chmod(0o700)
 
 
-def test_without_a_compiler_or_with_a_place_to_build_only(tmp_path: Path) -> None:
-    if library() is None:
-        pytest.skip("this machine has no C compiler")
-    assert run(tmp_path, FEDFLAIR_KERNELS="0") == "False"
+def test_without_a_compiler_or_with_a_place_to_build_only(tmp_path: Path, path: str) -> None:
+    assert run(tmp_path, PATH=path, FEDFLAIR_KERNELS="0") == "False"
     (tmp_path / "fedflair").write_text("in the way")
-    assert run(tmp_path) == "True"
+    assert run(tmp_path, PATH=path) == "True"
     assert (tmp_path / "fedflair").read_text() == "in the way"
 
 
