@@ -9,6 +9,7 @@ from fedflair.privacy.toeplitz import (
     _log_objective,
     optimal_coefficients,
     prefix_error,
+    rounded_up,
     square_root_coefficients,
 )
 
@@ -102,3 +103,7 @@ def test_square_root_squares_to_the_prefix_sums() -> None:
 
 def test_five_thousand_rounds_without_a_dense_matrix() -> None:
     assert prefix_error(optimal_coefficients(5000, 48), 5000) == pytest.approx(8.1831, abs=1e-3)
+
+
+def test_a_column_is_accounted_by_the_sizes_of_its_entries_and_never_by_less() -> None:
+    assert rounded_up(np.array([0.8, -0.6000000001]), 3) == (0.8, 0.600000001, 0.0)

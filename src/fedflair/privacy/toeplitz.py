@@ -107,11 +107,12 @@ def _log_objective(coefficients: Vector, num_rounds: int) -> tuple[float, Vector
 
 
 def rounded_column(num_rounds: int, num_bands: int, separation: int) -> tuple[float, ...]:
-    """What one contribution adds to ``separation`` rounds, from its own on, of as many bands as asked for.
+    """What one contribution adds to ``separation`` rounds, from its own on, of as many bands as asked for."""
+    return rounded_up(optimal_coefficients(num_rounds, num_bands), separation)
 
-    Rounded up, so that every machine's is the same; a larger column costs more, so that epsilon still holds.
-    """
-    column = np.zeros(separation)
-    coefficients = optimal_coefficients(num_rounds, num_bands)
-    column[: len(coefficients)] = np.ceil(coefficients * _COLUMN_STEPS) / _COLUMN_STEPS
+
+def rounded_up(coefficients: Vector, num_rows: int) -> tuple[float, ...]:
+    """Their sizes, rounded up and followed by zeros: a larger column costs more, so that epsilon still holds."""
+    column = np.zeros(num_rows)
+    column[: len(coefficients)] = np.ceil(np.abs(coefficients) * _COLUMN_STEPS) / _COLUMN_STEPS
     return tuple(column.tolist())

@@ -78,6 +78,26 @@ def test_a_ratio_too_large_for_a_float_is_still_told_by_its_logarithm() -> None:
     assert found == pytest.approx(own, rel=1e-9)
 
 
+def test_a_ratio_too_small_for_a_float_and_contributions_beyond_all_noise_are_told_too() -> None:
+    """What an audit meets: who was never in a run of secret phases, and the noise of a deployment in a small run."""
+    rows, column = np.random.default_rng(0).standard_normal((400, 1)), np.array([8.0, 6.0])
+    phases = [float(rows[k::2].sum() * 8 + rows[k + 1 :: 2].sum() * 6) - 50 * 200 for k in (0, 1)]
+    (found,) = log_likelihood_ratio(iter(rows), column, 0.5)
+    # The second phase's last column is cut off, and somebody's last round was before the first.
+    phases[1] += 18
+    assert found == pytest.approx(np.logaddexp(*phases) - math.log(2), rel=1e-9)
+    (found,) = log_likelihood_ratio(iter(rows[:3]), 1000 * column, 0.1)
+    assert found == pytest.approx(math.log(0.9 * (8 / 9) ** 3 + 0.1 * (8 / 9) ** 2), abs=1e-9)
+
+
+def test_runs_are_drawn_where_some_states_are_too_rare_for_a_float() -> None:
+    """Phases never change, so that two users in one are ahead by more than numbers hold."""
+    tilt = make_tilt(np.array([4.0, 1.0]), 0.5, 400, 2)
+    assert tilt is not None and (tilt.sums[-1] == 0).any()
+    rows = np.array(list(tilted_rows(tilt, 50, np.random.default_rng(0))))
+    assert {round(x) for x in rows[2:].reshape(-1, 2, 50).mean(axis=(1, 2))} == {5}
+
+
 def test_with_one_place_left_for_everybody_it_is_the_mean_over_phases_up_to_64_rounds() -> None:
     column, random = optimal_coefficients(64, 8) / 2, np.random.default_rng(0)
     rows = random.standard_normal((64, 4))

@@ -12,10 +12,11 @@ N(m_S, 1) with chance pi_S with the user (P), N(0, 1) without (Q), and the likel
 **The worst contributions are full ones, all alike.** Let the user add vectors g_s of length at most 1, chosen knowing
 all that was released before round s. Go backwards through the rounds: given the rows before t, the rows from t on are a
 mixture of Gaussians with weights that no longer depend on what is to come, whose means <., .> for patterns S, S' are at
-most (sum of c_(t-s) over S) (the same over S') a row, as no c is negative; where all g_s are one unit vector they are
-equal to that. Kahane's inequality (1986) says that the expectation of a convex function of sum_S w_S exp(X_S - Var X_S
-/ 2) grows with every covariance of the Gaussians X_S; both hockey-stick divergences are such expectations under Q. So
-row by row, from the last to the first, vectors can be exchanged for equal ones. A larger column is worse, likewise.
+most (sum of |c_(t-s)| over S) (the same over S') a row, each sum having one term at most; where all g_s are one unit
+vector, and no c is negative, they are equal to that. Kahane's inequality (1986) says that the expectation of a convex
+function of sum_S w_S exp(X_S - Var X_S / 2) grows with every covariance of the Gaussians X_S; both hockey-stick
+divergences are such expectations under Q. So row by row, from the last to the first, vectors can be exchanged for equal
+ones. A larger column is worse, likewise: of sizes |c|, where a c is negative (``toeplitz.rounded_up``).
 
 **Leaving the user out is told no better than putting the user in.** l(y) = log L(y) is a convex function of Gaussian
 y, being the logarithm of a sum of exponentials of linear ones. By Ehrhard's inequality (Borell 2003) Phi^-1(Q(l <= x))
@@ -36,15 +37,13 @@ A(h) <= R(h): at eps >= 0, P against Q is the only direction that has to be comp
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
 
 Vector = npt.NDArray[np.float64]
-
-# Numbers are scaled down from there, long before they are too large for a float.
-_LARGE = 1e100
 
 
 def rate_when_free(rate: float, min_separation: int) -> float:
@@ -63,36 +62,32 @@ def log_likelihood_ratio(rows: Iterable[Vector], column: Vector, rate: float) ->
     adds to the b rows from its round on, in the same unit. rate: share of all rounds that a user is in; before the
     first round everybody was as at any later time, with rounds before the first that added nothing.
 
-    Kept is how likely the rows so far are where the user is free now, and where it was drawn 1, ... b - 1 rounds ago.
+    Kept are logarithms, which hold contributions of whatever size: of how likely the rows so far are where the user is
+    free now, and where it was drawn 0, ... b - 1 rounds ago.
     """
     b, p = len(column), rate_when_free(rate, len(column))
     rows = iter(rows)
     first = next(rows)
-    free, scale = np.full(len(first), 1 - (b - 1) * rate), np.zeros(len(first))
-    # A ring: round s has place s mod b. The masses when drawn, and the logarithms of what rows made of them since.
-    drawn, since = np.full((b, len(first)), rate), np.zeros((b, len(first)))
-    # The place of round 0, before anything was drawn for it.
-    drawn[0] = 0.0
+    joins, stays = _log(p), _log(1 - p)
+    free = np.full(len(first), _log(1 - (b - 1) * rate))
+    # A ring: who is drawn in round s has place s mod b, from which it is free again when that is the next one's.
+    drawn = np.full((b, len(first)), _log(rate))
     steps = np.zeros(b)
     round_ = 0
     row: Vector | None = first
     while row is not None:
-        place = round_ % b
-        drawn[place], since[place] = p * free, 0.0
-        free = free * (1 - p)
+        drawn[round_ % b] = free + joins
         ages = (round_ - np.arange(b)) % b
         # Who was drawn before the first round adds nothing.
         np.multiply(column[ages], ages <= round_, out=steps)
-        since += np.outer(steps, row)
-        since -= (steps**2 / 2)[:, None]
-        oldest = (round_ + 1) % b
-        free += drawn[oldest] * np.exp(since[oldest])
-        drawn[oldest] = 0.0
-        large = free > _LARGE
-        if large.any():
-            scale[large] += np.log(free[large])
-            drawn[:, large] /= free[large]
-            free[large] = 1.0
+        drawn += np.outer(steps, row)
+        drawn -= (steps**2 / 2)[:, None]
         round_ += 1
+        free = np.logaddexp(free + stays, drawn[round_ % b])
         row = next(rows, None)
-    return np.asarray(scale + np.log(free + (drawn * np.exp(since)).sum(axis=0)))
+    drawn[round_ % b] = free
+    return np.asarray(np.logaddexp.reduce(drawn, axis=0))
+
+
+def _log(chance: float) -> float:
+    return math.log(chance) if chance > 0 else -math.inf

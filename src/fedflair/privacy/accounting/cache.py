@@ -19,7 +19,7 @@ from fedflair.errors import DiskError
 from fedflair.system.files import cache_folder, write_atomically
 
 # Raised whenever the arithmetic behind cached numbers changes, so that no old number is ever served.
-_GENERATION = 4
+_GENERATION = 5
 
 
 _computed: ContextVar[dict[str, float] | None] = ContextVar("what a block has computed for itself", default=None)

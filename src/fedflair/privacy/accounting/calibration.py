@@ -29,6 +29,7 @@ from fedflair.privacy.accounting.events import (
     in_turns,
     is_sampled,
     neighbour_distance,
+    without_sampling,
 )
 from fedflair.privacy.accounting.monte_carlo import estimated_epsilon
 from fedflair.privacy.accounting.roots import root_of
@@ -38,8 +39,11 @@ _COARSE_TOLERANCE = 1e-3
 _CALIBRATION_TOLERANCE = 5e-6
 # How much less than what was asked for a calibration may cost: orders of Renyi divergence leave gaps.
 _GAP = 1e-2
-# Of noise under b-min-separation, how often a proof is tried.
-_PROOFS = 8
+# Of noise under b-min-separation: how often a proof is tried, of noises that lie this share apart, on either side of
+# the first at most so many: what is tried after a proof's draws were looked at is then one of 4,000 all the same.
+_PROOFS = 12
+_NOISE_STEP = 5e-4
+_MOST_STEPS = 1999
 
 
 def calibrate(event: PrivacyEvent, epsilon: float, delta: float, accountant: AskedAccountant = "auto") -> float:
@@ -123,19 +127,29 @@ def _calibrate_spaced(event: PrivacyEvent, target: float, delta: float, accounta
         noisy = replace(event, noise_multiplier=math.exp(log_multiplier))
         if proof or accountant == "rdp":
             return spaced_epsilon(noisy, delta, accountant)
-        return estimated_epsilon(coins_of(noisy), delta)
+        unsampled = compute_epsilon(without_sampling(noisy), delta, "pld")
+        return min(estimated_epsilon(coins_of(noisy), delta), unsampled)
 
     aim = target * (1 - _GAP / 3)
     start = math.log(quick_noise_multiplier(event, target, delta))
     logarithm = root_of(
         lambda x: math.log(max(found(x, proof=False), 1e-12) / aim), start, step=0.05, tolerance=_COARSE_TOLERANCE
     )
+    steps, moved, gap, slope = 0, 0, 0.0, 2.0
+    # Too little noise, and too much, as far as is known.
+    low, high = -_MOST_STEPS - 1, _MOST_STEPS + 1
     for _ in range(_PROOFS):
-        proven = found(logarithm, proof=True)
+        proven, before = found(logarithm + steps * _NOISE_STEP, proof=True), gap
         if target * (1 - _GAP) <= proven <= target:
-            return math.exp(logarithm)
-        # In a large range epsilon falls about as the noise grows.
-        logarithm += math.log(proven / aim)
+            return math.exp(logarithm + steps * _NOISE_STEP)
+        gap = math.log(min(max(proven / aim, 0.5), 2.0))
+        if moved:
+            # Epsilon falls as the noise grows, or as its square, and near 0 faster.
+            slope = min(max((before - gap) / (moved * _NOISE_STEP), 1.0), 20.0)
+        low, high = (steps, high) if gap > 0 else (low, steps)
+        aimed = steps + (round(gap / slope / _NOISE_STEP) or (1 if gap > 0 else -1))
+        following = aimed if low < aimed < high else (low + high) // 2
+        steps, moved = following, following - steps
     raise PrivacyError(
         f"epsilon: no proof of {target:g} at delta {delta:g} settles under b_min_separation; use --accountant rdp, or "
         "--cohort_sampling poisson"

@@ -64,7 +64,8 @@ def without_sampling(event: PrivacyEvent) -> PrivacyEvent:
     """What the event costs at most to those who know every cohort: each client is in all that it can be in."""
     if event.sampling == "b_min_separation":
         turns = math.ceil(event.count / len(event.column))
-        return PrivacyEvent(event.noise, event.noise_multiplier, turns, neighbouring=event.neighbouring)
+        multiplier = event.noise_multiplier / math.hypot(*event.column)
+        return PrivacyEvent(event.noise, multiplier, turns, neighbouring=event.neighbouring)
     drawn: Neighbouring = "replace_one" if event.sampling == "fixed" and is_sampled(event) else event.neighbouring
     return replace(event, sampling="none", sampling_rate=1.0, neighbouring=drawn)
 

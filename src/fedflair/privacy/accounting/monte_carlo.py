@@ -30,9 +30,9 @@ from fedflair.sampling import stream
 
 Vector = npt.NDArray[np.float64]
 
-# Of delta: the chance of one proof's being wrong, and of ten, which is more than a calibration looks at.
-_WRONG = 1e-4
-_ALL_WRONG = 1e-3
+# Of delta: the chance of one proof's being wrong, and of four thousand, among whose noises a calibration chooses.
+_WRONG = 1e-6
+_ALL_WRONG = 4e-3
 _ORDERS = (*range(2, 11), 12, 14, 16, 20, 24, 28, 32, 40, 48, 64)
 # Runs that are drawn together, and in all: to find an epsilon, and to prove one.
 _BATCH = 1 << 14
@@ -42,9 +42,13 @@ _MOST_RUNS = 1 << 18
 _MOST_ROWS = 8e8
 # What a proof is to lie above the estimate, of delta, where so many runs do: half a percent of epsilon.
 _SLACK = 0.15
-# Epsilons that are tried to be proven one after another, each larger by this share.
+# Epsilons that are tried to be proven one after another: each is larger by the first share at least, later ones by
+# more, and so large that the estimate of delta is smaller by the second one, which small epsilons need.
 _STEP = 2e-3
+_DELTA_STEP = 0.04
 _TRIES = 60
+# Logarithm of what numbers are cut to, so that their squares are numbers too. With one as large nothing is proven.
+_BEYOND = 250.0
 
 
 @dataclass(frozen=True)
@@ -73,10 +77,11 @@ def monte_carlo_epsilon(coins: Coins, delta: float) -> float:
         return proven
     pilot = _ratios(tilt, coins, "search", _PILOT)
     allowed = delta * (1 - _ALL_WRONG)
-    start = _root(tilt, pilot, allowed / (1 + _SLACK), proven)
-    ratios = _ratios(tilt, coins, "proof", _enough(tilt, pilot, start, allowed, coins.num_rounds))
+    start = _start(tilt, pilot, coins, delta, proven)
+    ratios = _ratios(tilt, coins, "proof", _enough(tilt, pilot, start, allowed, _most_runs(coins)))
     for number in range(_TRIES):
-        eps = start * (1 + _STEP) ** number
+        least = _root(tilt, pilot, allowed / (1 + _SLACK) / (1 + _DELTA_STEP) ** number, proven)
+        eps = max(start * (1 + _STEP) ** (number + number**2 // 8), least)
         if eps >= proven:
             break
         if _at_most(tilt, ratios, eps, _WRONG * delta / 2 ** (number + 1)) <= allowed:
@@ -90,7 +95,7 @@ def estimated_epsilon(coins: Coins, delta: float) -> float:
     tilt = make_tilt(coins.column, coins.rate, coins.num_rounds, order) if math.isfinite(proven) else None
     if tilt is None:
         return proven
-    return _root(tilt, _ratios(tilt, coins, "search", _PILOT), delta / (1 + _SLACK), proven)
+    return _start(tilt, _ratios(tilt, coins, "search", _PILOT), coins, delta, proven)
 
 
 def _moments(many: Sequence[tuple[Coins, int]]) -> Iterator[tuple[int, float]]:
@@ -136,7 +141,8 @@ def _ratios(tilt: Tilt, coins: Coins, purpose: str, num_runs: int) -> Vector:
 def _given_away(tilt: Tilt, ratios: Vector, eps: float) -> Vector:
     """What each run adds to the mean that delta(eps) is: (L - e^eps)_+ E_Q L^a / L^a."""
     above = np.maximum(ratios, eps)
-    return np.asarray(np.exp(tilt.log_moment - (tilt.order - 1) * above) * -np.expm1(eps - above), dtype=np.float64)
+    weights = np.exp(np.minimum(tilt.log_moment - (tilt.order - 1) * above, _BEYOND))
+    return np.asarray(weights * -np.expm1(eps - above), dtype=np.float64)
 
 
 def _root(tilt: Tilt, ratios: Vector, delta: float, most: float) -> float:
@@ -150,18 +156,36 @@ def _root(tilt: Tilt, ratios: Vector, delta: float, most: float) -> float:
     return high
 
 
-def _enough(tilt: Tilt, pilot: Vector, eps: float, delta: float, num_rounds: int) -> int:
-    """Runs with which the proof lies about ``_SLACK`` above the estimate, if there may be so many."""
-    logarithm = math.log(2 / (_WRONG * delta / 2))
+def _start(tilt: Tilt, pilot: Vector, coins: Coins, delta: float, most: float) -> float:
+    """The estimate, or the least epsilon that as many runs as there may be could prove; ``most`` where that is less."""
+    estimate = _root(tilt, pilot, delta * (1 - _ALL_WRONG) / (1 + _SLACK), most)
+    # Where one run in more than there are says all, none of the pilot's does, and their mean says nothing.
+    width = delta * 3 * _most_runs(coins) / (7 * _logarithm(delta))
+    provable = (tilt.log_moment + _log_factor(tilt.order) - math.log(width)) / (tilt.order - 1)
+    return min(max(estimate, provable), most)
+
+
+def _most_runs(coins: Coins) -> int:
+    return int(max(_PILOT, min(_MOST_RUNS, _MOST_ROWS / coins.num_rounds)))
+
+
+def _logarithm(delta: float) -> float:
+    """What the first epsilon that is tried is proven with: of its chance of being wrong."""
+    return math.log(2 / (_WRONG * delta / 2))
+
+
+def _enough(tilt: Tilt, pilot: Vector, eps: float, delta: float, most: int) -> int:
+    """Runs with which the proof lies about ``_SLACK`` above the estimate; at most ``most``."""
+    logarithm = _logarithm(delta)
     values, slack = _given_away(tilt, pilot, eps), _SLACK * delta
     spread = 2 * logarithm * float(values.var()) / (slack / 2) ** 2
     width = 7 * logarithm * _width(tilt, eps) / 3 / (slack / 2)
-    return int(max(_PILOT, min(spread + width, _MOST_RUNS, _MOST_ROWS / num_rounds)))
+    return int(max(_PILOT, min(spread + width, most)))
 
 
 def _width(tilt: Tilt, eps: float) -> float:
     """The most that one run can add."""
-    return math.exp(tilt.log_moment - (tilt.order - 1) * eps + _log_factor(tilt.order))
+    return math.exp(min(tilt.log_moment - (tilt.order - 1) * eps + _log_factor(tilt.order), _BEYOND))
 
 
 def _at_most(tilt: Tilt, ratios: Vector, eps: float, wrong: float) -> float:

@@ -118,7 +118,8 @@ def tilted_rows(tilt: Tilt, num_runs: int, random: np.random.Generator) -> Itera
         if round_ <= early or tilt.sum_after[round_] != known:
             known = int(tilt.sum_after[round_])
             below = np.cumsum(weights * tilt.sums[known][tilt.after], axis=1)
-            below /= below[:, -1:]
+            # What a number is too small for never happens: from there, nothing is drawn.
+            below /= np.where(below[:, -1:] > 0, below[:, -1:], 1.0)
         coins = random.random(num_runs)
         drawn = np.zeros(num_runs, dtype=np.int64)
         some = np.flatnonzero(coins > below[state, 0])

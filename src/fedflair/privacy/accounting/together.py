@@ -62,6 +62,8 @@ def _spaced_together(events: Sequence[PrivacyEvent], delta: float) -> float:
         return epsilon(next(iter(counts)), delta)
     if not all(event.column for event in counts):
         raise PrivacyError("accountant: runs with b_min_separation cohorts are composed with each other only")
+    for event in counts:
+        resolve_accountant(event, "auto", delta)
     inputs = {"events": sorted((str(asdict(event)), times) for event, times in counts.items()), "delta": delta}
     return remembered("moments together", inputs, partial(_moments_together, counts, delta))
 
