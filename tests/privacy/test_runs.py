@@ -71,6 +71,10 @@ def test_a_run_with_a_central_mechanism_has_a_ledger_that_verifies(run_of: Any, 
     assert found.run_epsilon == pytest.approx(facts["run_epsilon"], rel=1e-6)
     assert found.simulated is (name == "simulated")
     assert all(0 <= line["realised_cohort"] <= 6 for line in rounds)
+    # Rounds never state more than all of them together, and the last one that.
+    stated = [line["epsilon"] for line in rounds]
+    assert stated == sorted(stated)
+    assert stated[-1] == facts["epsilon"]
     assert terms["accountant"] == ("monte_carlo" if name == "apart" else "pld")
 
 

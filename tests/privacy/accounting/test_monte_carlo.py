@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from fedflair.errors import PrivacyError
+from fedflair.privacy.accounting import monte_carlo
 from fedflair.privacy.accounting.accountants import epsilon, resolve_accountant
 from fedflair.privacy.accounting.b_min_separation import log_likelihood_ratio, rate_when_free
 from fedflair.privacy.accounting.calibration import calibrate
@@ -131,6 +132,17 @@ def test_calibration_keeps_the_budget(accountant: str) -> None:
     asked = "rdp" if accountant == "rdp" else "auto"
     multiplier = calibrate(event, 2.0, 1e-6, asked)
     assert 1.98 <= epsilon(banded(multiplier, 100, 0.05, 4), 1e-6, asked) <= 2.0
+
+
+def test_fewer_runs_prove_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The estimate is the same: what differs is how far a proof has to stay above it."""
+    coins = Coins(optimal_coefficients(200, 2) / 0.7, 0.02, 200)
+    proofs = [monte_carlo_epsilon(coins, 1e-6)]
+    monkeypatch.setattr(monte_carlo, "_MOST_RUNS", 1 << 14)
+    proofs.append(monte_carlo_epsilon(coins, 1e-6))
+    monkeypatch.setattr(monte_carlo, "_WRONG", 1e-30)
+    proofs.append(monte_carlo_epsilon(coins, 1e-6))
+    assert proofs[0] * 1.003 < proofs[1] < proofs[2] / 1.003
 
 
 def test_it_is_the_same_number_whenever_it_is_asked_for() -> None:

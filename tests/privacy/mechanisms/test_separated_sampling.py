@@ -53,6 +53,12 @@ def test_every_round_is_as_large_from_the_first_on_and_who_is_free_joins_by_a_co
         assert share == pytest.approx(p, abs=5 * np.sqrt(p * (1 - p) / these.sum()))
 
 
+def test_where_hardly_anybody_is_free_the_first_cohorts_are_no_larger_than_later_ones() -> None:
+    # Of 2,000, 290 are free at any time; were everybody kept away for a round less, 480 would be at first.
+    sizes = joined(10, 190, 3).sum(axis=1)
+    assert sizes == pytest.approx([190, 190, 190], abs=5 * np.sqrt(190))
+
+
 def test_a_round_is_the_same_in_whatever_order_rounds_are_asked_for() -> None:
     forwards, other = (b_min_separation_sampler(CLIENTS, 50, 7, 6) for _ in range(2))
     cohorts = [forwards.sample(round_) for round_ in range(30)]
