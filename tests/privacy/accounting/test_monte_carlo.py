@@ -145,6 +145,15 @@ def test_fewer_runs_prove_less(monkeypatch: pytest.MonkeyPatch) -> None:
     assert proofs[0] * 1.003 < proofs[1] < proofs[2] / 1.003
 
 
+def test_what_may_go_wrong_is_taken_from_delta(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were half of it taken, and the first epsilon that is tried too small, the other half would have to be proven."""
+    coins = Coins(optimal_coefficients(60, 2) / 0.9, 0.05, 60)
+    of_half = monte_carlo_epsilon(coins, 5e-7)
+    monkeypatch.setattr(monte_carlo, "_ALL_WRONG", 0.5)
+    monkeypatch.setattr(monte_carlo, "_SLACK", -0.5)
+    assert monte_carlo_epsilon(coins, 1e-6) == pytest.approx(of_half, rel=0.01)
+
+
 def test_it_is_the_same_number_whenever_it_is_asked_for() -> None:
     coins = Coins(np.array([0.8, 0.6]) / 2, 0.1, 30)
     assert monte_carlo_epsilon(coins, 1e-6) == monte_carlo_epsilon(coins, 1e-6)
