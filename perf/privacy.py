@@ -10,12 +10,14 @@ of the processor, which other work on the machine does not lengthen.
 A round is 200 clients of FLAIR's mean size (8.41 training images each, 2 local epochs, batches of 16) on ResNet-18 at
 224 pixels. Training is timed on single steps and scaled up to the round; data loading, aggregation and evaluation are
 left out, which is against the mechanism. The mechanism is timed whole: 200 clips, one noise, one ledger line. Noise
-that is correlated over rounds is timed too, and the slowest one counts.
+that is correlated over rounds is timed too, and the slowest one counts; so is the drawing of a cohort by coins that
+stay apart, and what its accountant takes once.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import statistics
 import tempfile
@@ -32,6 +34,7 @@ from fedflair.federated.privacy_options import privacy_options
 from fedflair.privacy.contract import PersonImages
 from fedflair.privacy.ledger import record as ledger
 from fedflair.privacy.mechanisms import CohortStats, PrivacyOptions, make_mechanism
+from fedflair.privacy.mechanisms.separated_sampling import b_min_separation_sampler
 from fedflair.sampling import SamplerDescription
 
 IMAGES_PER_CLIENT = 345_879 / 41_131
@@ -103,13 +106,16 @@ def main() -> None:
             noises[name] = repeat(noisy_round(name, num_buffers, total))
         noise = max(noises.values())
         line = repeat(write_line)
+        accounted, draw = apart(arguments.num_clients, repeat)
         step = repeat(training_step(model, device))
     training = step / BATCH_SIZE * IMAGES_PER_CLIENT * NUM_EPOCHS * arguments.num_clients
-    mechanism_seconds = clip * arguments.num_clients + noise + line
+    mechanism_seconds = clip * arguments.num_clients + noise + draw + line
     print(f"parameters             {num_parameters:,} on {device}, {torch.get_num_threads()} threads")
     print(f"clip of one update     {clip * 1e3:8.2f} ms, {arguments.num_clients} a round")
     for name, taken in noises.items():
         print(f"noise                  {taken * 1e3:8.2f} ms, once a round, {name}")
+    print(f"cohort                 {draw * 1e3:8.2f} ms, once a round, b_min_separation, of {NATURAL:,} users")
+    print(f"its calibration        {accounted:8.2f} s of the processor, once, 5,000 rounds")
     print(f"ledger line            {line * 1e3:8.2f} ms, once a round")
     print(f"training in a round    {training:8.2f} s")
     print(f"mechanism in a round   {mechanism_seconds:8.2f} s")
@@ -129,6 +135,17 @@ def noisy_round(name: str, num_buffers: int | None, total: torch.Tensor) -> Call
         round_ += 1
 
     return add_noise
+
+
+def apart(cohort_size: int, repeat: Callable[[Callable[[], object]], float]) -> tuple[float, float]:
+    """Of cohorts by coins that stay 8 rounds apart: processor seconds of calibration, seconds of drawing a cohort."""
+    options = PrivacyOptions("banded_matrix_factorization", delta=1e-6, min_separation=8)
+    started = time.process_time()
+    make_mechanism(options, SamplerDescription("b_min_separation", cohort_size, NATURAL), 5000, 1)
+    accounted = time.process_time() - started
+    sampler = b_min_separation_sampler([str(number) for number in range(NATURAL)], cohort_size, 1, 8)
+    rounds = itertools.count()
+    return accounted, repeat(lambda: sampler.sample(next(rounds)))
 
 
 def calibrations() -> list[float]:

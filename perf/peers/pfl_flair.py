@@ -20,8 +20,7 @@ from peers.network import PeerNetwork
 from peers.task import Receive, Reply, Task
 
 
-# As pfl's benchmark writes it: by user id, of which torch's type parameter knows nothing.
-class UserDataset(torch.utils.data.Dataset):  # type: ignore[type-arg]  # by user id, of which it knows nothing
+class UserDataset(torch.utils.data.Dataset):  # type: ignore[type-arg]  # pfl indexes by user id: torch's has no such type
     """Indexed by user id, as pfl's benchmark has it."""
 
     def __init__(self, path: Path, num_labels: int, num_users: int) -> None:

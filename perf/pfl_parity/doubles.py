@@ -18,7 +18,7 @@ def read_float32_as_float64() -> None:
     vector.blank = torch.empty_like  # type: ignore[assignment]  # its memory is of 4 bytes an entry
     # What float32 needs to be safe, and what mechanisms round updates to, would be seen in the ninth digit.
     clipping._ROUNDING = 1.0
-    clipping.exact_grid = additive.exact_grid = _no_grid  # type: ignore[assignment]  # as above
+    clipping.exact_grid = additive.exact_grid = _no_grid  # type: ignore[assignment]  # of updates in float64
 
 
 def _no_grid(bound: float, cohort_size: int) -> None:

@@ -89,6 +89,5 @@ def naming(what: str) -> Iterator[None]:
         yield
     except FedflairError:
         raise
-    # Work runs decoders, networks and algorithms of the user's own, so it can fail in any way that code can.
-    except Exception as error:
+    except Exception as error:  # decoders, networks and algorithms of the user's own can fail in any way
         raise WorkerError(f"{what} failed with {type(error).__name__}: {error}") from error

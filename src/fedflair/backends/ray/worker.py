@@ -125,7 +125,7 @@ class RayWorker:
             if call != self._call:
                 self._call, self._shared, self._kept = call, placed(shared, device), None
             result = task(self._worker, self._shared, placed(item, device))
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:  # noqa: BLE001 - users' own code ran, and the driver has to tell what it raised
             return _failed(error, task.__name__, secret=self._worker.setup.clipping.mechanism not in _OPEN)
         if not keep:
             return result
