@@ -1,7 +1,7 @@
 """Numbers that took seconds to compute, kept on disk under the hash of their inputs.
 
 An entry carries a checksum, so that a damaged one is dropped and computed anew. What a promise rests on is not taken
-from here unchecked all the same: see ``accountants.calibrate``.
+from here unchecked all the same: see ``calibration.calibrate``.
 """
 
 from __future__ import annotations
